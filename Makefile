@@ -1,0 +1,38 @@
+# Everything sets itself up in .venv: nothing but python3 (>= 3.11), pip and make is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo serve test check bench clean
+
+demo: $(READY)
+	$(BIN)/tidegate demo $(DEMO_ARGS)
+
+serve: $(READY)
+	$(BIN)/tidegate serve $(SERVE_ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+
+# Where python3-venv (ensurepip) is missing, an outside pip fills the environment.
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+		|| { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV); }
+	@if $(BIN)/python -m pip --version >/dev/null 2>&1; \
+		then $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'; \
+		else $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check -e '.[embedded,dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
