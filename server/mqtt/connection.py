@@ -366,6 +366,9 @@ class Connection:
         if reason.is_failure:
             self._rejection = f"the broker refused the connection: {reason}"
             return
+        if self._accepted.done():
+            self.abort("the broker sent a second CONNACK")
+            return
         self.is_up = True
         self._accepted.set_result(None)
         try:
