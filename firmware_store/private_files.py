@@ -31,8 +31,8 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
 
 
-def write_new_file(path: Path, data: bytes) -> None:
-    """Create ``path`` with mode 0600: after a power cut it is complete or absent.
+def write_new_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Create ``path``: after a power cut it is complete or absent.
 
     Raises:
         ConflictError: ``path`` exists; it is left as it was.
@@ -41,7 +41,7 @@ def write_new_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
