@@ -1,0 +1,105 @@
+"""Bundles: what a verified envelope says, and which blobs its devices will ask the broker for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+
+from firmware_store.errors import ConflictError, NotFoundError
+from server.db.database import Database
+from server.domain.identity import BundleId
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    """One release. ``components`` maps a component's name to its image's size in bytes."""
+
+    id: BundleId
+    manifest_digest: bytes
+    envelope_digest: bytes
+    envelope_bytes: int
+    sequence_number: int
+    version: str
+    vendor_id: bytes
+    class_ids: tuple[bytes, ...]
+    components: Mapping[str, int]
+    size_bytes: int
+    signers: tuple[bytes, ...]
+    created_by: str
+    created_at: datetime
+
+
+_COLUMNS: Final = """id, manifest_digest, envelope_digest, envelope_bytes, sequence_number, version, vendor_id,
+    class_ids, components, size_bytes, signers, created_by, created_at"""
+
+ADD: Final = f"""
+    INSERT INTO bundle ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11, $12, $13)
+"""
+
+ADD_BLOBS: Final = """
+    INSERT INTO bundle_blob (bundle_id, digest, size_bytes)
+    SELECT $1, digest, size_bytes FROM unnest($2::bytea[], $3::integer[]) AS blob (digest, size_bytes)
+"""
+
+GET: Final = f"SELECT {_COLUMNS} FROM bundle WHERE id = $1"
+
+BY_DIGEST: Final = f"SELECT {_COLUMNS} FROM bundle WHERE manifest_digest = $1"
+
+ALL: Final = f"SELECT {_COLUMNS} FROM bundle ORDER BY id DESC LIMIT $1"
+
+BLOBS: Final = "SELECT digest, size_bytes FROM bundle_blob WHERE bundle_id = $1"
+
+
+class BundleRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, record: BundleRecord, blobs: Mapping[bytes, int]) -> None:
+        """Add a bundle with its blobs (digest -> size in bytes).
+
+        Raises:
+            ConflictError: the same manifest is there already.
+        """
+        values = [getattr(record, name.strip()) for name in _COLUMNS.split(",")]
+        values[8] = json.dumps(dict(record.components))
+        values[7], values[10] = list(record.class_ids), list(record.signers)
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(ADD, *values)
+                await connection.execute(ADD_BLOBS, record.id, list(blobs), list(blobs.values()))
+        except asyncpg.UniqueViolationError as exc:
+            raise ConflictError("This bundle is already here: the same manifest was uploaded before.") from exc
+
+    async def get(self, bundle: BundleId) -> BundleRecord:
+        """Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(GET, bundle)
+        if row is None:
+            raise NotFoundError("There is no such bundle.")
+        return _record(row)
+
+    async def by_digest(self, manifest_digest: bytes) -> BundleRecord | None:
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(BY_DIGEST, manifest_digest)
+        return None if row is None else _record(row)
+
+    async def newest(self, limit: int) -> list[BundleRecord]:
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(ALL, limit)]
+
+    async def blobs(self, bundle: BundleId) -> dict[bytes, int]:
+        """Return the digests and sizes in bytes of everything a device may fetch for this bundle."""
+        async with self._database.transaction() as connection:
+            return {row["digest"]: row["size_bytes"] for row in await connection.fetch(BLOBS, bundle)}
+
+
+def _record(row: Any) -> BundleRecord:
+    values = dict(row)
+    values["components"] = json.loads(values["components"])
+    values["class_ids"], values["signers"] = tuple(values["class_ids"]), tuple(values["signers"])
+    return BundleRecord(**values)

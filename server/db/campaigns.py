@@ -1,0 +1,255 @@
+"""Campaigns: every change is one compare-and-set on ``revision``, with its decision and its signed directives."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+
+from firmware_store.errors import ConflictError, NotFoundError
+from server.db.database import Connection, Database
+from server.db.directives import Sign, issue
+from server.domain.campaign import ACTIVE, Cause, State
+from server.domain.gate import Ramp
+from server.domain.identity import BundleId, CampaignId, Cohort, Region
+from server.domain.plan import Plan, Policy
+from server.protocol.orders import Directive
+
+_AT_ZERO: Final = Ramp.flat(0)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRecord:
+    """The level of one region: the whole line of the open wave."""
+
+    region: Region
+    ramp: Ramp = _AT_ZERO
+    opened_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRecord:
+    """One campaign; ``wave`` counts from 0 and is None until the first has opened."""
+
+    id: CampaignId
+    name: str
+    cohort: Cohort
+    bundle_id: BundleId
+    plan: Plan
+    policy: Policy
+    reason: str
+    created_by: str
+    created_at: datetime
+    regions: tuple[RegionRecord, ...]
+    state: State = State.DRAFT
+    causes: frozenset[Cause] = frozenset()
+    run: int = 1
+    started_at: datetime | None = None
+    watching_since: datetime | None = None
+    ended_at: datetime | None = None
+    wave: int | None = None
+    looks: int = 0
+    seen_silent: int = 0
+    blobs_ready: bool = False
+    sentence: str = ""
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """Why a campaign changed: who decided, the sentence, and the numbers it was decided on."""
+
+    at: datetime
+    kind: str
+    actor: str
+    sentence: str
+    evidence: Mapping[str, object] = field(default_factory=dict)
+
+
+_COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
+    started_at, watching_since, ended_at, wave, looks, seen_silent, blobs_ready, sentence, revision"""
+
+ADD: Final = """
+    INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10)
+"""
+
+ADD_REGIONS: Final = """
+    INSERT INTO campaign_region (campaign_id, region, position, cohort)
+    SELECT $1, region, position, $3 FROM unnest($2::text[]) WITH ORDINALITY AS r (region, position)
+"""
+
+GET: Final = f"SELECT {_COLUMNS} FROM campaign WHERE id = $1"
+
+NEWEST: Final = f"SELECT {_COLUMNS} FROM campaign ORDER BY created_at DESC, id LIMIT $1"
+
+IN_STATES: Final = f"SELECT {_COLUMNS} FROM campaign WHERE state = ANY($1)"
+
+REGIONS: Final = """
+    SELECT campaign_id, region, t0, l0, t1, l1, opened_at
+      FROM campaign_region WHERE campaign_id = ANY($1) ORDER BY campaign_id, position
+"""
+
+SAVE: Final = """
+    UPDATE campaign
+       SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
+           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, revision = revision + 1
+     WHERE id = $1 AND revision = $2
+    RETURNING revision
+"""
+
+SAVE_REGIONS: Final = """
+    UPDATE campaign_region AS c
+       SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, opened_at = r.opened_at, active = $2
+      FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
+        AS r (region, t0, l0, t1, l1, opened_at)
+     WHERE c.campaign_id = $1 AND c.region = r.region
+"""
+
+ADD_DECISION: Final = """
+    INSERT INTO decision (campaign_id, at, kind, actor, sentence, evidence) VALUES ($1, $2, $3, $4, $5, $6::jsonb)
+"""
+
+DECISIONS: Final = """
+    SELECT at, kind, actor, sentence, evidence FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
+"""
+
+
+class CampaignRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, campaign: CampaignRecord) -> None:
+        """Store a draft."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                ADD,
+                campaign.id,
+                campaign.name,
+                campaign.cohort,
+                campaign.bundle_id,
+                campaign.state.value,
+                campaign.plan.model_dump_json(),
+                campaign.policy.model_dump_json(),
+                campaign.reason,
+                campaign.created_by,
+                campaign.created_at,
+            )
+            await connection.execute(
+                ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort
+            )
+
+    async def get(self, campaign: CampaignId) -> CampaignRecord:
+        """Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            records = await _with_regions(connection, await connection.fetch(GET, campaign))
+        if not records:
+            raise NotFoundError("There is no such campaign.")
+        return records[0]
+
+    async def newest(self, limit: int) -> list[CampaignRecord]:
+        async with self._database.transaction() as connection:
+            return await _with_regions(connection, await connection.fetch(NEWEST, limit))
+
+    async def in_states(self, states: frozenset[State]) -> list[CampaignRecord]:
+        async with self._database.transaction() as connection:
+            return await _with_regions(connection, await connection.fetch(IN_STATES, [state.value for state in states]))
+
+    async def save(
+        self,
+        campaign: CampaignRecord,
+        *,
+        decision: DecisionRecord | None = None,
+        orders: Sequence[Directive] = (),
+        sign: Sign | None = None,
+        floor: int = 0,
+    ) -> CampaignRecord | None:
+        """Store a changed campaign if nobody else was first; None otherwise, and nothing has changed.
+
+        ``campaign.revision`` is the one that was read. The decision and the signed ``orders`` go into the same
+        transaction, so a crash leaves either all of it or nothing.
+
+        Raises:
+            ConflictError: another campaign is active on one of its regions.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                revision = await connection.fetchval(SAVE, campaign.id, campaign.revision, *_changing(campaign))
+                if revision is None:
+                    return None
+                await _save_regions(connection, campaign)
+                if decision is not None:
+                    await connection.execute(
+                        ADD_DECISION,
+                        campaign.id,
+                        decision.at,
+                        decision.kind,
+                        decision.actor,
+                        decision.sentence,
+                        json.dumps(dict(decision.evidence)),
+                    )
+                if orders:
+                    assert sign is not None
+                    await issue(connection, orders, sign, floor=floor)
+        except asyncpg.UniqueViolationError as exc:
+            raise ConflictError(
+                "Another campaign is active on this cohort in one of these regions; end it first."
+            ) from exc
+        return replace(campaign, revision=revision)
+
+    async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
+        """Return the newest first."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(DECISIONS, campaign, limit)
+        return [DecisionRecord(**{**dict(row), "evidence": json.loads(row["evidence"])}) for row in rows]
+
+
+async def _save_regions(connection: Connection, campaign: CampaignRecord) -> None:
+    lines = [region.ramp for region in campaign.regions]
+    await connection.execute(
+        SAVE_REGIONS,
+        campaign.id,
+        campaign.state in ACTIVE,
+        [region.region for region in campaign.regions],
+        [line.t0 for line in lines],
+        [line.l0 for line in lines],
+        [line.t1 for line in lines],
+        [line.l1 for line in lines],
+        [region.opened_at for region in campaign.regions],
+    )
+
+
+def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
+    return (
+        campaign.state.value,
+        sorted(campaign.causes),
+        campaign.run,
+        campaign.started_at,
+        campaign.watching_since,
+        campaign.ended_at,
+        campaign.wave,
+        campaign.looks,
+        campaign.seen_silent,
+        campaign.blobs_ready,
+        campaign.sentence,
+    )
+
+
+async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[CampaignRecord]:
+    regions: dict[CampaignId, list[RegionRecord]] = {}
+    for row in await connection.fetch(REGIONS, [row["id"] for row in rows]):
+        ramp = Ramp(row["t0"], row["l0"], row["t1"], row["l1"])
+        regions.setdefault(row["campaign_id"], []).append(RegionRecord(row["region"], ramp, row["opened_at"]))
+    records = []
+    for row in rows:
+        values = dict(row)
+        values["state"] = State(values["state"])
+        values["causes"] = frozenset(Cause(cause) for cause in values["causes"])
+        values["plan"] = Plan.model_validate_json(values["plan"])
+        values["policy"] = Policy.model_validate_json(values["policy"])
+        records.append(CampaignRecord(**values, regions=tuple(regions.get(row["id"], ()))))
+    return records

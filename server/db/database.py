@@ -1,0 +1,47 @@
+"""The one way to a connection: bounded waits, one transaction a method, and no driver error above this layer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from firmware_store.errors import StoreUnavailableError
+
+ACQUIRE_S: Final = 10.0
+"""How long a caller waits for a free connection before it is told that the store is unavailable."""
+
+Connection = PoolConnectionProxy[asyncpg.Record]
+
+
+class Database:
+    """Transactions on a pool."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction that commits when the block ends and rolls back when it raises.
+
+        Raises:
+            StoreUnavailableError: no connection in time, or it was lost. Whether a commit under way took effect is
+                then unknown; everything done here is safe to do again.
+        """
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+                yield connection
+        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as exc:
+            raise StoreUnavailableError("The database did not answer in time; try again.") from exc
+        except (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError) as exc:
+            raise StoreUnavailableError(f"The database is not accepting work: {exc}.") from exc
+
+    async def ping(self) -> None:
+        """Ask for one row.
+
+        Raises:
+            StoreUnavailableError: none came.
+        """
+        async with self.transaction() as connection:
+            await connection.execute("SELECT 1")

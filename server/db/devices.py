@@ -1,0 +1,135 @@
+"""The inventory: what devices there are, where they belong, and what they last said of themselves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from firmware_store.errors import ConflictError, NotFoundError
+from server.db.database import Database
+from server.domain.identity import Cohort, DeviceId, Region
+
+
+@dataclass(frozen=True, slots=True)
+class NewDevice:
+    """A device to be added."""
+
+    id: DeviceId
+    region: Region
+    cohort: Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """One device. What it says of itself is None until its first hello; a factory image has an empty digest."""
+
+    id: DeviceId
+    region: Region
+    cohort: Cohort
+    member_since: datetime
+    held: bool = False
+    vendor: str | None = None
+    hardware: str | None = None
+    agent_version: str | None = None
+    booted_slot: str | None = None
+    running_version: str | None = None
+    running_digest: bytes | None = None
+    running_sequence: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    session_nonce: bytes | None = None
+    last_seen: datetime | None = None
+    last_sequence: int = 0
+
+
+_COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
+    running_version, running_digest, running_sequence, labels, session_nonce, last_seen, last_sequence"""
+
+ADD: Final = """
+    INSERT INTO device (id, region, cohort, member_since, created_at)
+    SELECT id, region, cohort, $4, $4 FROM unnest($1::text[], $2::text[], $3::text[]) AS new (id, region, cohort)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+"""
+
+GET: Final = f"SELECT {_COLUMNS} FROM device WHERE id = $1"
+
+ALL: Final = f"SELECT {_COLUMNS} FROM device ORDER BY id"
+
+PAGE: Final = f"""
+    SELECT {_COLUMNS} FROM device
+     WHERE id > $1 AND ($2::text IS NULL OR region = $2) AND ($3::text IS NULL OR cohort = $3)
+     ORDER BY id LIMIT $4
+"""
+
+COUNT_IN: Final = "SELECT count(*) FROM device WHERE cohort = $1 AND region = $2"
+
+NOTE_SEEN: Final = """
+    UPDATE device SET last_seen = seen.at
+      FROM unnest($1::text[], $2::timestamptz[]) AS seen (id, at)
+     WHERE device.id = seen.id AND (device.last_seen IS NULL OR device.last_seen < seen.at)
+"""
+
+
+class DeviceRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, devices: Sequence[NewDevice], *, now: datetime) -> None:
+        """Add them all or none.
+
+        Raises:
+            ConflictError: one of them is there already, or comes twice.
+        """
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                ADD,
+                [device.id for device in devices],
+                [device.region for device in devices],
+                [device.cohort for device in devices],
+                now,
+            )
+            added = {row["id"] for row in rows}
+            if len(added) < len(devices):
+                known = [device.id for device in devices if device.id not in added] or [devices[0].id]
+                raise ConflictError(
+                    f"{len(devices) - len(added)} devices exist already, such as {known[0]}; none was added."
+                )
+
+    async def get(self, device: DeviceId) -> DeviceRecord:
+        """Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(GET, device)
+        if row is None:
+            raise NotFoundError(f"There is no device {device}.")
+        return _record(row)
+
+    async def all(self) -> list[DeviceRecord]:
+        """Return every device, by id: the server's start reads them once."""
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(ALL)]
+
+    async def page(
+        self, *, after: str, limit: int, region: Region | None = None, cohort: Cohort | None = None
+    ) -> list[DeviceRecord]:
+        """Return up to ``limit`` devices whose ids come after ``after``."""
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(PAGE, after, region, cohort, limit)]
+
+    async def count_in(self, cohort: Cohort, region: Region) -> int:
+        """Return how many devices one audience has."""
+        async with self._database.transaction() as connection:
+            return int(await connection.fetchval(COUNT_IN, cohort, region))
+
+    async def note_seen(self, seen: Mapping[DeviceId, datetime]) -> None:
+        """Store when devices were last heard from; never moves a time back."""
+        async with self._database.transaction() as connection:
+            await connection.execute(NOTE_SEEN, list(seen), list(seen.values()))
+
+
+def _record(row: Any) -> DeviceRecord:
+    values = dict(row)
+    values["labels"] = json.loads(values["labels"])
+    return DeviceRecord(**values)

@@ -1,0 +1,144 @@
+"""Executions as the orchestrator and people read them; devices' own words come in through ``server.db.telemetry``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from server.db.database import Database
+from server.domain.execution import State
+from server.domain.identity import CampaignId, DeviceId, Region
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRecord:
+    """One device's way through one campaign; ``reason`` is a ``server.protocol.reasons`` number."""
+
+    device_id: DeviceId
+    region: Region
+    state: State
+    attempt: int
+    sequence: int
+    reason: int
+    detail: str
+    slot: str
+    started_at: datetime
+    rebooting_at: datetime | None
+    judged_at: datetime | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """One region's executions of one campaign: how many in each state and with each reason, and how many are judged."""
+
+    states: Mapping[tuple[State, int], int]
+    judged: int
+
+
+_COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
+    judged_at, updated_at"""
+
+COUNT: Final = """
+    SELECT region, state, reason, count(*) AS n, count(judged_at) AS judged
+      FROM execution WHERE campaign_id = $1 GROUP BY region, state, reason
+"""
+
+STARTED: Final = "SELECT device_id, state FROM execution WHERE campaign_id = $1"
+
+UNJUDGED: Final = f"""
+    SELECT {_COLUMNS} FROM execution
+     WHERE campaign_id = $1 AND rebooting_at IS NOT NULL AND judged_at IS NULL AND rebooting_at <= $2
+"""
+
+JUDGE: Final = """
+    UPDATE execution AS e
+       SET judged_at = $4,
+           state = CASE WHEN r.silent AND e.state IN ('rebooting', 'trial') THEN 'silent' ELSE e.state END,
+           updated_at = CASE WHEN r.silent AND e.state IN ('rebooting', 'trial') THEN $4 ELSE e.updated_at END
+      FROM unnest($2::text[], $3::boolean[], $5::bigint[]) AS r (device_id, silent, sequence)
+     WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.judged_at IS NULL AND e.sequence = r.sequence
+"""
+
+MARK_SILENT: Final = """
+    UPDATE execution AS e SET state = 'silent', updated_at = $3
+      FROM unnest($2::text[], $4::bigint[]) AS r (device_id, sequence)
+     WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.sequence = r.sequence AND e.state = 'trial'
+"""
+
+TRIALS: Final = f"""
+    SELECT {_COLUMNS} FROM execution WHERE campaign_id = $1 AND state = 'trial' AND updated_at <= $2
+"""
+
+PAGE: Final = f"""
+    SELECT {_COLUMNS} FROM execution
+     WHERE campaign_id = $1 AND device_id > $2 AND ($3::text IS NULL OR state = $3)
+     ORDER BY device_id LIMIT $4
+"""
+
+
+class ExecutionRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count(self, campaign: CampaignId) -> dict[Region, Counts]:
+        """Return the aggregate by region."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(COUNT, campaign)
+        states: dict[Region, dict[tuple[State, int], int]] = {}
+        judged: dict[Region, int] = {}
+        for row in rows:
+            region = Region(row["region"])
+            states.setdefault(region, {})[State(row["state"]), row["reason"]] = row["n"]
+            judged[region] = judged.get(region, 0) + row["judged"]
+        return {region: Counts(by_state, judged[region]) for region, by_state in states.items()}
+
+    async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
+        """Return every device that has an execution, and its state."""
+        async with self._database.transaction() as connection:
+            return {row["device_id"]: State(row["state"]) for row in await connection.fetch(STARTED, campaign)}
+
+    async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime) -> list[ExecutionRecord]:
+        """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet."""
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(UNJUDGED, campaign, rebooted_by)]
+
+    async def judge(
+        self, campaign: CampaignId, verdicts: Sequence[tuple[ExecutionRecord, bool]], *, now: datetime
+    ) -> None:
+        """Store who is silent (True); one that has reported since it was read is left for the next look."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                JUDGE,
+                campaign,
+                [record.device_id for record, _ in verdicts],
+                [silent for _, silent in verdicts],
+                now,
+                [record.sequence for record, _ in verdicts],
+            )
+
+    async def trials(self, campaign: CampaignId, *, since_before: datetime) -> list[ExecutionRecord]:
+        """Return the trials that nothing has been reported of since then."""
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(TRIALS, campaign, since_before)]
+
+    async def mark_silent(self, campaign: CampaignId, trials: Sequence[ExecutionRecord], *, now: datetime) -> None:
+        """Conclude that these trials died; one that has reported since it was read is left alone."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                MARK_SILENT, campaign, [r.device_id for r in trials], now, [r.sequence for r in trials]
+            )
+
+    async def page(
+        self, campaign: CampaignId, *, after: str, limit: int, state: State | None = None
+    ) -> list[ExecutionRecord]:
+        """Return up to ``limit`` executions whose device ids come after ``after``."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(PAGE, campaign, after, None if state is None else state.value, limit)
+        return [_record(row) for row in rows]
+
+
+def _record(row: Any) -> ExecutionRecord:
+    return ExecutionRecord(**{**dict(row), "state": State(row["state"])})

@@ -1,0 +1,268 @@
+"""The one decision: what should become of a campaign now, given all that is known of it (pure).
+
+``decide(snapshot, now)`` is asked on every batch of reports and at least every second. It returns a value; carrying it
+out, by compare-and-set, is the orchestrator's job. The order of the questions is the order of safety: first whether to
+halt, then whether to stand still, and only then whether to go on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from server.domain import halt
+from server.domain.campaign import JUDGED, Cause, State
+from server.domain.gate import Ramp
+from server.domain.identity import Region
+from server.domain.plan import Gate, Plan, Policy, Wave
+
+
+class Kind(StrEnum):
+    """What to do; values are stored with the evidence."""
+
+    NOTHING = "nothing"
+    OPEN_WAVE = "open_wave"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    HALT = "halt"
+    COMPLETE = "complete"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """One region of a campaign, counted. ``reached``: eligible devices that are due and have been online since.
+
+    ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed``, ``failed``
+    (explicitly) and ``stopped`` (cancelled, refused for policy) are; ``table`` has the silent ones.
+    """
+
+    region: Region
+    ramp: Ramp
+    eligible: int = 0
+    eligible_online: int = 0
+    reached: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    confirmed: int = 0
+    failed: int = 0
+    table: halt.Table = field(default_factory=lambda: halt.Table("", 0, 0, 0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A campaign and what is known of its devices, at one moment. Times in Unix seconds."""
+
+    state: State
+    causes: frozenset[Cause]
+    plan: Plan
+    policy: Policy
+    regions: Sequence[RegionView]
+    started_at: float
+    wave: int | None = None
+    blobs_ready: bool = True
+    looks: int = 0
+    seen_silent: int = 0
+    watching_since: float | None = None
+
+    @property
+    def current(self) -> Wave | None:
+        """The open wave, if one is."""
+        return None if self.wave is None else self.plan.waves[self.wave]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, the sentence that says why, and the numbers it was made on."""
+
+    kind: Kind = Kind.NOTHING
+    sentence: str = ""
+    wave: int | None = None
+    cause: Cause | None = None
+    looks: int = 0
+    seen_silent: int = 0
+    evidence: Mapping[str, object] = MappingProxyType({})
+
+
+NOTHING: Final = Decision()
+
+
+def regions_of(wave: Wave, campaign_regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Return the regions a wave raises: those it names, or all of the campaign's."""
+    return wave.regions or tuple(campaign_regions)
+
+
+def decide(snapshot: Snapshot, now: float) -> Decision:
+    """Return what should become of the campaign at ``now`` (Unix seconds)."""
+    if snapshot.state not in JUDGED:
+        return NOTHING
+    verdict = halt.judge(
+        [view.table for view in snapshot.regions],
+        snapshot.policy,
+        looks=snapshot.looks,
+        seen_silent=snapshot.seen_silent,
+    )
+    if verdict.halt:
+        decision = Decision(Kind.HALT, _halt_sentence(snapshot, verdict, now))
+    else:
+        decision = _pace(snapshot, now)
+    silent = sum(view.table.silent for view in snapshot.regions)
+    return replace(
+        decision,
+        looks=verdict.looks,
+        seen_silent=silent if verdict.looks > snapshot.looks else snapshot.seen_silent,
+        evidence=_evidence(snapshot, verdict),
+    )
+
+
+def _pace(snapshot: Snapshot, now: float) -> Decision:
+    if snapshot.state is State.PAUSED:
+        if snapshot.causes == {Cause.GATE} and not _broken(snapshot):
+            return Decision(Kind.UNPAUSE, "Resumed: the gate holds again.", cause=Cause.GATE)
+        return NOTHING
+    if snapshot.state is State.WATCHING:
+        since = snapshot.watching_since
+        if since is not None and now - since >= snapshot.policy.watch_s:
+            return Decision(Kind.FINISH, _finish_sentence(snapshot))
+        return NOTHING
+    if snapshot.wave is None:
+        return _open(snapshot, 0) if snapshot.blobs_ready else NOTHING
+    broken = _broken(snapshot)
+    if broken:
+        return Decision(Kind.PAUSE, broken, cause=Cause.GATE)
+    if not _passed(snapshot, now):
+        return NOTHING
+    if snapshot.wave + 1 < len(snapshot.plan.waves):
+        return _open(snapshot, snapshot.wave + 1)
+    if any(view.waiting + view.in_flight for view in snapshot.regions):
+        return NOTHING
+    return Decision(Kind.COMPLETE, "Every wave is through its gate; watching for late failures.")
+
+
+def _open(snapshot: Snapshot, index: int) -> Decision:
+    wave = snapshot.plan.waves[index]
+    target = f"{wave.ratio:.1%}" if wave.ratio is not None else f"{wave.count} devices"
+    where = ", ".join(regions_of(wave, [view.region for view in snapshot.regions]))
+    return Decision(
+        Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} opens: {where} to {target}.", wave=index
+    )
+
+
+def _wave_views(snapshot: Snapshot) -> list[RegionView]:
+    wave = snapshot.current
+    assert wave is not None
+    names = set(regions_of(wave, [view.region for view in snapshot.regions]))
+    return [view for view in snapshot.regions if view.region in names]
+
+
+def _failures(views: Sequence[RegionView]) -> float:
+    return sum(view.failed + halt.excess_silent(view.table) for view in views)
+
+
+def _broken(snapshot: Snapshot) -> str:
+    """Say why the open wave's gate cannot hold as things stand, or nothing.
+
+    It is broken when even the lower bound of the failure ratio is too high, or when all are judged and the upper is.
+    """
+    wave = snapshot.current
+    if wave is None:
+        return ""
+    views = _wave_views(snapshot)
+    reached = sum(view.reached for view in views)
+    ended = sum(view.confirmed + view.failed + view.table.silent for view in views)
+    failures = _failures(views)
+    if failures == 0:
+        return ""
+    all_over = sum(view.waiting + view.in_flight for view in views) == 0
+    early = halt.lower_bound(failures, ended) > wave.gate.failure_ratio
+    if early or (all_over and not _few_enough(failures, reached, wave.gate)):
+        return (
+            f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
+            f"more than {wave.gate.failure_ratio:.1%} allows."
+        )
+    return ""
+
+
+def _passed(snapshot: Snapshot, now: float) -> bool:
+    wave = snapshot.current
+    assert wave is not None
+    views = _wave_views(snapshot)
+    if any(now < view.ramp.t1 + wave.soak_s for view in views):
+        return False
+    gate = wave.gate
+    reached = sum(view.reached for view in views)
+    wanted = min(gate.min_reached, sum(view.eligible_online for view in views))
+    confirmed = sum(view.confirmed for view in views)
+    return (
+        not gate.manual
+        and reached >= wanted
+        and confirmed >= gate.confirmed_ratio * reached
+        and _few_enough(_failures(views), reached, gate)
+    )
+
+
+def _few_enough(failures: float, reached: int, gate: Gate) -> bool:
+    """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides."""
+    if reached < 3 / gate.failure_ratio:
+        return failures == 0
+    return halt.upper_bound(failures, reached) <= gate.failure_ratio
+
+
+def _number(snapshot: Snapshot) -> int:
+    assert snapshot.wave is not None
+    return snapshot.wave + 1
+
+
+def _halt_sentence(snapshot: Snapshot, verdict: halt.Verdict, now: float) -> str:
+    tables = [view.table for view in snapshot.regions if view.table.silent]
+    fleet = halt.merge([view.table for view in snapshot.regions])
+    where = tables[0].region if len(tables) == 1 else f"{len(tables)} regions"
+    controls = fleet
+    if len(tables) == 1 and verdict.rule == "silence" and tables[0].controls >= snapshot.policy.min_controls:
+        controls = tables[0]
+    text = (
+        f"Halted after {duration(now - snapshot.started_at)}: {fleet.silent} of {fleet.judged} updated devices "
+        f"({where}) were not heard from within {duration(snapshot.policy.silence_deadline_s)} of their reboot; "
+    )
+    if verdict.rule == "rail":
+        return text + f"only {controls.controls} devices were left to compare with, so the guard rail decided."
+    return text + f"of {controls.controls:,} comparable devices not yet updated, {controls.control_silent} were silent."
+
+
+def _finish_sentence(snapshot: Snapshot) -> str:
+    confirmed = sum(view.confirmed for view in snapshot.regions)
+    eligible = sum(view.eligible for view in snapshot.regions)
+    return f"Finished: {confirmed} of {eligible} eligible devices confirmed the release."
+
+
+def _evidence(snapshot: Snapshot, verdict: halt.Verdict) -> dict[str, object]:
+    return {
+        "rule": verdict.rule,
+        "p_value": verdict.p_value,
+        "alpha_per_look": snapshot.policy.alpha / snapshot.policy.max_looks,
+        "look": verdict.looks,
+        "regions": [
+            {
+                "region": view.region,
+                "eligible": view.eligible,
+                "reached": view.reached,
+                "confirmed": view.confirmed,
+                "failed": view.failed,
+                "judged": view.table.judged,
+                "silent": view.table.silent,
+                "controls": view.table.controls,
+                "control_silent": view.table.control_silent,
+            }
+            for view in snapshot.regions
+        ],
+    }
+
+
+def duration(seconds: float) -> str:
+    """Say a number of seconds as a person would: ``45 s``, ``23 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

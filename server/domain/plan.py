@@ -1,0 +1,99 @@
+"""What a campaign is told to do: its plan (waves and gates) and its policy (every constant of pace and judgement).
+
+Both are stored as JSON and read by people, so they are frozen pydantic models: the same class validates the request,
+the database row and the file of a lab. All times are seconds; a lab scales them down, nothing else changes.
+"""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.domain.identity import Region
+from server.domain.identity import region as check_region
+
+_FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
+_CANARY_RATIO: Final = 0.01
+_CANARY_MOST: Final = 200
+
+RegionName = Annotated[Region, Field(description="a region's name")]
+
+
+class Gate(BaseModel):
+    """What must hold, over the devices a wave has reached, before the next wave opens."""
+
+    model_config = _FROZEN
+
+    confirmed_ratio: float = Field(0.95, ge=0, le=1, description="confirmed / reached, at least")
+    failure_ratio: float = Field(
+        0.05, gt=0, lt=1, description="95 % upper bound of explicit failures plus excess silence, at most"
+    )
+    min_reached: int = Field(1, ge=1, description="devices reached, at least (or every eligible one online)")
+    manual: bool = Field(False, description="a person advances it")
+
+
+class Wave(BaseModel):
+    """One step of the plan: raise the level of some regions to a target, then soak."""
+
+    model_config = _FROZEN
+
+    regions: tuple[Region, ...] = Field((), description="regions to raise; empty: all of the campaign's")
+    ratio: float | None = Field(None, gt=0, le=1, description="target level as a share of each region")
+    count: int | None = Field(None, ge=1, description="target level as a number of devices in each region")
+    ramp_s: int = Field(3600, ge=0, le=30 * 86_400)
+    soak_s: int = Field(3600, ge=0, le=30 * 86_400)
+    gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.ratio is None) == (self.count is None):
+            raise ValueError("A wave has either a ratio or a count as its target.")
+        for name in self.regions:
+            check_region(name)
+        return self
+
+
+class Plan(BaseModel):
+    """The waves in their order."""
+
+    model_config = _FROZEN
+
+    waves: tuple[Wave, ...] = Field(min_length=1, max_length=64)
+
+
+class Policy(BaseModel):
+    """How a campaign is paced and judged. The defaults are a production fleet's."""
+
+    model_config = _FROZEN
+
+    reboot_s: float = Field(120, gt=0, description="mean reboot time, rounded up: what is heard before it is no return")
+    silence_deadline_s: float = Field(900, gt=0, description="a device not heard from by then has gone silent")
+    trial_s: int = Field(300, ge=0, description="how long the new image runs well before the device confirms it")
+    confirm_s: int = Field(7200, ge=1, description="powered-on time after which an unconfirmed trial falls back")
+    download_s: int = Field(86_400, ge=1)
+    offer_s: int = Field(86_400, ge=240, description="how long an offer is valid before it must be renewed")
+    watch_s: int = Field(72 * 3600, ge=0, description="how long a campaign is watched after everyone was reached")
+    on_halt: Literal["revert", "keep"] = "revert"
+    alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
+    max_looks: int = Field(20, ge=1, le=1000)
+    min_judged: int = Field(5, ge=1)
+    min_controls: int = Field(20, ge=1)
+    rail_silent: int = Field(3, ge=1, description="without controls: halt at this many silent devices ...")
+    rail_ratio: float = Field(0.2, gt=0, le=1, description="... if they are at least this share of the judged")
+
+    @model_validator(mode="after")
+    def _deadline_after_reboot(self) -> Self:
+        if self.silence_deadline_s <= self.reboot_s:
+            raise ValueError("silence_deadline_s must be longer than reboot_s.")
+        return self
+
+
+def default_plan(regions: tuple[Region, ...], devices_in_first: int) -> Plan:
+    """Return a canary of min(200, max(1, 1 %)) of the first region baked 8 h, region by region to 85 %, then the rest.
+
+    ``devices_in_first``: how many devices of the cohort the first region has now.
+    """
+    canary = min(_CANARY_MOST, max(1, round(devices_in_first * _CANARY_RATIO)))
+    waves = [Wave(regions=regions[:1], ratio=None, count=canary, ramp_s=900, soak_s=8 * 3600)]
+    waves += [Wave(regions=(name,), ratio=0.85, count=None, ramp_s=4 * 3600) for name in regions]
+    waves += [Wave(ratio=ratio, count=None, ramp_s=3600) for ratio in (0.95, 1.0)]
+    return Plan(waves=tuple(waves))
