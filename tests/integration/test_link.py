@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import sysconfig
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from server.mqtt.link import Incoming, MqttLink, Will
 
 PATIENCE_S = 10
 CONNACK = b"\x20\x02\x00\x00"
+DISCONNECT = b"\xe0\x00"
 
 
 def free_port() -> int:
@@ -157,6 +158,44 @@ async def connect() -> AsyncIterator[Callable[..., object]]:
         await peer.running
 
 
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(converse: Conversation) -> AsyncIterator[int]:
+    """A server of our own on a port of its own; what its conversations hold is closed before the test ends."""
+    conversations: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(asyncio.current_task())
+        try:
+            with contextlib.suppress(ConnectionError):
+                await reader.read(100)  # CONNECT
+                await converse(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+    for conversation in conversations:
+        conversation.cancel()
+    await asyncio.gather(*conversations, return_exceptions=True)
+
+
+def answering(*answers: bytes) -> contextlib.AbstractAsyncContextManager[int]:
+    """A server that answers each connection's CONNECT with these bytes and then says nothing."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in answers:
+            writer.write(answer)
+        while await reader.read(1024):
+            pass
+
+    return serving(converse)
+
+
 # --- acknowledgement -----------------------------------------------------------------------------------------------
 
 
@@ -222,29 +261,23 @@ async def test_what_on_message_fails_on_stays_unacknowledged_and_the_link_lives(
     assert successor.payloads == [b"poison"]
 
 
-async def test_a_message_is_acknowledged_once_however_often_it_is_asked(start_nats) -> None:
+async def test_a_message_is_acknowledged_once_however_often_it_is_asked() -> None:
     acks = bytearray()
-    done = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CONNACK + b"\x32\x07\x00\x01t\x00\x05hi")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                while data := await reader.read(100):
-                    acks.extend(data)
-        done.set()
-        writer.close()
+        while data := await reader.read(100):
+            acks.extend(data)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        peer = Peer(server.sockets[0].getsockname()[1], "device", manual_ack=True)
+    async with serving(converse) as port:
+        peer = Peer(port, "device", manual_ack=True)
         await until(lambda: peer.messages)
         peer.link.ack(peer.messages[0])
         peer.link.ack(peer.messages[0])
-        await done.wait()
         await peer.link.close()
+        await until(lambda: acks.endswith(DISCONNECT))
 
-    assert acks == b"\x40\x02\x00\x05"
+    assert acks == b"\x40\x02\x00\x05" + DISCONNECT
 
 
 # --- connection lost and found -------------------------------------------------------------------------------------
@@ -305,14 +338,12 @@ async def test_publishing_and_subscribing_while_down_raise_and_queue_nothing(any
 
 
 async def test_a_publication_under_way_fails_when_the_connection_ends() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CONNACK)
-        await reader.read(100)
-        writer.close()
+        await reader.read(100)  # PUBLISH, never answered
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        peer = Peer(server.sockets[0].getsockname()[1], "device")
+    async with serving(converse) as port:
+        peer = Peer(port, "device")
         await until(lambda: peer.link.connected)
         confirmed = peer.link.publish("t/1", b"unknown", qos=1)
 
@@ -432,18 +463,16 @@ async def test_a_broker_that_does_not_read_is_not_waited_for_with_unbounded_memo
     reading = asyncio.Event()
     received = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal received
-        await reader.read(100)
         writer.write(CONNACK)
         await reading.wait()
         while data := await reader.read(1 << 20):
             received += len(data)
-        writer.close()
 
     payload = bytes(65536)
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        peer = Peer(server.sockets[0].getsockname()[1], "sender")
+    async with serving(converse) as port:
+        peer = Peer(port, "sender")
         await until(lambda: peer.link.connected)
         taken = 0
 
@@ -466,23 +495,6 @@ async def test_a_broker_that_does_not_read_is_not_waited_for_with_unbounded_memo
 
 
 # --- servers that do not keep the protocol --------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def answering(*answers: bytes) -> AsyncIterator[int]:
-    """A server that answers each connection's CONNECT with these bytes and then says nothing."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        for answer in answers:
-            writer.write(answer)
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(1024):
-                pass
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
 
 
 @pytest.mark.parametrize(
