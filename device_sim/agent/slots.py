@@ -1,0 +1,77 @@
+"""A/B slots: the six calls the agent makes of its platform.
+
+Three rules hold for every backend, whatever its caller does: the running slot is never written to, no slot becomes
+bootable before all of its bytes have been read back and compared with the signed digests, and the last confirmed slot
+is never given up.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from device_sim.agent.boot_environment import Image, SlotInfo
+
+_COMPONENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z", re.ASCII)  # it becomes a file name
+
+
+def is_component_name(name: str) -> bool:
+    """Tell whether a slot can hold a component of this name."""
+    return _COMPONENT.match(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What an installation will put into a slot."""
+
+    sequence_number: int
+    version: str
+    manifest_digest: bytes
+    images: tuple[Image, ...]
+
+
+class Piece(NamedTuple):
+    """A chunk's place in its image and the SHA-256 of its raw bytes."""
+
+    offset: int
+    size_bytes: int
+    digest: bytes
+
+
+class Installation(Protocol):
+    """The inactive slot while it is written. ``image`` is an index into the release's images."""
+
+    slot: str
+
+    def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
+        """For each piece: it is in place, already there or copied from the running slot, and its digest holds."""
+
+    def write(self, image: int, offset: int, data: bytes) -> None:
+        """Put verified bytes in their place."""
+
+    def seal(self) -> None:
+        """Read everything back and make the slot bootable. Raises: DigestError, and the slot is unbootable."""
+
+
+class SlotBackend(Protocol):
+    """What an update needs of a platform (RAUC, MCUboot, files)."""
+
+    def slots(self) -> tuple[SlotInfo, ...]: ...
+
+    def booted(self) -> str:
+        """The name of the slot that runs."""
+
+    def install(self, release: Release) -> Installation:
+        """Open the inactive slot, from now on unbootable; bytes in it that fit are kept."""
+
+    def activate(self, slot: str) -> None:
+        """Boot ``slot`` on trial next time, after its digests have been checked once more."""
+
+    def confirm(self) -> None:
+        """Keep the running slot, which was on trial."""
+
+    def revert(self, slot: str, *, verify: bool = False) -> None:
+        """Never boot ``slot`` again; the other one, which is confirmed, boots next.
+
+        With ``verify`` the other slot is read back first. Raises: ConflictError: there is no way back.
+        """
