@@ -1,0 +1,50 @@
+"""One MQTT connection, to learn whether a broker is ready: raw bytes, so that no client library is started for it."""
+
+import asyncio
+import struct
+from typing import Final
+
+from server.embedded.credentials import MqttCredential
+
+PROBE_TIMEOUT_S: Final = 5.0
+
+_CLEAN_SESSION: Final = 0x02
+_WITH_PASSWORD: Final = 0x40
+_WITH_USERNAME: Final = 0x80
+_KEEP_ALIVE_S: Final = 30
+
+
+async def accepts_mqtt(host: str, port: int, credential: MqttCredential) -> bool:
+    """Send a CONNECT and look for the CONNACK that accepts it (MQTT 3.1.1 3.1 and 3.2)."""
+    flags = _CLEAN_SESSION | _WITH_USERNAME | _WITH_PASSWORD
+    body = _prefixed(b"MQTT") + bytes([4, flags]) + struct.pack(">H", _KEEP_ALIVE_S)
+    body += b"".join(
+        _prefixed(text.encode()) for text in (credential.client_id, credential.username, credential.password)
+    )
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"\x10" + _remaining_length(len(body)) + body)
+                answer = await reader.readexactly(4)
+                writer.write(b"\xe0\x00")  # DISCONNECT
+                await writer.drain()
+            finally:
+                writer.close()
+    except (OSError, EOFError, TimeoutError):
+        return False
+    return answer == b"\x20\x02\x00\x00"
+
+
+def _prefixed(data: bytes) -> bytes:
+    return struct.pack(">H", len(data)) + data
+
+
+def _remaining_length(length: int) -> bytes:
+    """Encode as MQTT 3.1.1 2.2.3 says: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while True:
+        length, low = divmod(length, 128)
+        encoded.append(low | (0x80 if length else 0))
+        if not length:
+            return bytes(encoded)
