@@ -8,7 +8,7 @@ from typing import Final
 
 from firmware_store.codec import Encodable, Value
 from firmware_store.keys import KID_BYTES, Kid
-from firmware_store.shapes import as_bytes, as_list, as_map, as_text, as_uint
+from firmware_store.shapes import as_bytes, as_int, as_list, as_map, as_text
 
 CLASS_ID_BYTES: Final = 16
 
@@ -75,9 +75,9 @@ def parse_role(value: Value) -> Role:
     if _SCOPES in members:
         scopes = tuple(_parse_scope(scope) for scope in as_list(members[_SCOPES], "role scopes", least=1))
     return Role(
-        threshold=as_uint(members[_THRESHOLD], "role threshold"),
+        threshold=as_int(members[_THRESHOLD], "role threshold"),
         kids=tuple(parse_kids(members[_KIDS])),
-        epoch=as_uint(members[_EPOCH], "role epoch"),
+        epoch=as_int(members[_EPOCH], "role epoch"),
         scopes=scopes,
     )
 

@@ -27,7 +27,7 @@ from firmware_store.roles import (
     parse_kids,
     parse_role,
 )
-from firmware_store.shapes import as_bool, as_bytes, as_list, as_map, as_uint
+from firmware_store.shapes import as_bool, as_bytes, as_int, as_list, as_map
 
 __all__ = ["ROOT_FILE", "Role", "RoleName", "Root", "Scope", "init_dev_keys", "key_file", "open_root"]
 
@@ -207,18 +207,18 @@ def init_dev_keys(directory: Path, *, fleet: bytes | None, now: int) -> Root:
 
 def _parse_root(payload: dict[int, Value]) -> Root:
     members = as_map(payload, "root", labels=range(_DEV + 1))
-    as_uint(members[_FORMAT], "root format", least=FORMAT, most=FORMAT)
+    as_int(members[_FORMAT], "root format", least=FORMAT, most=FORMAT)
     keys = [PublicKey.from_cose(key) for key in as_list(members[_KEYS], "root keys")]
     roles = as_map(members[_ROLES], "root roles", labels=ROLE_NUMBERS.values())
     floors = as_map(members[_FLOORS], "root floors")
     return Root(
-        version=as_uint(members[_VERSION], "root version"),
-        issued=as_uint(members[_ISSUED], "root issue time"),
-        expires=as_uint(members[_EXPIRES], "root expiry"),
+        version=as_int(members[_VERSION], "root version"),
+        issued=as_int(members[_ISSUED], "root issue time"),
+        expires=as_int(members[_EXPIRES], "root expiry"),
         fleet=as_bytes(members[_FLEET], "root fleet"),
         keys={key.kid: key for key in keys},
         roles={name: parse_role(roles[number]) for name, number in ROLE_NUMBERS.items()},
-        floors={as_bytes(label, "floor class"): as_uint(floor, "floor") for label, floor in floors.items()},
+        floors={as_bytes(label, "floor class"): as_int(floor, "floor") for label, floor in floors.items()},
         dead_kids=frozenset(parse_kids(members[_DEAD_KIDS])),
         dev=as_bool(members[_DEV], "root dev flag"),
     )

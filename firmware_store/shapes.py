@@ -9,10 +9,10 @@ from typing import Final
 from firmware_store.codec import Key, Value
 from firmware_store.errors import CodecError
 
-MAX_UINT: Final = (1 << 63) - 1  # fits the signed 64-bit integers of databases and of C
+MAX_INT: Final = (1 << 63) - 1  # fits the signed 64-bit integers of databases and of C
 
 
-def as_uint(value: object, what: str, *, least: int = 0, most: int = MAX_UINT) -> int:
+def as_int(value: object, what: str, *, least: int = 0, most: int = MAX_INT) -> int:
     """Return an integer within ``least`` and ``most``; ``true`` is none, although Python thinks so."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise CodecError(f"{what} must be an integer from {least} to {most}")
@@ -38,7 +38,7 @@ def as_bool(value: object, what: str) -> bool:
     return value
 
 
-def as_list(value: object, what: str, *, least: int = 0, most: int = MAX_UINT) -> list[Value]:
+def as_list(value: object, what: str, *, least: int = 0, most: int = MAX_INT) -> list[Value]:
     """Return an array of ``least`` to ``most`` items."""
     if not isinstance(value, list) or not least <= len(value) <= most:
         raise CodecError(f"{what} must be an array of {least} to {most} items")
