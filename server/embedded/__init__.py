@@ -58,13 +58,11 @@ class Embedded:
             ConfigurationError: one of them cannot run like this.
             StoreUnavailableError, BrokerUnavailableError: one of them did not answer in time.
         """
+        await self.postgres.start()
         try:
-            outcomes = await asyncio.gather(self.postgres.start(), self.broker.start(), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await self.broker.start()
         except BaseException:
-            await self.stop()
+            await self.postgres.stop()
             raise
 
     async def stop(self) -> None:

@@ -1,0 +1,90 @@
+"""One PostgreSQL and one broker per test run; a database, a region and device ids of its own for each test."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import hypothesis
+import pytest
+import pytest_asyncio
+
+from server.db.migrate import apply_migrations
+from server.domain.identity import DeviceId, Region
+from server.embedded import EmbeddedBroker, EmbeddedPostgres
+
+hypothesis.settings.register_profile("tidegate", deadline=None)  # a busy machine is not a failure
+hypothesis.settings.load_profile("tidegate")
+
+_numbers = itertools.count(1)
+
+
+def with_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def services_dir() -> Iterator[Path]:
+    """A short path that PostgreSQL's account may enter when the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(services_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """The cluster, with a database ``template`` that is migrated and connected to by nobody."""
+    async with EmbeddedPostgres(services_dir, durable=False) as running:
+        await execute(running.database_url, "CREATE DATABASE template")
+        await apply_migrations(with_database(running.database_url, "template"))
+        yield running
+
+
+@pytest.fixture
+async def database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of a fresh database with the current schema."""
+    name = f"test_{next(_numbers)}"
+    await execute(postgres.database_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
+    yield with_database(postgres.database_url, name)
+    await execute(postgres.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of a database without anything in it."""
+    name = f"test_{next(_numbers)}"
+    await execute(postgres.database_url, f"CREATE DATABASE {name}")
+    yield with_database(postgres.database_url, name)
+    await execute(postgres.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def broker(services_dir: Path) -> AsyncIterator[EmbeddedBroker]:
+    """Shared by all tests: keep to ``region`` and ``new_device_id``, and retain nothing outside of them."""
+    async with EmbeddedBroker(services_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def region() -> Region:
+    """A region that no other test uses."""
+    return Region(f"region-{next(_numbers)}-{os.getpid()}")
+
+
+@pytest.fixture
+def new_device_id() -> Callable[[], DeviceId]:
+    """Give an id that no other device of the run has."""
+    return lambda: DeviceId(f"device-{next(_numbers)}-{os.getpid()}")
+
+
+async def execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
