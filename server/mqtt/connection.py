@@ -4,6 +4,9 @@ paho is driven by its documented calls for foreign event loops: ``loop_read``, `
 socket callbacks, ``manual_ack`` and ``ack``. Its ``connect()`` blocks, so it runs in threads that all connections
 share; from then on everything happens on the event loop's thread. A connection is never revived: the next one has a
 new client, so that nothing (packet ids, queued messages, half a packet) gets into it from the one before.
+
+paho keeps the session: connect, subscribe, publications at QoS 1, keep-alive, end. Messages that come, and PUBACKs and
+messages of QoS 0 that go, take the short way of `server.mqtt.packets` past it, in order with paho's packets.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -20,6 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from firmware_store.errors import BrokerUnavailableError, ForbiddenError, InvalidInputError
+from server.mqtt.packets import Incoming, encode_puback, encode_publication
 from server.mqtt.stream import Stream, TransportContext
 
 CONNECT_TIMEOUT_S: Final = 5.0  # TCP, and once more for TLS
@@ -33,16 +37,6 @@ MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 log = structlog.get_logger(__name__)
 
 _connectors = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="mqtt-connect")
-
-
-class Incoming(NamedTuple):
-    """A message as it came. ``mid`` is 0 at QoS 0; at QoS 1 it means something on its own connection only."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    mid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ class Connection:
         self._stream: Stream | None = None
         self._fd = -1
         self._read_due = False
-        self._write_due = False
+        self._flush_due = False
         self._awaits_writable = False
         self._drained: asyncio.Future[None] | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -179,7 +173,8 @@ class Connection:
         self._fd = stream.fileno()
         self._loop.add_reader(self._fd, self._readable)
         self._tick = self._loop.call_later(self._endpoint.keepalive_s / 4, self._keep_alive)
-        self._write()
+        self._client.loop_write()  # the CONNECT, queued by the connecting thread
+        self._flush()
 
     def _close_unused(self) -> None:
         stream = self._client.socket()
@@ -190,14 +185,13 @@ class Connection:
         """End in order: send what is unsent (for a bounded time), then DISCONNECT, so that no will is published."""
         stream = self._stream
         if self.is_up and stream is not None and not self.ended.done():
-            self._write()
+            self._flush()
             if stream.unsent_bytes:
                 self._drained = self._loop.create_future()
                 await asyncio.wait(
                     (self._drained, self.ended), timeout=DRAIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
                 )
             self._client.disconnect()
-            self._client.loop_write()
         self.abort("closed")
 
     def abort(self, reason: str) -> None:
@@ -235,44 +229,63 @@ class Connection:
     # --- reading and writing, on the event loop ---
 
     def _readable(self) -> None:
-        if not self._read_due:
+        if self._stream is not None and not self._read_due:
+            self._stream.fill()
             self._read()
 
     def _read(self) -> None:
-        """Let paho take a bounded number of packets out of what was read ahead."""
+        """Deliver a bounded number of packets of what was read ahead, and go on in the loop's next turn."""
         self._read_due = False
         stream = self._stream
-        if stream is None or self._fd == -1:
-            return
-        if not stream.is_readable:
-            stream.fill()
-        loop_read = self._client.loop_read
+        budget = PACKETS_PER_TURN
+        while stream is not None and self._fd != -1:
+            messages = stream.take(budget)
+            for incoming in messages:
+                self._deliver(incoming)
+            budget -= len(messages)
+            if budget <= 0:
+                self._read_due = True
+                self._loop.call_soon(self._read)
+                return
+            if not stream.has_more_for_paho:
+                return
+            self._let_paho_read()
+            budget -= 1
+
+    def _let_paho_read(self) -> None:
         try:
-            for _ in range(PACKETS_PER_TURN):
-                if not stream.is_readable or self._fd == -1:
-                    return
-                loop_read()
+            self._client.loop_read()
         except Exception:
             log.exception("mqtt_read_failed", client_id=self._endpoint.client_id)
             self.abort("a packet could not be read")
+
+    def _deliver(self, incoming: Incoming) -> None:
+        if self._fd == -1:  # ended by the message before
             return
-        self._read_due = True
-        self._loop.call_soon(self._read)
+        if incoming.qos:
+            self._unacknowledged[incoming.mid] = incoming
+        try:
+            self._on_message(incoming)
+        except Exception:
+            log.exception("mqtt_message_callback_failed", topic=incoming.topic)
+            return
+        if incoming.qos and not self._manual_ack:
+            self.ack(incoming)
 
     def _packet_queued(self, _client: Client, _userdata: Any, _socket: Any) -> None:
-        # Called in the connecting thread, too: nothing is attached then, and _attach() writes.
-        if self._fd != -1 and not self._write_due:
-            self._write_due = True
-            self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        """Move paho's packets into the stream and the stream into the socket: one system call for all of a turn."""
-        self._write_due = False
-        if self._fd != -1:
+        """Move what paho has queued to the stream at once, so that all packets go out in the order they were made."""
+        if self._fd != -1:  # in the connecting thread nothing is attached yet; _attach() does it then
             self._client.loop_write()
-            self._flush()
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """One system call for all that is sent in this turn of the loop."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flush_due = False
         stream = self._stream
         if stream is None or self._fd == -1:
             return
@@ -287,7 +300,7 @@ class Connection:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if stream.error is not None:
-            self._read()  # paho learns of it by reading the end
+            self._let_paho_read()  # and learn of it by reading the end
 
     def _keep_alive(self) -> None:
         """A quarter of the interval late at most: the broker waits for one and a half (MQTT 3.1.1, 3.1.2.10)."""
@@ -308,14 +321,16 @@ class Connection:
             raise BrokerUnavailableError("not connected to the broker")
         if len(self._unconfirmed) >= MAX_UNCONFIRMED or self._stream.unsent_bytes >= MAX_UNSENT_BYTES:
             raise BrokerUnavailableError("the broker does not keep up: too many messages wait for it")
+        if qos == 0:
+            self._stream.send(encode_publication(topic, payload, retain=retain))
+            self._flush_soon()
+            return None
         try:
             info = self._client.publish(topic, payload, qos, retain)
         except ValueError as exc:
             raise InvalidInputError(f"cannot publish on {topic!r}: {exc}") from exc
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise BrokerUnavailableError(f"the message was not taken: {info.rc.name}")
-        if qos == 0:
-            return None
         confirmed = self._unconfirmed[info.mid] = self._loop.create_future()
         return confirmed
 
@@ -354,7 +369,11 @@ class Connection:
         """Acknowledge once; a message of an earlier connection is left alone, its id means another message here."""
         if self._unacknowledged.get(incoming.mid) is incoming:
             del self._unacknowledged[incoming.mid]
-            self._client.ack(incoming.mid, incoming.qos)
+            if incoming.qos == 1 and self._stream is not None:
+                self._stream.send(encode_puback(incoming.mid))
+                self._flush_soon()
+            else:
+                self._client.ack(incoming.mid, incoming.qos)
 
     # --- what paho calls ---
 
@@ -399,24 +418,14 @@ class Connection:
         self._detach()
 
     def _message_came(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        if self.ended.done():
-            return
+        """A message that was too long or too odd for the short way."""
         try:
             topic = message.topic
         except UnicodeDecodeError:  # no broker may send it (MQTT 3.1.1, 1.5.3); left alone, it would come for ever
             log.warning("mqtt_topic_not_utf8", client_id=self._endpoint.client_id)
             client.ack(message.mid, message.qos)
             return
-        incoming = Incoming(topic, bytes(message.payload), message.qos, message.retain, message.mid)
-        if incoming.qos:
-            self._unacknowledged[incoming.mid] = incoming
-        try:
-            self._on_message(incoming)
-        except Exception:
-            log.exception("mqtt_message_callback_failed", topic=topic)
-            return
-        if incoming.qos and not self._manual_ack:
-            self.ack(incoming)
+        self._deliver(Incoming(topic, bytes(message.payload), message.qos, message.retain, message.mid))
 
     def _puback_came(
         self, _client: Client, _userdata: Any, mid: int, _reason: ReasonCode, _properties: Properties | None

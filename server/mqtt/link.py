@@ -13,7 +13,8 @@ from typing import Final, Literal, overload
 import structlog
 
 from firmware_store.errors import BrokerUnavailableError
-from server.mqtt.connection import Connection, Endpoint, Incoming, Will
+from server.mqtt.connection import Connection, Endpoint, Will
+from server.mqtt.packets import Incoming
 from server.mqtt.stream import TransportContext
 
 __all__ = ["Incoming", "MqttLink", "Will"]

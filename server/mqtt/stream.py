@@ -1,8 +1,8 @@
-"""The socket that paho reads and writes: it reads ahead, and it writes once per turn of the event loop.
+"""The socket that paho reads and writes: it reads ahead, writes once per turn of the event loop, and sorts packets.
 
-paho reads a packet's header byte by byte from the socket and sends every packet by a call of its own; on a socket of
-the operating system that is four or five system calls per message. It takes the object it reads and writes from the
-``wrap_socket()`` of the context given to its ``tls_set_context()``, with TLS or, as `TransportContext` does, without.
+On a socket of the operating system paho reads a packet's header byte by byte and sends every packet by a call of its
+own: four or five system calls per message. It takes the object it reads and writes from the ``wrap_socket()`` of the
+context that its ``tls_set_context()`` was given, with TLS or, as `TransportContext` does, without.
 """
 
 import contextlib
@@ -10,23 +10,27 @@ import socket
 import ssl
 from typing import Final
 
+from server.mqtt.packets import Incoming, decode_publications
+
 READ_AHEAD_BYTES: Final = 65536
+LONGEST_PUBLICATION_BYTES: Final = READ_AHEAD_BYTES  # a longer packet passes through to paho piece by piece
 
 
 class Stream:
     """A connected socket with a buffer on either side; never blocks once ``setblocking(False)`` was called.
 
-    paho calls ``recv`` and ``send``, which move bytes in memory; the event loop's side calls ``fill`` and ``flush``.
+    The event loop's side calls ``fill``, then ``take`` and, while ``has_more_for_paho``, paho's ``loop_read``; paho
+    calls ``recv``, which gives it whole packets that ``take`` has left to it, and ``send``; then comes ``flush``.
     ``error`` is why the peer is gone, where the system gave a reason.
     """
 
-    __slots__ = ("_at", "_end", "_ended", "_read", "_socket", "_unsent", "error")
+    __slots__ = ("_at", "_ended", "_passing", "_read", "_socket", "_unsent", "error")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._read = b""
-        self._at = 0  # next byte of _read to hand out
-        self._end = 0  # len(_read): asked for several times per packet
+        self._at = 0  # next byte of _read that nobody has taken
+        self._passing = 0  # bytes of the current packet that are for paho, come or still to come
         self._unsent = bytearray()
         self._ended = False
         self.error: OSError | None = None
@@ -34,15 +38,13 @@ class Stream:
     # --- what paho calls ---
 
     def recv(self, size: int) -> bytes:
-        """Up to ``size`` bytes of what was read ahead; b"" once the peer is gone."""
+        """Up to ``size`` bytes of the packet that is paho's; b"" once the peer is gone and all is taken."""
         start = self._at
-        stop = start + size
-        if stop <= self._end:
-            self._at = stop
-            return self._read[start:stop]
-        if start < self._end:
-            self._at = self._end
-            return self._read[start:]
+        data = self._read[start : start + min(size, self._passing)]
+        if data:
+            self._at = start + len(data)
+            self._passing -= len(data)
+            return data
         if self._ended:
             return b""
         raise BlockingIOError
@@ -81,16 +83,16 @@ class Stream:
     # --- what the event loop's side calls ---
 
     @property
-    def is_readable(self) -> bool:
-        """There is something for paho: bytes, or the news that there will be no more."""
-        return self._at < self._end or self._ended
+    def has_more_for_paho(self) -> bool:
+        """A packet is paho's and bytes of it are there, or the peer is gone, which paho learns by reading the end."""
+        return (self._passing > 0 and self._at < len(self._read)) or self._ended
 
     @property
     def unsent_bytes(self) -> int:
         return len(self._unsent)
 
     def fill(self) -> None:
-        """Read once from the system; call it when all that was read before is taken."""
+        """Read once from the system."""
         try:
             data = self._socket.recv(READ_AHEAD_BYTES)
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -99,9 +101,21 @@ class Stream:
             self._fail(exc)
             return
         if data:
-            self._read, self._at, self._end = data, 0, len(data)
+            self._read = self._read[self._at :] + data
+            self._at = 0
         else:
             self._ended = True
+
+    def take(self, limit: int) -> list[Incoming]:
+        """Up to ``limit`` messages that have come whole; none while a packet of paho's is in between."""
+        if self._passing:
+            return []
+        messages, self._at, self._passing = decode_publications(
+            self._read, self._at, limit=limit, longest=LONGEST_PUBLICATION_BYTES
+        )
+        if self._at == len(self._read):  # an idle link holds no buffer
+            self._read, self._at = b"", 0
+        return messages
 
     def flush(self) -> bool:
         """Write what the system takes; True when nothing is left to write."""
@@ -119,7 +133,7 @@ class Stream:
     def abort(self) -> None:
         """Close without a word to the peer: unsent bytes are dropped, and paho reads the end."""
         self._unsent.clear()
-        self._read, self._at, self._end = b"", 0, 0
+        self._read, self._at, self._passing = b"", 0, 0
         self._ended = True
         self._socket.close()
 
