@@ -77,7 +77,7 @@ CREATE TABLE campaign (
 CREATE INDEX campaign_by_age ON campaign (created_at DESC, id);
 
 -- The level of one region of a campaign: the whole line (l0 at t0 to l1 at t1, Unix seconds), of which directives
--- show at most the next two minutes.
+-- show at most the next two minutes. A pause flattens the line; target stays, for the resume.
 CREATE TABLE campaign_region (
     campaign_id  uuid    NOT NULL REFERENCES campaign,
     region       text    NOT NULL,
@@ -89,8 +89,9 @@ CREATE TABLE campaign_region (
     l0           bigint  NOT NULL DEFAULT 0,
     t1           bigint  NOT NULL DEFAULT 0,
     l1           bigint  NOT NULL DEFAULT 0,
+    target       bigint  NOT NULL DEFAULT 0,
     PRIMARY KEY (campaign_id, region),
-    CONSTRAINT campaign_region_line CHECK (t0 <= t1 AND 0 <= l0 AND l0 <= l1 AND l1 <= 4294967296)
+    CONSTRAINT campaign_region_line CHECK (t0 <= t1 AND 0 <= l0 AND l0 <= l1 AND l1 <= 4294967296 AND target <= 4294967296)
 );
 CREATE UNIQUE INDEX campaign_region_one_active ON campaign_region (cohort, region) WHERE active;
 

@@ -1,0 +1,68 @@
+"""The command line. Only what a command needs is imported, when it runs: ``--help`` stays quick.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 campaign halted, 6 not allowed.
+"""
+
+import sys
+from typing import Final
+
+from cyclopts import App
+
+OK: Final = 0
+ERROR: Final = 1
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+HALTED: Final = 5
+NOT_ALLOWED: Final = 6
+
+app = App(
+    name="tidegate",
+    help="Over-the-air updates for device fleets: signed bundles, staged rollouts, and a gate that shuts by itself.",
+)
+app.command("server.cli.demo:demo", name="demo", help="Roll a good release out, then watch a bad one halt by itself.")
+app.command("server.cli.serve:serve", name="serve", help="Run the server.")
+app.command("server.cli.database:app", name="db", help="Bring a database's schema up to date.")
+app.command("server.cli.keys:app", name="keys", help="Make and look at keys.")
+app.command("server.cli.bundle:app", name="bundle", help="Build, sign, verify and upload bundles.")
+app.command("server.cli.device:app", name="device", help="Add devices and look at them.")
+app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
+app.command("server.cli.token:app", name="token", help="Make API tokens.")
+app.command("device_sim.cli:app", name="sim", help="Run simulated devices.")
+
+
+def main() -> None:
+    """Run one command and exit with its code."""
+    from firmware_store.errors import TidegateError
+
+    try:
+        code = app()
+    except* TidegateError as group:
+        code = _explain(group)
+    except* KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+def _explain(group: BaseExceptionGroup[BaseException]) -> int:
+    """Say on standard error what went wrong, and return the exit code of the first error."""
+    from firmware_store import errors
+
+    codes = (
+        (errors.NotFoundError, NOT_FOUND),
+        (errors.ConflictError, CONFLICT),
+        (errors.AuthenticationError, NOT_ALLOWED),
+        (errors.ForbiddenError, NOT_ALLOWED),
+        (errors.TidegateError, ERROR),
+    )
+    found = []
+    for exc in _leaves(group):
+        print(f"tidegate: {exc}", file=sys.stderr)
+        found.append(next((code for family, code in codes if isinstance(exc, family)), ERROR))
+    return found[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for exc in group.exceptions:
+        leaves += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return leaves

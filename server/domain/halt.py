@@ -12,9 +12,9 @@ The test is looked at again and again, so every look gets an equal share of the 
 ``alpha / max_looks`` each (Bonferroni). A look is spent only when another updated device has fallen silent since the
 last one: anything else can only make the evidence weaker.
 
-Where a region has fewer than ``min_controls`` controls, the whole fleet becomes one stratum; where the fleet has too few
-as well, there is nothing to compare with, and a plain guard rail takes over: at least ``rail_silent`` silent devices
-that are at least ``rail_ratio`` of those judged.
+Where a region has fewer than ``min_controls`` controls, the whole fleet becomes one stratum; where the fleet has too
+few as well, there is nothing to compare with, and a plain guard rail takes over: at least ``rail_silent`` silent
+devices that are at least ``rail_ratio`` of those judged.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,21 @@
+"""The aiohttp application: every route of the API, with its errors."""
+
+from typing import Final
+
+from aiohttp import web
+
+from server.api import bundles, campaigns, devices, system
+from server.api.context import CONTEXT, Context
+from server.api.routing import JSON_MOST_BYTES, ROUTES, bind, errors
+
+MODULES: Final = (bundles, campaigns, devices, system)
+"""Importing them fills ``ROUTES``."""
+
+
+def make_application(context: Context) -> web.Application:
+    """Return the application; bodies that are streamed (uploads) have limits of their own."""
+    application = web.Application(middlewares=[errors], client_max_size=JSON_MOST_BYTES)
+    application[CONTEXT] = context
+    for entry in ROUTES:
+        application.router.add_route(entry.method, entry.path, bind(entry))
+    return application

@@ -1,0 +1,84 @@
+"""``/v1/bundles``: upload (streamed), list, look at."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from firmware_store.errors import InvalidInputError
+from server.api.routing import Call, route
+from server.db.bundles import BundleRecord
+from server.domain.identity import BundleId
+from server.services import identifiers
+from server.services.tokens import Right
+
+MEDIA_TYPE = "application/vnd.tidegate.bundle"
+_READ_BYTES = 1 << 16
+
+
+class BundleView(BaseModel):
+    """A bundle; digests and ids are hexadecimal, sizes in bytes, ``components`` maps names to image sizes."""
+
+    id: str
+    version: str
+    sequence_number: int
+    manifest_digest: str
+    vendor_id: str
+    class_ids: list[str]
+    components: dict[str, int]
+    size_bytes: int
+    signers: list[str]
+    created_by: str
+    created_at: datetime
+
+
+class BundleList(BaseModel):
+    bundles: list[BundleView]
+
+
+@route("POST", "/v1/bundles", right=Right.RELEASE, status=201)
+async def upload_bundle(call: Call[None]) -> web.StreamResponse:
+    request = call.request
+    if request.content_type != MEDIA_TYPE:
+        raise web.HTTPUnsupportedMediaType(reason=f"The body must be {MEDIA_TYPE}.")
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType(reason="A bundle is uploaded as it is, with no Content-Encoding.")
+    record = await call.context.bundles.receive(_stream(request), caller=call.caller.name)
+    return web.Response(status=201, body=view(record).model_dump_json().encode(), content_type="application/json")
+
+
+@route("GET", "/v1/bundles", right=Right.READ)
+async def list_bundles(call: Call[None]) -> BundleList:
+    records = await call.context.bundles.newest(call.query_int("limit", 100, most=1000))
+    return BundleList(bundles=[view(record) for record in records])
+
+
+@route("GET", "/v1/bundles/{bundle}", right=Right.READ)
+async def get_bundle(call: Call[None]) -> BundleView:
+    bundle = BundleId(identifiers.parse(identifiers.BUNDLE, call.request.match_info["bundle"]))
+    return view(await call.context.bundles.get(bundle))
+
+
+def view(record: BundleRecord) -> BundleView:
+    return BundleView(
+        id=identifiers.show(identifiers.BUNDLE, record.id),
+        version=record.version,
+        sequence_number=record.sequence_number,
+        manifest_digest=record.manifest_digest.hex(),
+        vendor_id=record.vendor_id.hex(),
+        class_ids=[class_id.hex() for class_id in record.class_ids],
+        components=dict(record.components),
+        size_bytes=record.size_bytes,
+        signers=[kid.hex() for kid in record.signers],
+        created_by=record.created_by,
+        created_at=record.created_at,
+    )
+
+
+async def _stream(request: web.Request) -> AsyncIterator[bytes]:
+    try:
+        async for piece in request.content.iter_chunked(_READ_BYTES):
+            yield piece
+    except (ConnectionResetError, web.RequestPayloadError) as exc:
+        raise InvalidInputError("The upload broke off; nothing of it is kept. Send it again.") from exc

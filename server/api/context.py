@@ -1,0 +1,43 @@
+"""What the routes see of the server."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from server.db.database import Database
+from server.db.devices import DeviceRepository
+from server.db.executions import ExecutionRepository
+from server.services.authority import Authority
+from server.services.bundles import Bundles
+from server.services.campaigns import Campaigns
+from server.services.fleet import Fleet
+from server.services.inventory import Inventory
+from server.services.metrics import Metrics
+from server.services.orchestrator import Orchestrator
+from server.services.snapshot import Surveyor
+from server.services.tokens import Tokens
+from server.services.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The use cases, and the few repositories that are only read."""
+
+    database: Database
+    devices: DeviceRepository
+    executions: ExecutionRepository
+    authority: Authority
+    bundles: Bundles
+    campaigns: Campaigns
+    fleet: Fleet
+    inventory: Inventory
+    metrics: Metrics
+    orchestrator: Orchestrator
+    surveyor: Surveyor
+    tokens: Tokens
+    wire: Wire
+    topic_root: str
+
+
+CONTEXT: Final = web.AppKey("context", Context)

@@ -1,0 +1,164 @@
+"""``/v1/devices``: add, list, look at."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from server.api.routing import Call, Empty, Model, route
+from server.db.devices import DeviceRecord, NewDevice
+from server.domain.identity import DeviceId, cohort, device_id, region
+from server.services.tokens import Right
+
+ADD_MOST = 1000
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class DeviceAdd(Model):
+    """One device to add."""
+
+    id: Name
+    region: Name
+    cohort: Name
+
+
+class DevicesAdd(Model):
+    """Devices to add, all or none."""
+
+    devices: tuple[DeviceAdd, ...] = Field(min_length=1, max_length=ADD_MOST)
+
+
+class Credential(BaseModel):
+    """How a device reaches the broker; the password is shown once and not kept."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    client_id: str
+    topic_root: str
+
+
+class DeviceAdded(BaseModel):
+    """``credential`` is null where an external broker's operator gives credentials out."""
+
+    id: str
+    region: str
+    cohort: str
+    credential: Credential | None
+
+
+class DevicesAdded(BaseModel):
+    devices: list[DeviceAdded]
+
+
+class DeviceView(BaseModel):
+    """A device as it is known; what it says of itself is null until its first hello."""
+
+    id: str
+    region: str
+    cohort: str
+    online: bool
+    held: bool
+    hardware: str | None
+    running_version: str | None
+    booted_slot: str | None
+    agent_version: str | None
+    labels: dict[str, str]
+    last_seen: datetime | None
+    member_since: datetime
+
+
+class DeviceList(BaseModel):
+    """``next`` is the cursor of the following page, null on the last."""
+
+    devices: list[DeviceView]
+    next: str | None
+
+
+@route("POST", "/v1/devices", right=Right.OPERATE, body=DevicesAdd, status=201)
+async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
+    devices = [
+        NewDevice(device_id(entry.id), region(entry.region), cohort(entry.cohort)) for entry in call.body.devices
+    ]
+    await call.context.inventory.add(devices)
+    return DevicesAdded(
+        devices=[
+            DeviceAdded(
+                id=device.id, region=device.region, cohort=device.cohort, credential=_credential(call, device.id)
+            )
+            for device in devices
+        ]
+    )
+
+
+@route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty)
+async def renew_credential(call: Call[Empty]) -> DeviceAdded:
+    record = await call.context.devices.get(_id(call))
+    return DeviceAdded(
+        id=record.id, region=record.region, cohort=record.cohort, credential=_credential(call, record.id)
+    )
+
+
+@route("GET", "/v1/devices", right=Right.READ)
+async def list_devices(call: Call[None]) -> DeviceList:
+    limit = call.query_int("limit", 100, most=1000)
+    in_region, in_cohort = call.query_text("region"), call.query_text("cohort")
+    records = await call.context.devices.page(
+        after=call.query_text("cursor") or "",
+        limit=limit,
+        region=None if in_region is None else region(in_region),
+        cohort=None if in_cohort is None else cohort(in_cohort),
+    )
+    views = [_view(call, record) for record in records]
+    return DeviceList(devices=views, next=views[-1].id if len(views) == limit else None)
+
+
+@route("GET", "/v1/devices/{device}", right=Right.READ)
+async def get_device(call: Call[None]) -> DeviceView:
+    return _view(call, await call.context.devices.get(_id(call)))
+
+
+@route("GET", "/v1/trust/root", right=Right.READ)
+async def get_root(call: Call[None]) -> web.StreamResponse:
+    return web.Response(body=call.context.authority.root_bytes, content_type="application/cbor")
+
+
+def _id(call: Call[object]) -> DeviceId:
+    return device_id(call.request.match_info["device"])
+
+
+def _credential(call: Call[object], device: DeviceId) -> Credential | None:
+    given = call.context.inventory.credential(device)
+    if given is None:
+        return None
+    return Credential(
+        host=given.host,
+        port=given.port,
+        username=given.username,
+        password=given.password,
+        client_id=given.client_id,
+        topic_root=call.context.topic_root,
+    )
+
+
+def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
+    now = datetime.now(UTC)
+    device = call.context.fleet.get(record.id)
+    heard = device.last_seen if device is not None else 0.0
+    return DeviceView(
+        id=record.id,
+        region=record.region,
+        cohort=record.cohort,
+        online=device is not None and call.context.fleet.is_online(device, now.timestamp()),
+        held=record.held,
+        hardware=record.hardware,
+        running_version=record.running_version,
+        booted_slot=record.booted_slot,
+        agent_version=record.agent_version,
+        labels=dict(record.labels),
+        last_seen=datetime.fromtimestamp(heard, UTC) if heard else record.last_seen,
+        member_since=record.member_since,
+    )

@@ -1,0 +1,145 @@
+"""Typed routes: one decorator that says method, path, right and body; validation and errors follow from it."""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError
+from server.api import problems
+from server.api.context import CONTEXT, Context
+from server.services.tokens import Caller, Right, Role
+
+log = structlog.get_logger(__name__)
+
+JSON_MOST_BYTES: Final = 1 << 20
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+ANYBODY: Final = Caller("anybody", Role.VIEWER)
+
+B_co = TypeVar("B_co", covariant=True)
+
+
+class Model(BaseModel):
+    """What requests carry: unknown members are refused, so that a typo never passes for a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Empty(Model):
+    """No body, or an empty object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B_co]):
+    """One request, authenticated and validated."""
+
+    context: Context
+    caller: Caller
+    body: B_co
+    request: web.Request
+
+    def query_int(self, name: str, default: int, *, most: int) -> int:
+        """Raises: InvalidInputError."""
+        text = self.request.query.get(name, str(default))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+            raise InvalidInputError(f"{name} is a number from 1 to {most}.", pointer=f"?{name}")
+        return int(text)
+
+    def query_text(self, name: str) -> str | None:
+        return self.request.query.get(name)
+
+
+_Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call[Any]], Awaitable[BaseModel | web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the API; ``right`` None: open to anybody (health and metrics only)."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: Right | None
+    body: type[BaseModel] | None
+    status: int
+
+
+ROUTES: Final[list[Route]] = []
+
+
+def route(
+    method: str, path: str, *, right: Right | None, body: type[BaseModel] | None = None, status: int = 200
+) -> Callable[[Handler], Handler]:
+    """Register a handler. ``body``: the model of its JSON; None where it reads the request's stream or nothing."""
+
+    def register(handler: Handler) -> Handler:
+        ROUTES.append(Route(method, path, handler, right, body, status))
+        return handler
+
+    return register
+
+
+def bind(entry: Route) -> _Handle:
+    """Return the aiohttp handler of a route."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        context = request.app[CONTEXT]
+        caller = ANYBODY if entry.right is None else await _authenticate(context, request)
+        if entry.right is not None:
+            caller.require(entry.right)
+        body = None if entry.body is None else entry.body.model_validate(await _read_json(request))
+        answer = await entry.handler(Call(context, caller, body, request))
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return web.Response(
+            status=entry.status, body=answer.model_dump_json().encode(), content_type="application/json"
+        )
+
+    return handle
+
+
+@web.middleware
+async def errors(request: web.Request, handler: _Handle) -> web.StreamResponse:
+    """Give each request an id, and turn whatever goes wrong into a problem document."""
+    request_id = request[REQUEST_ID] = secrets.token_hex(8)
+    try:
+        response = await handler(request)
+    except TidegateError as exc:
+        response = problems.from_error(exc, request_id)
+        if response.status >= 500:
+            log.warning("request_failed", request_id=request_id, path=request.path, reason=str(exc))
+    except ValidationError as exc:
+        response = problems.from_validation(exc, request_id)
+    except web.HTTPException as exc:
+        response = problems.from_router(exc, request_id)
+    except Exception:
+        log.exception("request_crashed", request_id=request_id, path=request.path)
+        response = problems.respond(500, "internal", "Something went wrong here; the log has it.", request_id, {})
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    return response
+
+
+async def _authenticate(context: Context, request: web.Request) -> Caller:
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not text:
+        raise AuthenticationError("Send a token: Authorization: Bearer tg_<id>_<secret>.")
+    return await context.tokens.authenticate(text.strip())
+
+
+async def _read_json(request: web.Request) -> Any:
+    if not request.can_read_body:
+        return {}
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(reason="The body must be application/json.")
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as exc:
+        raise web.HTTPBadRequest(reason="The body is not JSON.") from exc

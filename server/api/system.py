@@ -1,0 +1,107 @@
+"""Health, metrics and tokens."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import generate_latest
+from pydantic import BaseModel, Field
+
+from firmware_store.errors import StoreUnavailableError
+from server.api.context import Context
+from server.api.routing import Call, Model, route
+from server.services.tokens import Right, Role
+
+EVALUATOR_LATE_S: Final = 10.0
+
+
+class Check(BaseModel):
+    """One thing that must be well, with a text that says how it is."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    checks: list[Check]
+
+
+class TokenCreate(Model):
+    """A token for somebody; without ``valid_seconds`` it does not expire."""
+
+    name: str = Field(min_length=1, max_length=64)
+    role: Role
+    valid_seconds: int | None = Field(None, ge=60, le=10 * 366 * 86_400)
+
+
+class TokenCreated(BaseModel):
+    """``token`` is shown this once."""
+
+    name: str
+    role: Role
+    token: str
+    expires_at: datetime | None
+
+
+@route("GET", "/healthz", right=None)
+async def health(call: Call[None]) -> web.StreamResponse:
+    del call  # answering at all is the answer
+    return web.json_response({"ok": True})
+
+
+@route("GET", "/readyz", right=None)
+async def readiness(call: Call[None]) -> web.StreamResponse:
+    checks = [await _database(call.context), _broker(call.context), _evaluator(call.context)]
+    answer = Readiness(ready=all(check.ok for check in checks), checks=checks)
+    return web.Response(
+        status=200 if answer.ready else 503,
+        body=answer.model_dump_json().encode(),
+        content_type="application/json",
+    )
+
+
+@route("GET", "/metrics", right=None)
+async def metrics(call: Call[None]) -> web.StreamResponse:
+    context = call.context
+    online = context.fleet.online(time.time())
+    context.metrics.devices.labels("online").set(online)
+    context.metrics.devices.labels("dark").set(len(context.fleet) - online)
+    return web.Response(
+        body=generate_latest(context.metrics.registry), headers={"Content-Type": "text/plain; version=0.0.4"}
+    )
+
+
+@route("POST", "/v1/tokens", right=Right.ADMINISTER, body=TokenCreate, status=201)
+async def create_token(call: Call[TokenCreate]) -> TokenCreated:
+    body = call.body
+    valid = None if body.valid_seconds is None else timedelta(seconds=body.valid_seconds)
+    text = await call.context.tokens.create(name=body.name, role=body.role, valid=valid)
+    return TokenCreated(
+        name=body.name, role=body.role, token=text, expires_at=None if valid is None else datetime.now(UTC) + valid
+    )
+
+
+async def _database(context: Context) -> Check:
+    try:
+        await context.database.ping()
+    except StoreUnavailableError as exc:
+        return Check(name="database", ok=False, text=str(exc))
+    return Check(name="database", ok=True, text="answers")
+
+
+def _broker(context: Context) -> Check:
+    since = context.wire.up_since
+    if since is None:
+        return Check(name="broker", ok=False, text="no session; levels stop rising by themselves")
+    return Check(name="broker", ok=True, text=f"session up for {time.time() - since:.0f} s")
+
+
+def _evaluator(context: Context) -> Check:
+    at = context.orchestrator.evaluated_at
+    age = None if at is None else time.time() - at
+    if age is None or age > EVALUATOR_LATE_S:
+        return Check(name="evaluator", ok=False, text="has not evaluated" if age is None else f"{age:.0f} s late")
+    return Check(name="evaluator", ok=True, text=f"evaluated {age:.1f} s ago")

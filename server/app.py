@@ -1,0 +1,298 @@
+"""The composition root: the only module that sees everything. It joins the parts, starts them and stops them."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from aiohttp import web
+
+from firmware_store.blobs import BlobStore
+from firmware_store.errors import ConfigurationError
+from server.api.application import make_application
+from server.api.context import Context
+from server.config import Settings
+from server.db.bundles import BundleRepository
+from server.db.campaigns import CampaignRepository
+from server.db.database import Database
+from server.db.devices import DeviceRepository
+from server.db.directives import DirectiveRepository
+from server.db.executions import ExecutionRepository
+from server.db.migrate import apply_migrations, check_schema
+from server.db.pool import open_pool
+from server.db.single import only_server
+from server.db.telemetry import Stored, TelemetryRepository
+from server.db.tokens import TokenRepository
+from server.domain.identity import DeviceId
+from server.embedded import EmbeddedBroker, EmbeddedPostgres
+from server.mqtt.ingest import Ingest
+from server.mqtt.session import BrokerAccess, ServerSession
+from server.protocol.topics import Audience, Topics
+from server.services.authority import Authority, load_authority
+from server.services.bundles import Bundles
+from server.services.campaigns import Campaigns
+from server.services.directives import Directives
+from server.services.fleet import Fleet
+from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
+from server.services.metrics import Metrics
+from server.services.orchestrator import Orchestrator
+from server.services.presence import Presence
+from server.services.reports import Reports
+from server.services.snapshot import Surveyor
+from server.services.tokens import Tokens
+
+log = structlog.get_logger(__name__)
+
+BROKER_WAIT_S: Final = 15.0
+SHUTDOWN_S: Final = 10.0
+
+
+Watch = Callable[[], Coroutine[None, None, None]]
+"""Returns when what it watches was stopped, raises when it ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What whoever started the server wants to know: where it listens, and the first token, once."""
+
+    url: str
+    first_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the server stands on, embedded or not."""
+
+    database_url: str
+    broker: BrokerAccess
+    issuer: CredentialIssuer | None
+    watchers: tuple[Watch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedIssuer:
+    """Credentials of the embedded broker."""
+
+    broker: EmbeddedBroker
+
+    def issue(self, device: DeviceId) -> BrokerCredential:
+        given = self.broker.issue_device_credential(device)
+        return BrokerCredential(
+            host=self.broker.mqtt_host,
+            port=self.broker.mqtt_port,
+            username=given.username,
+            password=given.password,
+            client_id=given.client_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running server's parts."""
+
+    context: Context
+    session: ServerSession
+    reports: Reports
+    presence: Presence
+    orchestrator: Orchestrator
+    directives: Directives
+
+
+async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError, SchemaError: it cannot work as it is set up; the text says what to do.
+        StoreUnavailableError, BrokerUnavailableError: they do not answer at the start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    authority = load_authority(
+        settings.keys,
+        now=int(time.time()),
+        passphrase=None if settings.key_passphrase is None else settings.key_passphrase.get_secret_value().encode(),
+        production=settings.environment == "production",
+    )
+    async with AsyncExitStack() as stack:
+        outside = await _stand(settings, stack)
+        await stack.enter_async_context(only_server(outside.database_url))
+        pool = await open_pool(outside.database_url)
+        stack.push_async_callback(pool.close)
+        parts = await build(settings, Database(pool), authority, outside)
+        await stack.enter_async_context(_working(parts, outside, stop))
+        await parts.session.wait_up(BROKER_WAIT_S)
+        url = await _listen(settings, parts.context, stack)
+        log.info("serving", url=url, devices=len(parts.context.fleet))
+        on_ready(Ready(url, await parts.context.tokens.create_first()))
+        await stop.wait()
+        log.info("stopping")
+
+
+async def _stand(settings: Settings, stack: AsyncExitStack) -> Outside:
+    """Start what is embedded, and bring the schema up to date where it is ours to do so."""
+    watchers: list[Watch] = []
+    if settings.database_url is None:
+        postgres = await stack.enter_async_context(EmbeddedPostgres(settings.data_dir))
+        database_url = postgres.database_url
+        await apply_migrations(database_url)
+        watchers.append(postgres.watch)
+    else:
+        database_url = settings.database_url.get_secret_value()
+        await check_schema(database_url)
+    if settings.mqtt_url is None:
+        broker = await stack.enter_async_context(EmbeddedBroker(settings.data_dir, settings.topic_root))
+        watchers.append(broker.watch)
+        own = broker.server_credential
+        access = BrokerAccess(broker.mqtt_host, broker.mqtt_port, own.client_id, own.username, own.password)
+        return Outside(database_url, access, EmbeddedIssuer(broker), tuple(watchers))
+    access = _external_broker(settings.mqtt_url.get_secret_value(), settings.mqtt_client_id)
+    return Outside(database_url, access, None, tuple(watchers))
+
+
+def _external_broker(url: str, client_id: str) -> BrokerAccess:
+    parts = urlsplit(url)
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise ConfigurationError("TIDEGATE_MQTT_URL looks like mqtt://user:password@host:1883.")
+    return BrokerAccess(
+        parts.hostname,
+        parts.port or 1883,
+        client_id,
+        None if parts.username is None else unquote(parts.username),
+        None if parts.password is None else unquote(parts.password),
+    )
+
+
+async def build(settings: Settings, database: Database, authority: Authority, outside: Outside) -> Parts:
+    """Join the parts; nothing runs yet."""
+    metrics = Metrics()
+    topics = Topics(settings.topic_root)
+    fleet = Fleet(heartbeat_s=settings.heartbeat_s)
+    device_repository = DeviceRepository(database)
+    for record in await device_repository.all():
+        fleet.add(record)
+    session = ServerSession(outside.broker, topics=topics)
+    directives = Directives(
+        repository=DirectiveRepository(database), authority=authority, wire=session, topics=topics, metrics=metrics
+    )
+    await directives.load()
+    bundle_repository = BundleRepository(database)
+    campaign_repository = CampaignRepository(database)
+    executions = ExecutionRepository(database)
+    bundles = Bundles(
+        repository=bundle_repository,
+        store=BlobStore(settings.data_dir / "blobs"),
+        authority=authority,
+        wire=session,
+        topics=topics,
+        metrics=metrics,
+    )
+    campaigns = Campaigns(
+        repository=campaign_repository,
+        bundles=bundle_repository,
+        devices=device_repository,
+        directives=directives,
+        metrics=metrics,
+    )
+    surveyor = Surveyor(executions=executions, fleet=fleet)
+    orchestrator = Orchestrator(
+        repository=campaign_repository,
+        campaigns=campaigns,
+        bundles=bundles,
+        directives=directives,
+        surveyor=surveyor,
+        wire=session,
+        metrics=metrics,
+        grace_s=fleet.grace_s,
+    )
+    presence = Presence(
+        fleet=fleet,
+        repository=device_repository,
+        directives=directives,
+        authority=authority,
+        wire=session,
+        topics=topics,
+        metrics=metrics,
+        heartbeat_s=settings.heartbeat_s,
+    )
+    reports = Reports(
+        repository=TelemetryRepository(database), fleet=fleet, wire=session, topics=topics, metrics=metrics
+    )
+    ingest = Ingest(session=session, topics=topics, fleet=fleet, presence=presence, reports=reports, metrics=metrics)
+    session.on_message = ingest.take
+    campaigns.on_change = orchestrator.wake
+    reports.on_stored = _waker(orchestrator)
+    context = Context(
+        database=database,
+        devices=device_repository,
+        executions=executions,
+        authority=authority,
+        bundles=bundles,
+        campaigns=campaigns,
+        fleet=fleet,
+        inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
+        metrics=metrics,
+        orchestrator=orchestrator,
+        surveyor=surveyor,
+        tokens=Tokens(TokenRepository(database)),
+        wire=session,
+        topic_root=settings.topic_root,
+    )
+    return Parts(context, session, reports, presence, orchestrator, directives)
+
+
+def _waker(orchestrator: Orchestrator) -> Callable[[Stored], None]:
+    def wake(stored: Stored) -> None:
+        if stored.campaigns:
+            orchestrator.wake()
+
+    return wake
+
+
+@asynccontextmanager
+async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Run every part's loop for the block; if one of them ends by itself, the server stops with its error."""
+
+    async def repair(retained: Mapping[Audience, bytes]) -> None:
+        if await parts.directives.repair(retained, now=time.time()):
+            await parts.orchestrator.forget_blobs()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(parts.session.run(), name="broker session"),
+            group.create_task(parts.session.reconcile(repair), name="reconcile directives"),
+            group.create_task(parts.reports.run(), name="group commit"),
+            group.create_task(parts.orchestrator.run(), name="orchestrator"),
+            group.create_task(parts.orchestrator.publish_blobs(), name="publish blobs"),
+            group.create_task(parts.presence.save_seen(), name="save last seen"),
+            *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
+        ]
+        try:
+            yield
+        finally:
+            stop.set()
+            await parts.session.close()
+            await parts.presence.save_seen_now()
+            for task in tasks:
+                task.cancel()
+
+
+async def _listen(settings: Settings, context: Context, stack: AsyncExitStack) -> str:
+    """Open the REST door and return its URL."""
+    runner = web.AppRunner(
+        make_application(context), access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as exc:
+        raise ConfigurationError(f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}.") from exc
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"

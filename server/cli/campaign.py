@@ -1,0 +1,194 @@
+"""``tidegate campaign``: create, start, watch and stop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from firmware_store.errors import InvalidInputError
+from server.cli import HALTED, OK
+from server.cli.client import DEFAULT_URL, Client, Token, Url, call
+from server.cli.output import Format, show
+
+app = App(name="campaign", help="Create, start, watch and stop campaigns.")
+
+_COLUMNS = ("id", "name", "cohort", "state", "causes", "created_by", "sentence")
+_REGION_COLUMNS = ("region", "level", "eligible", "reached", "in_flight", "confirmed", "failed", "silent")
+
+
+@app.command
+def create(
+    name: str,
+    *,
+    bundle: str,
+    cohort: str,
+    region: list[str],
+    reason: str,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    plan: Path | None = None,
+    policy: Path | None = None,
+) -> None:
+    """Make a draft and print its id; nothing happens to any device until it is started.
+
+    Parameters
+    ----------
+    name
+        What people call it.
+    bundle
+        The bundle's id (bun_...).
+    cohort
+        Which part of the fleet.
+    region
+        Once for each region, in the order of the rollout.
+    reason
+        Why, or a ticket.
+    plan
+        A JSON file with the waves; without it the default plan is made.
+    policy
+        A JSON file with the policy; what it does not say has its default.
+    """
+    body: dict[str, Any] = {"name": name, "bundle": bundle, "cohort": cohort, "regions": region, "reason": reason}
+    for member, path in (("plan", plan), ("policy", policy)):
+        if path is not None:
+            body[member] = _read_json(path)
+    print(call(server, token, lambda client: client.post("/v1/campaigns", body))["id"])
+
+
+@app.command
+def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """List campaigns, the newest first."""
+    show(call(server, token, lambda client: client.get("/v1/campaigns"))["campaigns"], _COLUMNS, output)
+
+
+@app.command(name="show")
+def show_one(campaign: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Show one campaign and its regions.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    """
+    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}"))
+    show([answer], _COLUMNS, output)
+    if output == "table":
+        print()
+        show([{**row, "level": f"{row['level']:.1%}"} for row in answer["regions"]], _REGION_COLUMNS, output)
+
+
+@app.command
+def decisions(campaign: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Show what was decided and why, the newest first.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    """
+    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/decisions"))
+    show(answer["decisions"], ("at", "kind", "actor", "sentence"), output)
+
+
+@app.command
+def watch(campaign: str, *, token: Token, server: Url = DEFAULT_URL) -> int:
+    """Show a campaign's progress until it ends; exit code 5 if it was halted.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    """
+    from server.cli.progress import follow
+
+    async def until_it_ends(client: Client) -> dict[str, Any]:
+        return await follow(client, campaign, until=("finished", "halted", "cancelled", "rolled_back"))
+
+    answer = call(server, token, until_it_ends)
+    print(answer["sentence"] or answer["state"])
+    return HALTED if answer["state"] == "halted" else OK
+
+
+@app.command
+def start(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
+    """Start a draft.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    reason
+        Why.
+    """
+    _order("start", campaign, reason, server, token)
+
+
+@app.command
+def pause(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
+    """Hold it: nobody starts, nobody activates; downloads go on.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    reason
+        Why.
+    """
+    _order("pause", campaign, reason, server, token)
+
+
+@app.command
+def resume(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
+    """Let a paused campaign go on.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    reason
+        Why.
+    """
+    _order("resume", campaign, reason, server, token)
+
+
+@app.command
+def halt(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
+    """Halt it: downloads stop, devices in trial go back to their old slot.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    reason
+        Why.
+    """
+    _order("halt", campaign, reason, server, token)
+
+
+@app.command
+def cancel(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
+    """End it: downloads stop, a trial finishes by its own checks.
+
+    Parameters
+    ----------
+    campaign
+        Its id (cmp_...).
+    reason
+        Why.
+    """
+    _order("cancel", campaign, reason, server, token)
+
+
+def _order(order: str, campaign: str, reason: str, server: str, token: str) -> None:
+    answer = call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/{order}", {"reason": reason}))
+    print(answer["state"])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+    except ValueError as exc:
+        raise InvalidInputError(f"{path} is not JSON: {exc}.") from exc

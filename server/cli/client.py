@@ -1,0 +1,118 @@
+"""The CLI's and the demo's way to the REST API: one session, problem documents turned back into our errors."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import aiohttp
+from cyclopts import Parameter
+
+from firmware_store import errors
+
+UPLOAD_PIECE_BYTES: Final = 1 << 18
+REQUEST_S: Final = 30.0
+
+Url = Annotated[str, Parameter(name="--server", env_var="TIDEGATE_URL", help="the server's URL")]
+Token = Annotated[str, Parameter(env_var="TIDEGATE_TOKEN", help="an API token")]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+T = TypeVar("T")
+
+
+class Client:
+    """An API session; use as an async context manager."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._base = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_S, sock_read=REQUEST_S),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, **query: str | int) -> Any:
+        """Return the answer's JSON. Raises: TidegateError as the server's problem document says."""
+        return await self._call("GET", path, params=query)
+
+    async def post(self, path: str, body: object) -> Any:
+        """Return the answer's JSON. Raises as ``get`` does."""
+        return await self._call("POST", path, json=body)
+
+    async def get_bytes(self, path: str) -> bytes:
+        """Return the answer's body. Raises as ``get`` does."""
+        async with self._request("GET", path) as response:
+            await _check(response)
+            body: bytes = await response.read()
+            return body
+
+    async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None]) -> Any:
+        """Stream a file; ``sent`` hears how many bytes went out with each piece. Raises as ``get`` does."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            with file.open("rb") as stream:
+                while piece := stream.read(UPLOAD_PIECE_BYTES):
+                    yield piece
+                    sent(len(piece))
+
+        return await self._call("POST", path, data=pieces(), headers={"Content-Type": media_type})
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            async with self._request(method, path, **arguments) as response:
+                await _check(response)
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
+
+    def _request(self, method: str, path: str, **arguments: Any) -> Any:
+        assert self._session is not None
+        return self._session.request(method, self._base + path, **arguments)
+
+
+_FAMILIES: Final = {
+    400: errors.InvalidInputError,
+    401: errors.AuthenticationError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    413: errors.InvalidInputError,
+    415: errors.InvalidInputError,
+    422: errors.InvalidInputError,
+}
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    if response.content_type != "application/problem+json":
+        raise errors.TidegateError(f"The server answers {response.status}, and not as Tidegate does.")
+    problem = await response.json(content_type=None)
+    text = problem.get("detail", "no detail")
+    for entry in problem.get("errors", []):
+        text += f"\n  {entry.get('pointer', '')}: {entry.get('detail', '')}"
+    if problem.get("allowed"):
+        text += f" (allowed: {', '.join(problem['allowed'])})"
+    raise _FAMILIES.get(response.status, errors.StoreUnavailableError)(text)
+
+
+def call(url: str, token: str, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Run ``use`` with a session, for a command of one or a few requests."""
+    import asyncio
+
+    async def main() -> T:
+        async with Client(url, token) as client:
+            return await use(client)
+
+    return asyncio.run(main())

@@ -1,0 +1,38 @@
+"""Settings, from the environment (``TIDEGATE_*``) or the command line. ``docs/settings.md`` lists them."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the defaults run on one machine with nothing else installed."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("var"), description="where the embedded database, broker and the blobs live")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL >= 15; without it the embedded one runs")
+    mqtt_url: SecretStr | None = Field(None, description="mqtt://user:password@host:port; without it the embedded one")
+    mqtt_client_id: str = Field("tidegate-server", description="the server's fixed client id at an external broker")
+    keys_dir: Path | None = Field(None, description="trust root and online keys; default: keys in the data directory")
+    key_passphrase: SecretStr | None = Field(None, description="opens the online keys' files")
+    host: str = Field("127.0.0.1", description="where REST listens")
+    port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")
+    topic_root: str = Field("tg/1", description="root of every MQTT topic")
+    heartbeat_s: int = Field(60, ge=1, le=86_400, description="how often a device beats; told in its welcome")
+    auto_enrol: bool = Field(False, description="add unknown devices at their first hello")
+    environment: Literal["development", "production"] = "development"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _no_enrolment_by_hello_in_production(self) -> Self:
+        if self.auto_enrol and self.environment == "production":
+            raise ValueError("TIDEGATE_AUTO_ENROL lets anybody in; it is refused in production.")
+        return self
+
+    @property
+    def keys(self) -> Path:
+        return self.keys_dir or self.data_dir / "keys"

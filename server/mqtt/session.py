@@ -1,0 +1,148 @@
+"""The server's own session at the broker: what the services publish goes out here, what devices say comes in.
+
+The session is persistent with a fixed client id, so that reports wait at the broker while the server is away. It is
+subscribed to the server's own directive topics too: what the broker retains is compared with what it should.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from firmware_store.errors import BrokerUnavailableError, CodecError, ForbiddenError, StoreUnavailableError
+from server.mqtt.link import Incoming, MqttLink
+from server.protocol.topics import Audience, Topics
+
+log = structlog.get_logger(__name__)
+
+RECONCILE_S: Final = 60.0
+SETTLE_S: Final = 2.0
+"""How long retained messages may take to arrive after a subscription; a broker has no way to say "that was all"."""
+
+Repair = Callable[[Mapping[Audience, bytes]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAccess:
+    """How the server reaches its broker."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str | None = None
+    password: str | None = None
+
+
+class ServerSession:
+    """``run()`` keeps it up; it is the services' ``Wire``."""
+
+    def __init__(self, access: BrokerAccess, *, topics: Topics, on_up: Callable[[], None] | None = None) -> None:
+        self._topics = topics
+        self._up_since: float | None = None
+        self._ever_up = asyncio.Event()
+        self._due_to_compare = asyncio.Event()
+        self._retained: dict[Audience, bytes] | None = None
+        self.on_message: Callable[[Incoming], None] = self.ack
+        self.on_up = on_up
+        self._link = MqttLink(
+            host=access.host,
+            port=access.port,
+            client_id=access.client_id,
+            username=access.username,
+            password=access.password,
+            clean_session=False,
+            manual_ack=True,
+            on_message=self._receive,
+            on_up=self._up,
+            on_down=self._down,
+            reconnect_max_s=5,
+        )
+
+    @property
+    def up_since(self) -> float | None:
+        """Unix seconds since when the session is up, or None while it is down."""
+        return self._up_since if self._link.connected else None
+
+    async def publish_retained(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1, retained, and return when the broker has it. Raises: BrokerUnavailableError."""
+        await self._link.publish_acked(topic, payload, retain=True)
+
+    def publish_nowait(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 0. Raises: BrokerUnavailableError."""
+        self._link.publish_nowait(topic, payload)
+
+    def ack(self, incoming: Incoming) -> None:
+        """Tell the broker that a QoS 1 message has been dealt with."""
+        if incoming.qos:
+            self._link.ack(incoming)
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        await self._link.run()
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def wait_up(self, timeout_s: float) -> None:
+        """Raises: BrokerUnavailableError: not up in time; the reason is the broker's last word."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ever_up.wait()
+        except TimeoutError as exc:
+            raise BrokerUnavailableError(f"No session at the broker: {self._link.last_error}.") from exc
+
+    async def reconcile(self, repair: Repair) -> None:
+        """Serve for ever: at each connect and each minute, hand over what the broker retains of our directives."""
+        while True:
+            await self._due_to_compare.wait()
+            self._due_to_compare.clear()
+            try:
+                await repair(await self._read_retained())
+            except (BrokerUnavailableError, StoreUnavailableError, ForbiddenError) as exc:
+                log.warning("directives_not_compared", reason=str(exc))
+            try:
+                async with asyncio.timeout(RECONCILE_S):
+                    await self._due_to_compare.wait()
+            except TimeoutError:
+                self._due_to_compare.set()
+
+    async def _read_retained(self) -> dict[Audience, bytes]:
+        retained: dict[Audience, bytes] = {}
+        self._retained = retained
+        try:
+            await self._link.subscribe_acked([(topic, 1) for topic in self._topics.all_directives])
+            await asyncio.sleep(SETTLE_S)
+        finally:
+            self._retained = None
+        return retained
+
+    def _up(self, session_present: bool) -> None:
+        log.info("broker_up", session_present=session_present)
+        self._link.subscribe([(topic, 1) for topic in self._topics.all_up])
+        self._up_since = time.time()
+        self._ever_up.set()
+        self._due_to_compare.set()
+        if self.on_up is not None:
+            self.on_up()
+
+    def _down(self, reason: str) -> None:
+        self._up_since = None
+        log.warning("broker_down", reason=reason)
+
+    def _receive(self, incoming: Incoming) -> None:
+        if incoming.topic.endswith("/directive"):
+            self._note_directive(incoming)
+            self.ack(incoming)
+        else:
+            self.on_message(incoming)
+
+    def _note_directive(self, incoming: Incoming) -> None:
+        if not incoming.retain or self._retained is None:
+            return  # our own publication, coming back live
+        try:
+            self._retained[self._topics.parse_directive(incoming.topic)] = incoming.payload
+        except CodecError as exc:
+            log.warning("foreign_topic", topic=incoming.topic, reason=str(exc))

@@ -1,0 +1,113 @@
+"""Bundles: taken in only when every byte is signed for, and put where devices fetch them, at the broker."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from firmware_store.blobs import BlobStore
+from firmware_store.bundle import receive_bundle
+
+from firmware_store.errors import ConflictError
+from firmware_store.suit import format_version
+from server.db.bundles import BundleRecord, BundleRepository
+from server.domain.identity import BundleId
+from server.protocol.topics import Topics
+from server.services.authority import Authority
+from server.services.identifiers import new_uuid7
+from server.services.metrics import Metrics
+from server.services.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+BUNDLE_MOST_BYTES: Final = 4 << 30
+PUBLISH_AT_ONCE: Final = 32
+"""Blobs on their way to the broker at once: at most 2 MiB of them, far below any broker's queue limit."""
+
+
+class Bundles:
+    """Uploads, and publishing to the broker."""
+
+    def __init__(
+        self,
+        *,
+        repository: BundleRepository,
+        store: BlobStore,
+        authority: Authority,
+        wire: Wire,
+        topics: Topics,
+        metrics: Metrics,
+    ) -> None:
+        self._repository = repository
+        self._store = store
+        self._authority = authority
+        self._wire = wire
+        self._topics = topics
+        self._metrics = metrics
+
+    async def receive(self, stream: AsyncIterable[bytes], *, caller: str) -> BundleRecord:
+        """Take in an upload; nothing of it is visible until all of it has been verified.
+
+        Raises:
+            TrustError: it is not what enough release keys have signed.
+            InvalidInputError: it is no bundle, or ends early, or does not end.
+            ConflictError: it is here already.
+        """
+        received = await receive_bundle(
+            stream, root=self._authority.root, store=self._store, max_bytes=BUNDLE_MOST_BYTES
+        )
+        manifest = received.verified.manifest
+        if await self._repository.by_digest(manifest.digest) is not None:
+            raise ConflictError("This bundle is already here: the same manifest was uploaded before.")
+        envelope_digest = hashlib.sha256(received.envelope).digest()
+        await self._store.put(envelope_digest, received.envelope)
+        blobs = {**received.blobs, envelope_digest: len(received.envelope)}
+        record = BundleRecord(
+            id=BundleId(new_uuid7()),
+            manifest_digest=manifest.digest,
+            envelope_digest=envelope_digest,
+            envelope_bytes=len(received.envelope),
+            sequence_number=manifest.sequence_number,
+            version=format_version(manifest.version),
+            vendor_id=manifest.vendor_id,
+            class_ids=manifest.class_ids,
+            components={component.name: component.image_size for component in manifest.components},
+            size_bytes=sum(blobs.values()),
+            signers=tuple(sorted(received.verified.kids)),
+            created_by=caller,
+            created_at=datetime.now(UTC),
+        )
+        await self._repository.add(record, blobs)
+        log.info("bundle_received", version=record.version, digest=record.manifest_digest.hex(), blobs=len(blobs))
+        return record
+
+    async def get(self, bundle: BundleId) -> BundleRecord:
+        """Raises: NotFoundError."""
+        return await self._repository.get(bundle)
+
+    async def newest(self, limit: int) -> list[BundleRecord]:
+        return await self._repository.newest(limit)
+
+    async def publish(self, bundle: BundleId) -> None:
+        """Put every blob of the bundle on the broker, retained; done when the broker has acknowledged the last.
+
+        Raises:
+            BrokerUnavailableError: some are there; publishing again puts the rest there too.
+        """
+        blobs = await self._repository.blobs(bundle)
+        await self._publish(blobs)
+        log.info("bundle_published", bundle=bundle.hex, blobs=len(blobs), bytes=sum(blobs.values()))
+
+    async def _publish(self, blobs: Mapping[bytes, int]) -> None:
+        window = asyncio.Semaphore(PUBLISH_AT_ONCE)
+
+        async def one(digest: bytes) -> None:
+            async with window:
+                await self._wire.publish_retained(self._topics.blob(digest), await self._store.get(digest))
+                self._metrics.blobs.inc()
+
+        async with asyncio.TaskGroup() as group:
+            for digest in blobs:
+                group.create_task(one(digest), name=f"publish blob {digest.hex()[:8]}")

@@ -1,0 +1,269 @@
+"""What people do with campaigns: draft, start, pause, resume, halt, cancel. Every change is one compare-and-set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from firmware_store.errors import ConflictError, InvalidInputError
+from server.db.bundles import BundleRecord, BundleRepository
+from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.db.devices import DeviceRepository
+from server.domain.campaign import ACTIVE, Cause, Event, State, next_state
+from server.domain.gate import Ramp
+from server.domain.identity import BundleId, CampaignId, Cohort, Region
+from server.domain.plan import Plan, Policy, default_plan
+from server.protocol.orders import Action
+from server.services.directives import Directives
+from server.services.identifiers import new_uuid7
+from server.services.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_TRIES: Final = 5
+"""How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What somebody asks for; without a plan the default one is made."""
+
+    name: str
+    cohort: Cohort
+    regions: tuple[Region, ...]
+    bundle: BundleId
+    plan: Plan | None
+    policy: Policy
+    reason: str
+
+
+class Campaigns:
+    """Use cases. ``on_change`` wakes the orchestrator."""
+
+    def __init__(
+        self,
+        *,
+        repository: CampaignRepository,
+        bundles: BundleRepository,
+        devices: DeviceRepository,
+        directives: Directives,
+        metrics: Metrics,
+    ) -> None:
+        self._repository = repository
+        self._bundles = bundles
+        self._devices = devices
+        self._directives = directives
+        self._metrics = metrics
+        self.on_change: Callable[[], None] | None = None
+
+    async def draft(self, draft: Draft, *, caller: str) -> CampaignRecord:
+        """Store a draft; nothing happens to any device.
+
+        Raises:
+            InvalidInputError: its plan does not fit its regions.
+            NotFoundError: no such bundle.
+        """
+        if not draft.regions or len(set(draft.regions)) < len(draft.regions):
+            raise InvalidInputError("A campaign has at least one region, each once.", pointer="/regions")
+        await self._bundles.get(draft.bundle)
+        plan = draft.plan or default_plan(draft.regions, await self._devices.count_in(draft.cohort, draft.regions[0]))
+        strangers = {name for wave in plan.waves for name in wave.regions} - set(draft.regions)
+        if strangers:
+            raise InvalidInputError(
+                f"The plan raises regions that the campaign does not have: {', '.join(sorted(strangers))}.",
+                pointer="/plan/waves",
+            )
+        campaign = CampaignRecord(
+            id=CampaignId(new_uuid7()),
+            name=draft.name,
+            cohort=draft.cohort,
+            bundle_id=draft.bundle,
+            plan=plan,
+            policy=draft.policy,
+            reason=draft.reason,
+            created_by=caller,
+            created_at=datetime.now(UTC),
+            regions=tuple(RegionRecord(name) for name in draft.regions),
+        )
+        await self._repository.add(campaign)
+        return campaign
+
+    async def get(self, campaign: CampaignId) -> CampaignRecord:
+        """Raises: NotFoundError."""
+        return await self._repository.get(campaign)
+
+    async def newest(self, limit: int) -> list[CampaignRecord]:
+        return await self._repository.newest(limit)
+
+    async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
+        return await self._repository.decisions(campaign, limit)
+
+    async def start(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Take a draft all the way to running. Raises: IllegalTransitionError, ConflictError, NotFoundError."""
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            state = record.state
+            for event in (Event.SUBMIT, Event.APPROVE, Event.START):
+                state = next_state(state, event)
+            return replace(record, state=state, started_at=now)
+
+        return await self._act(campaign, change, None, kind="start", caller=caller, reason=reason)
+
+    async def pause(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Hold it: nobody starts, nobody activates. Raises: IllegalTransitionError, NotFoundError."""
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            return paused(record, Cause.OPERATOR, now=now)
+
+        return await self._act(campaign, change, Action.HOLD, kind="pause", caller=caller, reason=reason)
+
+    async def resume(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Clear the operator's and the gate's cause; it runs when no cause is left.
+
+        Raises:
+            IllegalTransitionError: it is not paused.
+            ConflictError: it is halted; a better release goes out by a campaign of its own.
+            NotFoundError: no such campaign.
+        """
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            if record.state is State.HALTED:
+                raise ConflictError("A halted campaign is not resumed; start a campaign with a better release.")
+            return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}), now=now)
+
+        return await self._act(campaign, change, Action.OFFER, kind="resume", caller=caller, reason=reason)
+
+    async def halt(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Halt it by hand: downloads stop, trials revert. Raises: IllegalTransitionError, NotFoundError."""
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            return replace(halted(record, now=now), sentence=f"Halted by {caller}: {reason}")
+
+        return await self._act(campaign, change, Action.HALT, kind="halt", caller=caller, reason=reason)
+
+    async def cancel(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """End it: downloads stop, a trial finishes by its own checks. Raises: IllegalTransitionError, NotFoundError."""
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            return ended(record, Event.CANCEL, now=now)
+
+        return await self._act(campaign, change, Action.NONE, kind="cancel", caller=caller, reason=reason)
+
+    async def _act(
+        self,
+        campaign: CampaignId,
+        change: Callable[[CampaignRecord, datetime], CampaignRecord],
+        action: Action | None,
+        *,
+        kind: str,
+        caller: str,
+        reason: str,
+    ) -> CampaignRecord:
+        for _ in range(_TRIES):
+            record = await self._repository.get(campaign)
+            now = datetime.now(UTC)
+            changed = change(record, now)
+            decision = DecisionRecord(now, kind, caller, changed.sentence or reason)
+            saved = await self.apply(changed, action, decision, was_active=record.state in ACTIVE)
+            if saved is not None:
+                return saved
+        raise ConflictError("The campaign keeps changing under this order; look at it and try again.")
+
+    async def apply(
+        self,
+        campaign: CampaignRecord,
+        action: Action | None,
+        decision: DecisionRecord,
+        *,
+        was_active: bool = True,
+        regions: Sequence[RegionRecord] | None = None,
+    ) -> CampaignRecord | None:
+        """Store a changed campaign with its decision and directives, then publish them; None if somebody was first.
+
+        Directives go to ``regions``: by default to the open ones, to all for a halt or an end. A campaign that never
+        ran gives no orders: its audience may be under another's.
+        """
+        if action is Action.OFFER and campaign.state is not State.RUNNING:
+            action = None  # still paused for another cause
+        orders = []
+        if action is not None and was_active:
+            bundle = await self._bundles.get(campaign.bundle_id)
+            now = decision.at.timestamp()
+            orders = [
+                self._directives.order(campaign, bundle, region, action, now=now)
+                for region in (_audience(campaign, action) if regions is None else regions)
+            ]
+        saved = await self._repository.save(
+            campaign, decision=decision, orders=orders, sign=self._directives.sign, floor=self._directives.floor
+        )
+        if saved is None:
+            return None
+        await self._directives.flush()
+        self._metrics.decisions.labels(decision.kind).inc()
+        log.info(
+            "campaign_changed",
+            kind=decision.kind,
+            campaign=campaign.id.hex,
+            actor=decision.actor,
+            why=decision.sentence,
+        )
+        if self.on_change is not None:
+            self.on_change()
+        return saved
+
+    async def bundle_of(self, campaign: CampaignRecord) -> BundleRecord:
+        return await self._bundles.get(campaign.bundle_id)
+
+
+def _audience(campaign: CampaignRecord, action: Action) -> list[RegionRecord]:
+    everywhere = action in {Action.HALT, Action.NONE}
+    return [region for region in campaign.regions if everywhere or region.opened_at is not None]
+
+
+def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> CampaignRecord:
+    """Return the campaign held for one more cause, its levels where they are."""
+    state = next_state(campaign.state, Event.PAUSE)
+    return replace(_frozen(campaign, now), state=state, causes=campaign.causes | {cause})
+
+
+def resumed(campaign: CampaignRecord, cleared: frozenset[Cause], *, now: datetime) -> CampaignRecord:
+    """Return the campaign without these causes; if none is left it runs, from the level it was held at.
+
+    Each ramp goes on to its target in the share of the wave's time that was left to it.
+    """
+    causes = campaign.causes - cleared
+    if causes:
+        return replace(campaign, causes=causes)
+    state = next_state(campaign.state, Event.RESUME)
+    ramp_s = 0 if campaign.wave is None else campaign.plan.waves[campaign.wave].ramp_s
+    return replace(
+        campaign,
+        state=state,
+        causes=causes,
+        sentence="",
+        regions=tuple(replace(region, ramp=_rising(region, now, ramp_s)) for region in campaign.regions),
+    )
+
+
+def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
+    level, start = region.ramp.l1, int(now.timestamp())
+    left = (region.target - level) / max(region.target, 1)
+    return Ramp(start, level, start + round(ramp_s * left), region.target)
+
+
+def halted(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the campaign halted, its levels where they are."""
+    return ended(campaign, Event.HALT, now=now)
+
+
+def ended(campaign: CampaignRecord, event: Event, *, now: datetime) -> CampaignRecord:
+    """Return the campaign after ``event``, which ends it, its levels where they are."""
+    state = next_state(campaign.state, event)
+    return replace(_frozen(campaign, now), state=state, causes=frozenset(), ended_at=now)
+
+
+def _frozen(campaign: CampaignRecord, now: datetime) -> CampaignRecord:
+    at = now.timestamp()
+    return replace(campaign, regions=tuple(replace(region, ramp=region.ramp.frozen(at)) for region in campaign.regions))

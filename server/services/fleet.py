@@ -1,0 +1,116 @@
+"""The fleet in memory: where each device belongs, what it runs, and when it was last heard from.
+
+The database has the lasting part. Presence lives here alone (a beat costs no write), and ``last_seen`` is written in
+batches every few minutes. After a restart presence is unknown until one grace period has passed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+from firmware_store.suit import class_id, vendor_id
+
+from server.db.devices import DeviceRecord
+from server.domain.identity import Cohort, DeviceId, Region
+from server.protocol.messages import Hello
+
+GRACE_BEATS: Final = 2.5
+"""Dark: nothing heard for so many heartbeat intervals, or the current session's last will."""
+
+
+@dataclass(slots=True)
+class Device:
+    """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello."""
+
+    id: DeviceId
+    region: Region
+    cohort: Cohort
+    member_since: float
+    held: bool = False
+    vendor_id: bytes = b""
+    class_id: bytes = b""
+    hardware: str = ""
+    running_digest: bytes = b""
+    nonce: bytes = b""
+    last_seen: float = 0.0
+    gone: bool = True
+    last_sequence: int = 0
+    welcomed_at: float = 0.0
+    seen_stored: float = 0.0
+
+
+class Fleet:
+    """Every device, by id and by audience."""
+
+    def __init__(self, *, heartbeat_s: float) -> None:
+        self.grace_s = GRACE_BEATS * heartbeat_s
+        self._devices: dict[DeviceId, Device] = {}
+        self._members: dict[tuple[Cohort, Region], dict[DeviceId, Device]] = {}
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def add(self, record: DeviceRecord) -> None:
+        """Take a device up from its record."""
+        device = Device(record.id, record.region, record.cohort, record.member_since.timestamp(), held=record.held)
+        if record.vendor is not None and record.hardware is not None:
+            device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
+            device.hardware = record.hardware
+        device.running_digest = record.running_digest or b""
+        device.nonce = record.session_nonce or b""
+        device.last_sequence = record.last_sequence
+        if record.last_seen is not None:
+            device.last_seen = device.seen_stored = record.last_seen.timestamp()
+            device.gone = False
+        self._devices[device.id] = device
+        self._members.setdefault((device.cohort, device.region), {})[device.id] = device
+
+    def get(self, device: DeviceId) -> Device | None:
+        return self._devices.get(device)
+
+    def members(self, cohort: Cohort, region: Region) -> Iterable[Device]:
+        """The devices of one audience."""
+        return self._members.get((cohort, region), {}).values()
+
+    def greet(self, device: Device, hello: Hello, now: float) -> None:
+        """A new session has begun."""
+        device.vendor_id, device.class_id = _hardware_ids(hello.vendor, hello.hardware)
+        device.hardware = hello.hardware
+        booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)
+        device.running_digest = booted.manifest_digest if booted is not None else b""
+        device.nonce = hello.nonce
+        self.hear(device, now)
+
+    def hear(self, device: Device, now: float) -> None:
+        """Something of the device has arrived."""
+        device.last_seen = now
+        device.gone = False
+
+    def lose(self, device: Device, nonce: bytes) -> bool:
+        """The broker published the last will; False if it is an earlier session's, which says nothing of this one."""
+        if nonce != device.nonce:
+            return False
+        device.gone = True
+        return True
+
+    def is_online(self, device: Device, now: float) -> bool:
+        return not device.gone and now - device.last_seen <= self.grace_s
+
+    def online(self, now: float) -> int:
+        """How many devices are online."""
+        return sum(self.is_online(device, now) for device in self._devices.values())
+
+    def unsaved(self) -> dict[DeviceId, datetime]:
+        """Return who was heard from since its ``last_seen`` was written, and take it as written."""
+        stale = [device for device in self._devices.values() if device.last_seen > device.seen_stored]
+        for device in stale:
+            device.seen_stored = device.last_seen
+        return {device.id: datetime.fromtimestamp(device.last_seen, UTC) for device in stale}
+
+
+@lru_cache(maxsize=4096)
+def _hardware_ids(vendor: str, hardware: str) -> tuple[bytes, bytes]:
+    vendor_uuid = vendor_id(vendor)
+    return vendor_uuid, class_id(vendor_uuid, hardware)

@@ -1,0 +1,188 @@
+"""The loop that moves campaigns: snapshot, ``decide()``, carry it out by compare-and-set, publish.
+
+It wakes on every committed batch of reports and at least each second. It keeps no state of its own: whatever it needs
+is in the database or heard from the devices again, so that kill -9 at any point loses nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+import structlog
+
+from firmware_store.errors import BrokerUnavailableError, ConflictError, StoreUnavailableError
+from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.domain.campaign import JUDGED, Cause, Event, State, next_state
+from server.domain.decide import Decision, Kind, decide, regions_of
+from server.domain.gate import Ramp, level_for_count, level_for_ratio
+from server.domain.identity import CampaignId, Region
+from server.domain.plan import Wave
+from server.protocol.orders import Action
+from server.services.bundles import Bundles
+from server.services.campaigns import Campaigns, ended, halted, paused, resumed
+from server.services.directives import Directives
+from server.services.metrics import Metrics
+from server.services.snapshot import Survey, Surveyor
+from server.services.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+TICK_S: Final = 1.0
+LEAST_BETWEEN_S: Final = 0.1
+"""However many batches commit, campaigns are evaluated at most ten times a second."""
+
+ACTOR: Final = "orchestrator"
+
+
+class Orchestrator:
+    """One loop for all campaigns of this process."""
+
+    def __init__(
+        self,
+        *,
+        repository: CampaignRepository,
+        campaigns: Campaigns,
+        bundles: Bundles,
+        directives: Directives,
+        surveyor: Surveyor,
+        wire: Wire,
+        metrics: Metrics,
+        grace_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._repository = repository
+        self._campaigns = campaigns
+        self._bundles = bundles
+        self._directives = directives
+        self._surveyor = surveyor
+        self._wire = wire
+        self._metrics = metrics
+        self._grace_s = grace_s
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self.evaluated_at: float | None = None
+
+    def wake(self) -> None:
+        """Something has changed; look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            try:
+                await self.tick()
+            except (StoreUnavailableError, BrokerUnavailableError) as exc:
+                log.warning("evaluation_postponed", reason=str(exc))
+            except Exception:
+                log.exception("evaluation_failed")
+            await asyncio.sleep(LEAST_BETWEEN_S)
+            try:
+                async with asyncio.timeout(TICK_S - LEAST_BETWEEN_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def tick(self) -> None:
+        """Evaluate every campaign that is judged, once."""
+        for campaign in await self._repository.in_states(JUDGED):
+            await self._evaluate(campaign)
+        self.evaluated_at = self._clock()
+        self._metrics.evaluated.set(self.evaluated_at)
+
+    async def _evaluate(self, campaign: CampaignRecord) -> None:
+        now = self._clock()
+        up_since = self._wire.up_since
+        if up_since is None:
+            return  # deaf: levels stop by themselves, and nobody is judged by what we cannot hear
+        bundle = await self._campaigns.bundle_of(campaign)
+        await self._surveyor.judge(campaign, now=now, hearing_since=up_since)
+        if now - up_since < self._grace_s:
+            return  # presence is not known yet
+        survey = await self._surveyor.survey(campaign, bundle, now=now)
+        decision = decide(survey.snapshot, now)
+        await self._carry_out(campaign, survey, decision, now)
+        if decision.kind is Kind.NOTHING and campaign.state in {State.RUNNING, State.WATCHING}:
+            await self._directives.renew(campaign, bundle, now=now)
+
+    async def _carry_out(self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float) -> None:
+        at = datetime.fromtimestamp(now, UTC)
+        looked = replace(campaign, looks=decision.looks, seen_silent=decision.seen_silent)
+        record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
+        match decision.kind:
+            case Kind.NOTHING:
+                if looked != campaign:
+                    await self._repository.save(looked)
+            case Kind.OPEN_WAVE:
+                assert decision.wave is not None
+                opened, raised = _open_wave(looked, decision.wave, survey.heights, at)
+                await self._campaigns.apply(opened, Action.OFFER, record, regions=raised)
+            case Kind.PAUSE:
+                assert decision.cause is not None
+                held = replace(paused(looked, decision.cause, now=at), sentence=decision.sentence)
+                await self._campaigns.apply(held, Action.HOLD, record)
+            case Kind.UNPAUSE:
+                going_on = resumed(looked, frozenset({Cause.GATE}), now=at)
+                await self._campaigns.apply(going_on, Action.OFFER, record)
+            case Kind.HALT:
+                stopped = replace(halted(looked, now=at), sentence=decision.sentence)
+                await self._campaigns.apply(stopped, Action.HALT, record)
+            case Kind.COMPLETE:
+                watching = replace(looked, state=next_state(looked.state, Event.COMPLETE), watching_since=at)
+                await self._campaigns.apply(watching, None, record)
+            case Kind.FINISH:
+                finished = replace(ended(looked, Event.FINISH, now=at), sentence=decision.sentence)
+                await self._campaigns.apply(finished, Action.NONE, record)
+            case _:
+                assert_never(decision.kind)
+
+    async def forget_blobs(self) -> None:
+        """The broker has lost its store: every active campaign's blobs must go there again."""
+        for campaign in await self._repository.in_states(JUDGED):
+            while (await self._repository.save(replace(campaign, blobs_ready=False))) is None:
+                campaign = await self._repository.get(campaign.id)
+
+    async def publish_blobs(self) -> None:
+        """Serve for ever: put the blobs of active campaigns on the broker, before their first wave opens."""
+        while True:
+            try:
+                for campaign in await self._repository.in_states(JUDGED):
+                    if not campaign.blobs_ready and self._wire.up_since is not None:
+                        await self._bundles.publish(campaign.bundle_id)
+                        await self._mark_ready(campaign.id)
+            except (StoreUnavailableError, ConflictError, BaseExceptionGroup, BrokerUnavailableError) as exc:
+                log.warning("blobs_not_published", reason=str(exc))
+            await asyncio.sleep(TICK_S / 2)
+
+    async def _mark_ready(self, campaign_id: CampaignId) -> None:
+        saved = None
+        while saved is None:
+            campaign = await self._repository.get(campaign_id)
+            saved = await self._repository.save(replace(campaign, blobs_ready=True))
+        self.wake()
+
+
+def _open_wave(
+    campaign: CampaignRecord, index: int, heights: Mapping[Region, list[int]], now: datetime
+) -> tuple[CampaignRecord, list[RegionRecord]]:
+    """Return the campaign with its wave open, and the regions that rise."""
+    wave = campaign.plan.waves[index]
+    names = set(regions_of(wave, [region.region for region in campaign.regions]))
+    regions = tuple(
+        _raise(region, wave, heights.get(region.region, []), now) if region.region in names else region
+        for region in campaign.regions
+    )
+    return replace(campaign, wave=index, regions=regions), [region for region in regions if region.region in names]
+
+
+def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
+    start = int(now.timestamp())
+    level = region.ramp.level(start)
+    wanted = level_for_ratio(wave.ratio) if wave.ratio is not None else level_for_count(heights, wave.count or 1)
+    target = max(level, wanted)
+    return replace(
+        region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
+    )

@@ -1,0 +1,110 @@
+"""Greeting devices and knowing who is there."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError
+from server.db.devices import DeviceRepository
+from server.domain.identity import Region
+from server.protocol.messages import Beat, Counter, Gone, Hello
+from server.protocol.orders import Welcome
+from server.protocol.topics import CohortAudience, DeviceAudience, Topics
+from server.services.authority import Authority
+from server.services.directives import Directives
+from server.services.fleet import Device, Fleet
+from server.services.metrics import Metrics
+from server.services.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+WELCOME_AGAIN_S: Final = 10.0
+"""A beat or report that shows an old counter is answered by a welcome at most so often."""
+
+SAVE_SEEN_S: Final = 300.0
+
+
+class Presence:
+    """Answers hellos, takes beats and last wills."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        repository: DeviceRepository,
+        directives: Directives,
+        authority: Authority,
+        wire: Wire,
+        topics: Topics,
+        metrics: Metrics,
+        heartbeat_s: int,
+    ) -> None:
+        self._fleet = fleet
+        self._repository = repository
+        self._directives = directives
+        self._authority = authority
+        self._wire = wire
+        self._topics = topics
+        self._metrics = metrics
+        self._heartbeat_s = heartbeat_s
+
+    def hello(self, device: Device, hello: Hello, now: float, *, region: Region) -> None:
+        """A session has begun: answer it with a fresh, signed welcome, in the region where the device listens.
+
+        A device that was moved learns its new region from the welcome's text.
+        """
+        self._fleet.greet(device, hello, now)
+        if region == device.region:
+            self._note_counter(device, hello.cohort_counter, now)
+        self._welcome(device, now, region)
+
+    def beat(self, device: Device, beat: Beat, now: float) -> None:
+        """A device is alive; one that holds an old directive is told so."""
+        self._fleet.hear(device, now)
+        self._note_counter(device, beat.cohort_counter, now)
+        current = self._directives.counter(CohortAudience(device.region, device.cohort))
+        if beat.cohort_counter < current and device.nonce and now - device.welcomed_at >= WELCOME_AGAIN_S:
+            self._welcome(device, now, device.region)
+
+    def gone(self, device: Device, gone: Gone) -> None:
+        """The broker published a last will."""
+        self._fleet.lose(device, gone.nonce)
+
+    def _note_counter(self, device: Device, held: Counter, now: float) -> None:
+        self._directives.note_held(CohortAudience(device.region, device.cohort), held, now=now)
+
+    def _welcome(self, device: Device, now: float, region: Region) -> None:
+        welcome = Welcome(
+            fleet=self._authority.root.fleet,
+            device=device.id,
+            nonce=device.nonce,
+            server_time=int(now),
+            cohort_counter=self._directives.counter(CohortAudience(device.region, device.cohort)),
+            device_counter=self._directives.counter(DeviceAudience(device.region, device.id)),
+            region=device.region,
+            cohort=device.cohort,
+            member_since=int(device.member_since),
+            held=device.held,
+            heartbeat_s=self._heartbeat_s,
+            root_version=self._authority.root.version,
+        )
+        try:
+            self._wire.publish_nowait(self._topics.welcome(region, device.id), self._authority.sign_welcome(welcome))
+        except BrokerUnavailableError:
+            return  # its next beat shows an old counter, or its next hello comes
+        device.welcomed_at = now
+        self._metrics.welcomes.inc()
+
+    async def save_seen(self) -> None:
+        """Serve for ever: write ``last_seen`` every few minutes, in one batch."""
+        while True:
+            await asyncio.sleep(SAVE_SEEN_S)
+            await self.save_seen_now()
+
+    async def save_seen_now(self) -> None:
+        """Write ``last_seen`` of everybody heard from since the last time."""
+        try:
+            await self._repository.note_seen(self._fleet.unsaved())
+        except StoreUnavailableError as exc:
+            log.warning("last_seen_not_saved", reason=str(exc))
