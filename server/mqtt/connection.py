@@ -24,13 +24,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from firmware_store.errors import BrokerUnavailableError, ForbiddenError, InvalidInputError
 from server.mqtt.packets import Incoming, encode_puback, encode_publication
+from server.mqtt.pump import Pump
 from server.mqtt.stream import Stream, TransportContext
 
 CONNECT_TIMEOUT_S: Final = 5.0  # TCP, and once more for TLS
 CONNACK_TIMEOUT_S: Final = 10.0
 DRAIN_TIMEOUT_S: Final = 2.0  # for the unsent bytes of a graceful end
 CONNECT_THREADS: Final = 16  # for all links of the process
-PACKETS_PER_TURN: Final = 64  # about 1 ms; then the loop's other callbacks have their turn
 MAX_UNCONFIRMED: Final = 4096  # QoS 1 publications without a PUBACK; packet ids end at 65,535
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 
@@ -88,13 +88,7 @@ class Connection:
         self.is_up = False
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._rejection: str | None = None
-        self._stream: Stream | None = None
-        self._fd = -1
-        self._read_due = False
-        self._flush_due = False
-        self._awaits_writable = False
-        self._drained: asyncio.Future[None] | None = None
-        self._tick: asyncio.TimerHandle | None = None
+        self._pump: Pump | None = None
         self._unacknowledged: dict[int, Incoming] = {}
         self._unconfirmed: dict[int, asyncio.Future[None]] = {}
         self._subscribing: dict[int, tuple[asyncio.Future[None], Sequence[tuple[str, int]]]] = {}
@@ -161,20 +155,21 @@ class Connection:
             self._end(f"cannot connect to {endpoint.host}:{endpoint.port}: {exc}")
         finally:
             if not adopted:  # the thread may still be at it, and bring a socket that nobody waits for
-                connected.cancel()
+                if not connected.cancel():
+                    connected.exception()  # looked at, or asyncio reports it as never retrieved
                 connecting.add_done_callback(lambda _: self._close_unused())
 
     def _attach(self) -> None:
         stream = self._client.socket()
-        if not isinstance(stream, Stream):  # paho has closed it already
-            self._end("the connection was lost at once")
-            return
-        self._stream = stream
-        self._fd = stream.fileno()
-        self._loop.add_reader(self._fd, self._readable)
-        self._tick = self._loop.call_later(self._endpoint.keepalive_s / 4, self._keep_alive)
-        self._client.loop_write()  # the CONNECT, queued by the connecting thread
-        self._flush()
+        assert isinstance(stream, Stream)
+        self._pump = Pump(
+            self._client,
+            stream,
+            keepalive_s=self._endpoint.keepalive_s,
+            on_message=self._deliver,
+            on_failure=self.abort,
+        )
+        self._pump.take_from_paho()  # the CONNECT, which the connecting thread has queued
 
     def _close_unused(self) -> None:
         stream = self._client.socket()
@@ -183,25 +178,19 @@ class Connection:
 
     async def disconnect(self) -> None:
         """End in order: send what is unsent (for a bounded time), then DISCONNECT, so that no will is published."""
-        stream = self._stream
-        if self.is_up and stream is not None and not self.ended.done():
-            self._flush()
-            if stream.unsent_bytes:
-                self._drained = self._loop.create_future()
-                await asyncio.wait(
-                    (self._drained, self.ended), timeout=DRAIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-                )
+        await asyncio.sleep(0)  # out of any callback of paho's, whose locks a DISCONNECT needs
+        if self.is_up and self._pump is not None:
+            await self._pump.drain(DRAIN_TIMEOUT_S)
             self._client.disconnect()
         self.abort("closed")
 
     def abort(self, reason: str) -> None:
         """End at once and without a DISCONNECT; the broker publishes the will."""
         self._end(reason)
-        if self._stream is not None:
-            self._stream.abort()
+        if self._pump is not None:
+            self._pump.close()
 
     def _end(self, reason: str) -> None:
-        self._detach()
         if self.ended.done():
             return
         self.is_up = False
@@ -214,100 +203,6 @@ class Connection:
         for future in waiting:
             _fail(future, lost)
 
-    def _detach(self) -> None:
-        """Take the socket off the event loop; needed before it is closed, since its number is used again."""
-        if self._fd == -1:
-            return
-        self._loop.remove_reader(self._fd)
-        if self._awaits_writable:
-            self._loop.remove_writer(self._fd)
-            self._awaits_writable = False
-        if self._tick is not None:
-            self._tick.cancel()
-        self._fd = -1
-
-    # --- reading and writing, on the event loop ---
-
-    def _readable(self) -> None:
-        if self._stream is not None and not self._read_due:
-            self._stream.fill()
-            self._read()
-
-    def _read(self) -> None:
-        """Deliver a bounded number of packets of what was read ahead, and go on in the loop's next turn."""
-        self._read_due = False
-        stream = self._stream
-        budget = PACKETS_PER_TURN
-        while stream is not None and self._fd != -1:
-            messages = stream.take(budget)
-            for incoming in messages:
-                self._deliver(incoming)
-            budget -= len(messages)
-            if budget <= 0:
-                self._read_due = True
-                self._loop.call_soon(self._read)
-                return
-            if not stream.has_more_for_paho:
-                return
-            self._let_paho_read()
-            budget -= 1
-
-    def _let_paho_read(self) -> None:
-        try:
-            self._client.loop_read()
-        except Exception:
-            log.exception("mqtt_read_failed", client_id=self._endpoint.client_id)
-            self.abort("a packet could not be read")
-
-    def _deliver(self, incoming: Incoming) -> None:
-        if self._fd == -1:  # ended by the message before
-            return
-        if incoming.qos:
-            self._unacknowledged[incoming.mid] = incoming
-        try:
-            self._on_message(incoming)
-        except Exception:
-            log.exception("mqtt_message_callback_failed", topic=incoming.topic)
-            return
-        if incoming.qos and not self._manual_ack:
-            self.ack(incoming)
-
-    def _packet_queued(self, _client: Client, _userdata: Any, _socket: Any) -> None:
-        """Move what paho has queued to the stream at once, so that all packets go out in the order they were made."""
-        if self._fd != -1:  # in the connecting thread nothing is attached yet; _attach() does it then
-            self._client.loop_write()
-            self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        """One system call for all that is sent in this turn of the loop."""
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        stream = self._stream
-        if stream is None or self._fd == -1:
-            return
-        if not stream.flush():
-            if not self._awaits_writable:
-                self._awaits_writable = True
-                self._loop.add_writer(self._fd, self._flush)
-            return
-        if self._awaits_writable:
-            self._awaits_writable = False
-            self._loop.remove_writer(self._fd)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        if stream.error is not None:
-            self._let_paho_read()  # and learn of it by reading the end
-
-    def _keep_alive(self) -> None:
-        """A quarter of the interval late at most: the broker waits for one and a half (MQTT 3.1.1, 3.1.2.10)."""
-        if self._fd != -1:
-            self._tick = self._loop.call_later(self._endpoint.keepalive_s / 4, self._keep_alive)
-            self._client.loop_misc()
-
     # --- what users of the connection do ---
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> asyncio.Future[None] | None:
@@ -317,13 +212,12 @@ class Connection:
             BrokerUnavailableError: not connected, or too much is waiting already; the message was not taken.
             InvalidInputError: no topic to publish on, or too long a payload.
         """
-        if not self.is_up or self._stream is None:
+        if not self.is_up or self._pump is None:
             raise BrokerUnavailableError("not connected to the broker")
-        if len(self._unconfirmed) >= MAX_UNCONFIRMED or self._stream.unsent_bytes >= MAX_UNSENT_BYTES:
+        if len(self._unconfirmed) >= MAX_UNCONFIRMED or self._pump.unsent_bytes >= MAX_UNSENT_BYTES:
             raise BrokerUnavailableError("the broker does not keep up: too many messages wait for it")
         if qos == 0:
-            self._stream.send(encode_publication(topic, payload, retain=retain))
-            self._flush_soon()
+            self._pump.send(encode_publication(topic, payload, retain=retain))
             return None
         try:
             info = self._client.publish(topic, payload, qos, retain)
@@ -369,13 +263,33 @@ class Connection:
         """Acknowledge once; a message of an earlier connection is left alone, its id means another message here."""
         if self._unacknowledged.get(incoming.mid) is incoming:
             del self._unacknowledged[incoming.mid]
-            if incoming.qos == 1 and self._stream is not None:
-                self._stream.send(encode_puback(incoming.mid))
-                self._flush_soon()
+            if incoming.qos == 1 and self._pump is not None:
+                self._pump.send(encode_puback(incoming.mid))
             else:
                 self._client.ack(incoming.mid, incoming.qos)
 
+    def _deliver(self, incoming: Incoming) -> None:
+        if not self.is_up:  # ended by the message before
+            return
+        if incoming.qos:
+            self._unacknowledged[incoming.mid] = incoming
+        try:
+            self._on_message(incoming)
+        except Exception:
+            log.exception("mqtt_message_callback_failed", topic=incoming.topic)
+            return
+        if incoming.qos and not self._manual_ack:
+            self.ack(incoming)
+
     # --- what paho calls ---
+
+    def _packet_queued(self, _client: Client, _userdata: Any, _socket: Any) -> None:
+        if self._pump is not None:  # none yet in the connecting thread
+            self._pump.take_from_paho()
+
+    def _socket_closing(self, _client: Client, _userdata: Any, _socket: Any) -> None:
+        if self._pump is not None:
+            self._pump.stop()
 
     def _connack_came(
         self, _client: Client, _userdata: Any, flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -405,17 +319,14 @@ class Connection:
     ) -> None:
         if self._rejection is not None:
             self._end(self._rejection)
-        elif self._stream is not None and self._stream.error is not None:
-            self._end(f"the connection was lost: {self._stream.error}")
+        elif self._pump is not None and self._pump.error is not None:
+            self._end(f"the connection was lost: {self._pump.error}")
         elif reason.getName() == "Unspecified error":  # all that paho says of an end by the peer
             self._end(
                 "the broker closed the connection" + ("" if self._accepted.done() else " instead of accepting it")
             )
         else:
             self._end(str(reason))
-
-    def _socket_closing(self, _client: Client, _userdata: Any, _socket: Any) -> None:
-        self._detach()
 
     def _message_came(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
         """A message that was too long or too odd for the short way."""

@@ -390,6 +390,30 @@ async def test_a_link_may_be_dropped_by_its_own_callback(any_broker, connect) ->
     assert not device.link.connected
 
 
+async def test_packets_leave_in_the_order_they_were_made() -> None:
+    received = bytearray()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK)
+        while data := await reader.read(1024):
+            received.extend(data)
+
+    async with serving(converse) as port:
+        peer = Peer(port, "device")
+        await until(lambda: peer.link.connected)
+        peer.link.publish_nowait("t/1", b"A")
+        confirmed = peer.link.publish("t/1", b"B", qos=1)
+        peer.link.publish_nowait("t/1", b"C")
+        peer.link.subscribe([("t/1", 0)])
+        peer.link.publish_nowait("t/1", b"D")
+        await peer.link.close()
+        await until(lambda: received.endswith(DISCONNECT))
+
+    positions = [received.index(part) for part in (b"A", b"B", b"C", b"\x82", b"D")]
+    assert positions == sorted(positions)
+    assert isinstance(confirmed.exception(), BrokerUnavailableError)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 ACCOUNTS = """
