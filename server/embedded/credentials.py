@@ -131,9 +131,12 @@ class BrokerKeys:
         return MqttCredential(username=name, password=token, client_id=self._client_id(name))
 
     def server(self, topic_root: str, *, now: datetime) -> MqttCredential:
-        """Return the server's own credential: everything below the first level of the topic root."""
+        """Return the server's own credential: everything below the first level of the topic root.
+
+        MQTT's ``tg/#`` covers ``tg`` as well, and NATS asks for both.
+        """
         first, *_ = topic_root.split("/")
-        permissions = Permissions(publish=(f"{first}.>",), subscribe=(f"{first}.>", "$MQTT.sub.>"))
+        permissions = Permissions(publish=(f"{first}.>",), subscribe=(first, f"{first}.>", "$MQTT.sub.>"))
         token = user_token(
             self._account, subject=self._user_key(SERVER_NAME), name=SERVER_NAME, permissions=permissions, now=now
         )
