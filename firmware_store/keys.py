@@ -202,6 +202,15 @@ def load_key(path: Path, passphrase: bytes | None) -> SigningKey:
     return SigningKey.from_pem(read_private_file(path, max_bytes=MAX_KEY_FILE_BYTES), passphrase)
 
 
+def key_is_encrypted(path: Path) -> bool:
+    """True if the key in the file needs a passphrase.
+
+    Raises:
+        ConfigurationError: no such file, or others may read or write it.
+    """
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in read_private_file(path, max_bytes=MAX_KEY_FILE_BYTES)
+
+
 def _public_half(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> PublicKey:
     if isinstance(private, ed25519.Ed25519PrivateKey):
         raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
