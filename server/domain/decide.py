@@ -8,7 +8,6 @@ halt, then whether to stand still, and only then whether to go on.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 from server.domain import halt
@@ -82,7 +81,7 @@ class Decision:
     cause: Cause | None = None
     looks: int = 0
     seen_silent: int = 0
-    evidence: Mapping[str, object] = MappingProxyType({})
+    evidence: Mapping[str, object] = field(default_factory=dict)
 
 
 NOTHING: Final = Decision()

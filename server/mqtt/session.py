@@ -113,7 +113,7 @@ class ServerSession:
         retained: dict[Audience, bytes] = {}
         self._retained = retained
         try:
-            await self._link.subscribe_acked([(topic, 1) for topic in self._topics.all_directives])
+            await self._link.subscribe_acked([(topic, 0) for topic in self._topics.all_directives])
             await asyncio.sleep(SETTLE_S)
         finally:
             self._retained = None
@@ -121,7 +121,7 @@ class ServerSession:
 
     def _up(self, session_present: bool) -> None:
         log.info("broker_up", session_present=session_present)
-        self._link.subscribe([(topic, 1) for topic in self._topics.all_up])
+        self._link.subscribe([(self._topics.all_up, 1)])
         self._up_since = time.time()
         self._ever_up.set()
         self._due_to_compare.set()

@@ -94,9 +94,11 @@ class Topics:
         return f"{self.root}/trust/root/{version}"
 
     @property
-    def all_up(self) -> tuple[str, ...]:
-        """What the server's ingest subscribes to, one filter a kind."""
-        return tuple(f"{self.root}/+/device/+/up/{kind}" for kind in Up)
+    def all_up(self) -> str:
+        """What the server's ingest subscribes to: one filter, since NATS shares a session's 65,535 unacknowledged
+        messages out among its QoS 1 subscriptions.
+        """
+        return f"{self.root}/+/device/+/up/+"
 
     @property
     def all_directives(self) -> tuple[str, ...]:
