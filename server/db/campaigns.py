@@ -22,10 +22,11 @@ _AT_ZERO: Final = Ramp.flat(0)
 
 @dataclass(frozen=True, slots=True)
 class RegionRecord:
-    """The level of one region: the whole line of the open wave."""
+    """The level of one region: the whole line of the open wave, and the level that the wave is for."""
 
     region: Region
     ramp: Ramp = _AT_ZERO
+    target: int = 0
     opened_at: datetime | None = None
 
 
@@ -88,7 +89,7 @@ NEWEST: Final = f"SELECT {_COLUMNS} FROM campaign ORDER BY created_at DESC, id L
 IN_STATES: Final = f"SELECT {_COLUMNS} FROM campaign WHERE state = ANY($1)"
 
 REGIONS: Final = """
-    SELECT campaign_id, region, t0, l0, t1, l1, opened_at
+    SELECT campaign_id, region, t0, l0, t1, l1, target, opened_at
       FROM campaign_region WHERE campaign_id = ANY($1) ORDER BY campaign_id, position
 """
 
@@ -102,9 +103,11 @@ SAVE: Final = """
 
 SAVE_REGIONS: Final = """
     UPDATE campaign_region AS c
-       SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, opened_at = r.opened_at, active = $2
-      FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
-        AS r (region, t0, l0, t1, l1, opened_at)
+       SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, target = r.target, opened_at = r.opened_at,
+           active = $2
+      FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+                  $9::timestamptz[])
+        AS r (region, t0, l0, t1, l1, target, opened_at)
      WHERE c.campaign_id = $1 AND c.region = r.region
 """
 
@@ -219,6 +222,7 @@ async def _save_regions(connection: Connection, campaign: CampaignRecord) -> Non
         [line.l0 for line in lines],
         [line.t1 for line in lines],
         [line.l1 for line in lines],
+        [region.target for region in campaign.regions],
         [region.opened_at for region in campaign.regions],
     )
 
@@ -243,7 +247,9 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
     regions: dict[CampaignId, list[RegionRecord]] = {}
     for row in await connection.fetch(REGIONS, [row["id"] for row in rows]):
         ramp = Ramp(row["t0"], row["l0"], row["t1"], row["l1"])
-        regions.setdefault(row["campaign_id"], []).append(RegionRecord(row["region"], ramp, row["opened_at"]))
+        regions.setdefault(row["campaign_id"], []).append(
+            RegionRecord(row["region"], ramp, row["target"], row["opened_at"])
+        )
     records = []
     for row in rows:
         values = dict(row)
