@@ -98,7 +98,7 @@ class BrokerKeys:
                 device_signer=NKey.from_seed_text(stored["device_signer_seed"]),
                 system_account=str(stored["system_account"]),
             )
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ConfigurationError, ValueError, KeyError, TypeError) as exc:
             raise ConfigurationError(f"{path} is damaged: restore it from a backup.") from exc
 
     def trust_settings(self, topic_root: str, *, now: datetime) -> dict[str, Any]:

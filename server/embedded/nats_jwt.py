@@ -58,15 +58,15 @@ class NKey:
         """Raises: ConfigurationError: not the text of a seed of a known kind."""
         try:
             raw = base64.b32decode(text + "=" * (-len(text) % 8))
-        except binascii.Error:
-            raw = b""
-        body, check = raw[:-2], raw[-2:]
-        if len(body) != 2 + _SEED_BYTES or struct.pack("<H", binascii.crc_hqx(body, 0)) != check:
-            raise ConfigurationError("A key of the embedded broker is damaged: restore its keys.json from a backup.")
-        if body[0] & 0xF8 != _SEED_MARK:
-            raise ConfigurationError("A key of the embedded broker is not a seed: restore its keys.json from a backup.")
-        kind = (body[0] & 7) << 5 | body[1] >> 3
-        return cls(KeyKind(kind), body[2:])
+            body, check = raw[:-2], raw[-2:]
+            kind = KeyKind((body[0] & 7) << 5 | body[1] >> 3)
+        except (ValueError, IndexError) as exc:
+            raise ConfigurationError("A key of the embedded broker is not the text of a seed.") from exc
+        if len(body) != 2 + _SEED_BYTES or body[0] & 0xF8 != _SEED_MARK:
+            raise ConfigurationError("A key of the embedded broker is not the text of a seed.")
+        if struct.pack("<H", binascii.crc_hqx(body, 0)) != check:
+            raise ConfigurationError("A key of the embedded broker is damaged.")
+        return cls(kind, body[2:])
 
     @property
     def seed_text(self) -> str:
