@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MAX_ENVELOPE_BYTES: Final = 65536
+MAX_TEXT_BYTES: Final = 32768  # leaves room for the largest manifest and all signatures
 MAX_SIGNATURES: Final = 16
 
 
@@ -105,11 +106,14 @@ def build_envelope(manifest: bytes, *, description: str | None = None) -> bytes:
 
     Raises:
         ManifestError: no manifest of ours, or too long a description.
+        CodecError: a description with lone surrogates.
     """
     text: bytes | None = None
     if description is not None:
         language: dict[int, Encodable] = {Text.UPDATE_DESCRIPTION: description}
         text = encode({TEXT_LANGUAGE: language})
+        if len(text) > MAX_TEXT_BYTES:
+            raise ManifestError(f"a description has less than {MAX_TEXT_BYTES} bytes")
         manifest = bind_text(manifest, text)
     digest = suit_digest(manifest)
     opened = OpenEnvelope(manifest, digest, encode([SHA256_ID, digest]), (), text)
