@@ -5,10 +5,12 @@ import asyncio
 import json
 import time
 
+from bench.target import Target
 from server.mqtt.link import Incoming, MqttLink
 
 
-async def receive(options: argparse.Namespace) -> tuple[int, float]:
+async def receive(topic_filter: str, count: int) -> tuple[int, float]:
+    target = Target.from_environment()
     loop = asyncio.get_running_loop()
     done: asyncio.Future[float] = loop.create_future()
     up = asyncio.Event()
@@ -30,22 +32,22 @@ async def receive(options: argparse.Namespace) -> tuple[int, float]:
             link.ack(incoming)
         received += len(waiting)
         waiting.clear()
-        if received >= options.count and not done.done():
+        if received >= count and not done.done():
             done.set_result(time.perf_counter())
 
     link = MqttLink(
-        host=options.host,
-        port=options.port,
+        host=target.host,
+        port=target.port,
         client_id=f"bench-link-{time.monotonic_ns()}",
-        username=options.username,
-        password=options.password,
+        username=target.username,
+        password=target.password,
         on_message=take,
         on_up=lambda _: up.set(),
         manual_ack=True,
     )
     running = asyncio.create_task(link.run())
     await up.wait()
-    await link.subscribe_acked([(options.filter, 1)])
+    await link.subscribe_acked([(topic_filter, 1)])
     print("ready", flush=True)
     last = await done
     await link.close()
@@ -55,13 +57,10 @@ async def receive(options: argparse.Namespace) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--filter", required=True)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--username")
-    parser.add_argument("--password")
-    messages, seconds = asyncio.run(receive(parser.parse_args()))
+    options = parser.parse_args()
+    messages, seconds = asyncio.run(receive(options.filter, options.count))
     print(json.dumps({"messages": messages, "seconds": seconds}))
 
 

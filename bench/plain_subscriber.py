@@ -1,6 +1,6 @@
 """What every other figure is divided by: a plain paho subscriber, paho's own loop, QoS 1, counting callbacks.
 
-    python -m bench.plain_subscriber --port 1883 --filter 't/+' --count 20000
+    BENCH_MQTT_URL=mqtt://127.0.0.1:1883 python -m bench.plain_subscriber --filter 't/+' --count 20000
 
 It prints ``ready`` once the broker has granted the subscription, and one JSON line after ``count`` messages:
 ``{"messages": ..., "seconds": ...}``, from the first message to the last.
@@ -17,16 +17,15 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from bench.target import Target
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--filter", required=True)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--username")
-    parser.add_argument("--password")
     options = parser.parse_args()
+    target = Target.from_environment()
     received = 0
     first = last = 0.0
 
@@ -52,12 +51,12 @@ def main() -> None:
             client.disconnect()
 
     client = Client(CallbackAPIVersion.VERSION2, client_id=f"bench-plain-{time.monotonic_ns()}")
-    if options.username is not None:
-        client.username_pw_set(options.username, options.password)
+    if target.username is not None:
+        client.username_pw_set(target.username, target.password)
     client.on_connect = subscribe
     client.on_subscribe = tell_ready
     client.on_message = count
-    client.connect(options.host, options.port)
+    client.connect(target.host, target.port)
     client.loop_forever()
     print(json.dumps({"messages": received, "seconds": last - first}))
 

@@ -2,7 +2,7 @@
 
 Run as a process of its own, so that it takes nothing from the process that is measured::
 
-    python -m bench.publisher --port 1883 --packets FILE [--window 512] [--username U --password P]
+    BENCH_MQTT_URL=mqtt://127.0.0.1:1883 python -m bench.publisher --packets FILE [--window 512]
 
 It prints one JSON line: ``{"messages": ..., "seconds": ...}``, from the first packet sent to the last PUBACK received.
 """
@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
+
+from bench.target import Target
 
 PACKET_IDS: Final = 65535  # MQTT 3.1.1, 2.3.1: 1 to 65,535
 BLOCK: Final = 16  # packets per send
@@ -84,16 +86,16 @@ def publish(connected: socket.socket, blocks: Sequence[tuple[int, bytes]], windo
     return total, time.perf_counter() - started
 
 
-def connect(host: str, port: int, username: str | None, password: str | None) -> socket.socket:
-    connected = socket.create_connection((host, port), timeout=TIMEOUT_S)
+def connect(target: Target) -> socket.socket:
+    connected = socket.create_connection((target.host, target.port), timeout=TIMEOUT_S)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     flags, fields = 0x02, _text(f"bench-publisher-{time.monotonic_ns()}")  # clean session
-    if username is not None:
+    if target.username is not None:
         flags |= 0x80
-        fields += _text(username)
-    if password is not None:
+        fields += _text(target.username)
+    if target.password is not None:
         flags |= 0x40
-        fields += _text(password)
+        fields += _text(target.password)
     body = _text("MQTT") + bytes([4, flags]) + struct.pack("!H", 600) + fields
     connected.sendall(b"\x10" + _remaining_length(len(body)) + body)
     if connected.recv(4) != b"\x20\x02\x00\x00":
@@ -117,15 +119,11 @@ def _remaining_length(length: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--packets", type=Path, required=True)
     parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--username")
-    parser.add_argument("--password")
     options = parser.parse_args()
     blocks = read_blocks(options.packets)
-    with connect(options.host, options.port, options.username, options.password) as connected:
+    with connect(Target.from_environment()) as connected:
         messages, seconds = publish(connected, blocks, options.window)
         connected.sendall(b"\xe0\x00")  # DISCONNECT
     print(json.dumps({"messages": messages, "seconds": seconds}))
