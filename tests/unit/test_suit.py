@@ -142,10 +142,7 @@ def test_a_manifest_reads_back(components: tuple[Any, ...], classes: tuple[bytes
 
     assert (result.components, result.class_ids, result.vendor_id) == (components, classes, VENDOR)
     assert (result.sequence_number, result.version, result.text_digest) == (7, (1, 2, 0), None)
-    assert (
-        result.digest
-        == sha256(b"\x58" + bytes([len(content)]) + content if len(content) < 256 else encode(content)).digest()
-    )
+    assert result.digest == sha256(encode(content)).digest()
 
 
 def test_the_commands_of_one_component_are_those_of_the_profile() -> None:
@@ -403,7 +400,9 @@ def test_severing_the_description_keeps_the_signatures() -> None:
 
 
 def test_an_envelope_without_a_description_has_nothing_to_sever() -> None:
-    assert signed() == sever_text(signed())
+    whole = signed()
+
+    assert whole == sever_text(whole)
 
 
 @pytest.mark.parametrize(
@@ -526,6 +525,9 @@ def test_the_digest_covers_the_header_of_the_manifests_byte_string() -> None:
 def test_an_envelope_above_64_kib_is_refused_and_not_built() -> None:
     with pytest.raises(CodecError, match="at most 65536"):
         verify_envelope(envelope(SINGLE, member_23=bytes(65536)), ROOT)
+    with pytest.raises(ManifestError, match="description"):
+        build_envelope(SINGLE, description="x" * 32768)
+    assert len(build_envelope(SINGLE, description="x" * 32000)) > 32000
 
 
 def test_the_signatures_are_checked_before_the_manifest_is_parsed() -> None:
@@ -566,10 +568,10 @@ def test_pre_releases_come_before_the_release() -> None:
     assert versions == sorted(versions, key=parse_version)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "v1", "1.", ".1", "01", "1.2.3.4.5", "1.2-gamma", "1.2-rc.", "1.2-rc.1.2", "1 ", "1\n", "-1", "1000000000"],
-)
+NO_VERSIONS = ["", "v1", "1.", ".1", "01", "1.2.3.4.5", "1.2-gamma", "1.2-rc.", "1-rc.1.2", "1 ", "1\n", "-1", "1" * 10]
+
+
+@pytest.mark.parametrize("text", NO_VERSIONS)
 def test_other_texts_are_no_versions(text: str) -> None:
     with pytest.raises(InvalidInputError):
         parse_version(text)
