@@ -1,4 +1,4 @@
-"""``tidegate bundle``: releases on the machine of whoever builds or signs them; nothing here talks to a server."""
+"""``tidegate bundle``: releases on the machine of whoever builds or signs them; only ``push`` talks to a server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 app = App(name="bundle", help="Build, sign, verify and show bundles.", version_flags=[])
+
+app.command("server.cli.push:push", name="push", help="Upload a signed bundle and print its id.")
 
 _Several = Parameter(consume_multiple=True, negative=())
 

@@ -16,6 +16,7 @@ REQUEST_S: Final = 30.0
 Url = Annotated[str, Parameter(name="--server", env_var="TIDEGATE_URL", help="the server's URL")]
 Token = Annotated[str, Parameter(env_var="TIDEGATE_TOKEN", help="an API token")]
 
+BUNDLE_MEDIA_TYPE: Final = "application/vnd.tidegate.bundle"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 T = TypeVar("T")
@@ -57,14 +58,15 @@ class Client:
             body: bytes = await response.read()
             return body
 
-    async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None]) -> Any:
+    async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None] | None = None) -> Any:
         """Stream a file; ``sent`` hears how many bytes went out with each piece. Raises as ``get`` does."""
 
         async def pieces() -> AsyncIterator[bytes]:
             with file.open("rb") as stream:
                 while piece := stream.read(UPLOAD_PIECE_BYTES):
                     yield piece
-                    sent(len(piece))
+                    if sent is not None:
+                        sent(len(piece))
 
         return await self._call("POST", path, data=pieces(), headers={"Content-Type": media_type})
 
