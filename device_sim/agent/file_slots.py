@@ -22,8 +22,9 @@ from device_sim.agent.boot_environment import (
     write_environment,
 )
 from device_sim.agent.durable_file import StorageError, sync_directory
-from device_sim.agent.slots import Piece, Release, is_component_name
+from device_sim.agent.slots import Piece, Release
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
+from firmware_store.suit_values import is_component_name
 from server.protocol.reasons import Reason
 
 _BLOCK_BYTES: Final = 1 << 20

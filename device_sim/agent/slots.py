@@ -5,19 +5,11 @@ bootable before all of its bytes have been read back and compared with the signe
 is never given up.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from device_sim.agent.boot_environment import Image, SlotInfo
-
-_COMPONENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z", re.ASCII)  # it becomes a file name
-
-
-def is_component_name(name: str) -> bool:
-    """Tell whether a slot can hold a component of this name."""
-    return _COMPONENT.match(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,213 @@
+"""What goes into the agent's core and what comes out: events in, effects out, no I/O in between.
+
+Effects are carried out in order. An effect that answers (``Install``, ``Reuse``, ``Seal``, ``Activate``, ``Confirm``,
+``Revert``, ``CheckHealth``) does so with an event before any later event from outside; when one fails, the effects
+after it in the same batch are dropped.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.slots import Piece, Release
+from device_sim.agent.state import AgentState
+from server.domain.identity import CampaignId
+from server.protocol.reasons import Reason
+
+
+class Step(StrEnum):
+    """Work on the slots that has an outcome."""
+
+    INSTALL = "install"
+    WRITE = "write"
+    SEAL = "seal"
+    ACTIVATE = "activate"
+    CONFIRM = "confirm"
+    REVERT = "revert"
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """The broker has accepted a connection whose last will carries ``nonce``, a new one each time."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The connection has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; due at the latest at the agent's ``wake_at``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step on the slots succeeded; ``slot`` is the one it was about."""
+
+    step: Step
+    slot: str
+    slots: tuple[SlotInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """A step on the slots failed, and changed at most what ``slots`` now shows."""
+
+    step: Step
+    reason: Reason
+    detail: str
+    slots: tuple[SlotInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Which of the pieces asked for are in place without a download."""
+
+    found: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChecked:
+    """What the device thinks of the image it runs."""
+
+    healthy: bool
+    detail: str = ""
+
+
+Event = LinkUp | LinkDown | Received | Tick | StepDone | StepFailed | Reused | HealthChecked
+
+
+# --- effects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Store the state; nothing after it happens unless that succeeds."""
+
+    state: AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    topic: str
+    payload: bytes
+    qos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Begin a new session: the region is another one, and with it the last will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Open the inactive slot for a release; answered by ``StepDone``."""
+
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """Look for pieces on the device itself; answered by ``Reused``."""
+
+    image: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put verified bytes in their place; answers only when it fails."""
+
+    image: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Verify every image of the open slot and make it bootable; answered by ``StepDone``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Boot ``slot`` on trial next time; answered by ``StepDone``."""
+
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Keep the running slot; answered by ``StepDone``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Never boot ``slot`` again; ``verify`` the other one first. Answered by ``StepDone``."""
+
+    slot: str
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHealth:
+    """Ask the platform whether the running image works; answered by ``HealthChecked``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """The last effect of this boot; the core does nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A fact for the device's own log: what it did and why."""
+
+    event: str
+    campaign: CampaignId | None = None
+    version: str = ""
+    slot: str = ""
+    reason: Reason = Reason.NONE
+    detail: str = ""
+
+
+Effect = (
+    Persist
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Reconnect
+    | Install
+    | Reuse
+    | Write
+    | Seal
+    | Activate
+    | Confirm
+    | Revert
+    | CheckHealth
+    | Reboot
+    | Note
+)

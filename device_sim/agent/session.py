@@ -1,0 +1,151 @@
+"""One session at the broker: subscriptions and hello at its start, the welcome that answers, beats until its end."""
+
+from typing import Final
+
+from device_sim.agent.events import Note, Publish, Reconnect, Subscribe
+from device_sim.agent.situation import Situation
+from device_sim.agent.trust import DEVICE_AUDIENCE, cohort_key, open_welcome
+from server.protocol.messages import Beat, Counter, Hello, Slot, encode_beat, encode_hello
+from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Up
+
+HELLO_AGAIN_S: Final = 10.0
+HELLO_AGAIN_LONGEST_S: Final = 60.0
+DIRECTIVE_AGAIN_S: Final = 10.0
+DEFAULT_HEARTBEAT_S: Final = 60
+JITTER: Final = 0.1
+"""Beats come this part of their interval early or late, so that a fleet that began together drifts apart."""
+
+
+class Session:
+    """Begins with each connection and ends with it. QoS 0 throughout: whatever is lost is asked for again."""
+
+    def __init__(self, situation: Situation, nonce: bytes) -> None:
+        self._situation = situation
+        self._nonce = nonce
+        self._hello_interval_s = HELLO_AGAIN_S
+        self._hello_at = situation.now
+        self._beat_at = situation.now + DEFAULT_HEARTBEAT_S
+        self._directive_at: float | None = None
+
+    @property
+    def next_at(self) -> float:
+        """When this session has something to do (monotonic seconds)."""
+        times = [self._beat_at]
+        if self._situation.welcome is None:
+            times.append(self._hello_at)
+        if self._directive_at is not None:
+            times.append(self._directive_at)
+        return min(times)
+
+    def begin(self) -> None:
+        here = self._situation
+        region, device = here.state.region, here.identity.device
+        here.journal.emit(
+            Subscribe(
+                (
+                    here.topics.welcome(region, device),
+                    here.topics.ack(region, device),
+                    here.topics.directive(DeviceAudience(region, device)),
+                    here.topics.directive(CohortAudience(region, here.state.cohort)),
+                )
+            )
+        )
+        self._say_hello()
+
+    def tick(self) -> None:
+        here = self._situation
+        if here.welcome is None and here.now >= self._hello_at:
+            self._hello_interval_s = min(2 * self._hello_interval_s, HELLO_AGAIN_LONGEST_S)
+            self._say_hello()
+        if here.now >= self._beat_at:
+            self._beat()
+        self._ask_for_lagging_directives()
+
+    def welcomed(self, sealed: bytes) -> None:
+        """Take the server's answer in.
+
+        Raises:
+            CodecError, TrustError: see ``open_welcome``; nothing has changed.
+        """
+        here = self._situation
+        welcome = open_welcome(sealed, root=here.root, device=here.identity.device, nonce=self._nonce)
+        if here.welcome is not None and welcome.server_time < here.welcome.server_time:
+            return  # an earlier one of this session, delivered late or again
+        is_first = here.welcome is None
+        here.welcome = welcome
+        offset = welcome.server_time - here.now
+        if is_first or here.clock_offset is None or offset > here.clock_offset:
+            here.clock_offset = offset  # within a session the clock only ever goes forward
+        if (welcome.region, welcome.cohort) != (here.state.region, here.state.cohort):
+            here.journal.emit(Note("moved", detail=f"{welcome.region}/{welcome.cohort}"))
+            here.directives.move(welcome.region, welcome.cohort)
+            here.welcome = None  # the next session, in the new region, has to be welcomed by itself
+            here.journal.emit(Reconnect())  # the last will lies in the region, too
+            return
+        if is_first:
+            self._beat_at = here.now + self._heartbeat_s * here.rng.random()
+        self._ask_for_lagging_directives()
+
+    @property
+    def _heartbeat_s(self) -> int:
+        welcome = self._situation.welcome
+        return DEFAULT_HEARTBEAT_S if welcome is None else max(1, welcome.heartbeat_s)
+
+    def _ask_for_lagging_directives(self) -> None:
+        """The welcome knows a newer directive than we hold: subscribe again, which brings the retained one."""
+        here = self._situation
+        lagging = () if here.welcome is None else here.lags(here.welcome)
+        if not lagging:
+            self._directive_at = None
+        elif self._directive_at is None:
+            self._directive_at = here.now + DIRECTIVE_AGAIN_S  # it is probably on its way
+        elif here.now >= self._directive_at:
+            self._directive_at = here.now + DIRECTIVE_AGAIN_S
+            region = here.state.region
+            audiences: dict[str, Audience] = {
+                DEVICE_AUDIENCE: DeviceAudience(region, here.identity.device),
+                cohort_key(here.state): CohortAudience(region, here.state.cohort),
+            }
+            here.journal.emit(Subscribe(tuple(here.topics.directive(audiences[audience]) for audience in lagging)))
+
+    def _say_hello(self) -> None:
+        here = self._situation
+        hello = Hello(
+            boot_id=here.boot_id,
+            vendor=here.identity.vendor,
+            hardware=here.identity.hardware,
+            agent_version=here.identity.agent_version,
+            slots=tuple(
+                Slot(slot.name, slot.sequence_number, slot.version, slot.manifest_digest, slot.state)
+                for slot in here.slots
+            ),
+            booted=here.booted,
+            nonce=self._nonce,
+            root_version=here.root.version,
+            cohort_counter=self._cohort_counter,
+            device_counter=here.counter(DEVICE_AUDIENCE),
+            execution=here.state.last_report,
+            labels=here.identity.labels,
+            utc_offset_minutes=here.identity.utc_offset_minutes,
+        )
+        here.journal.emit(Publish(self._topic(Up.HELLO), encode_hello(hello), 1))
+        self._hello_at = here.now + self._hello_interval_s
+
+    def _beat(self) -> None:
+        here = self._situation
+        beat = Beat(
+            boot_id=here.boot_id,
+            uptime_s=int(here.now - here.booted_at),
+            cohort_counter=self._cohort_counter,
+            execution=here.state.last_report,
+            health={"errors": here.refusals},
+        )
+        here.journal.emit(Publish(self._topic(Up.BEAT), encode_beat(beat), 0))
+        self._beat_at = here.now + self._heartbeat_s * here.rng.uniform(1 - JITTER, 1 + JITTER)
+
+    @property
+    def _cohort_counter(self) -> Counter:
+        return self._situation.counter(cohort_key(self._situation.state))
+
+    def _topic(self, kind: Up) -> str:
+        return self._situation.topics.up(self._situation.state.region, self._situation.identity.device, kind)

@@ -1,0 +1,124 @@
+"""What the parts of the agent's core share: who the device is, what it runs, what it was told, and the time."""
+
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.directives import Directives
+from device_sim.agent.events import Note
+from device_sim.agent.journal import Journal
+from device_sim.agent.state import AgentState, Update
+from device_sim.agent.trust import (
+    DEVICE_AUDIENCE,
+    Identity,
+    check_offer_time,
+    check_sequence,
+    cohort_key,
+    own_floor,
+    reason_of,
+)
+from firmware_store.errors import RollbackError, TrustError
+from firmware_store.root import Root
+from server.protocol.messages import Counter
+from server.protocol.orders import Directive, Welcome
+from server.protocol.reasons import Reason
+from server.protocol.topics import Topics
+
+
+class Permit(NamedTuple):
+    """Whether a device may start or activate now; ``reason`` is set where more than a welcome is missing."""
+
+    granted: bool
+    reason: Reason = Reason.NONE
+
+
+@dataclass(slots=True)
+class Situation:
+    """Mutable, and owned by the core; ``now`` and ``booted_at`` are monotonic seconds."""
+
+    identity: Identity
+    root: Root
+    topics: Topics
+    rng: random.Random
+    boot_id: bytes
+    journal: Journal
+    directives: Directives
+    slots: tuple[SlotInfo, ...]
+    booted: str
+    booted_at: float
+    now: float
+    is_up: bool = False
+    welcome: Welcome | None = None
+    """The welcome of the present session; None from its beginning, and while there is none."""
+    clock_offset: float | None = None
+    """Server time minus monotonic time, by the latest welcome of this boot."""
+    refusals: int = 0
+
+    @property
+    def state(self) -> AgentState:
+        return self.journal.state
+
+    @property
+    def update(self) -> Update | None:
+        return self.journal.state.update
+
+    @property
+    def server_now(self) -> float | None:
+        """Unix seconds by the server's clock, or None before the first welcome of this boot."""
+        return None if self.clock_offset is None else self.clock_offset + self.now
+
+    def slot(self, name: str) -> SlotInfo | None:
+        return next((slot for slot in self.slots if slot.name == name), None)
+
+    @property
+    def running(self) -> SlotInfo:
+        """The slot that runs."""
+        running = self.slot(self.booted)
+        assert running is not None
+        return running
+
+    def counter(self, audience: str) -> Counter:
+        """The counter held for an audience; zero where there never was a directive."""
+        held = self.state.held.get(audience)
+        return Counter() if held is None else held.counter
+
+    def permit(self, offer: Directive) -> Permit:
+        """Ask this before starting and before activating: a fresh welcome, no hold, and nothing expired."""
+        welcome, server_now = self.welcome, self.server_now
+        if not self.is_up or welcome is None or server_now is None or self.lags(welcome):
+            return Permit(False)
+        if welcome.held:
+            return Permit(False, Reason.HELD)
+        try:
+            check_offer_time(offer, self.root, server_now)
+        except TrustError as exc:
+            return Permit(False, reason_of(exc))
+        return Permit(True)
+
+    def lags(self, welcome: Welcome) -> tuple[str, ...]:
+        """The audiences whose current directive, according to ``welcome``, has not arrived yet."""
+        told = {cohort_key(self.state): welcome.cohort_counter, DEVICE_AUDIENCE: welcome.device_counter}
+        return tuple(audience for audience, counter in told.items() if self.counter(audience) < counter)
+
+    @property
+    def floor(self) -> int:
+        """The lowest sequence number that the fleet's root lets this hardware run."""
+        return own_floor(self.root, self.identity)
+
+    def is_too_old(self, number: int, digest: bytes) -> str:
+        """Say why a release may not run here any more; empty when it may."""
+        try:
+            check_sequence(number, digest, root=self.root, identity=self.identity, state=self.state)
+        except RollbackError as exc:
+            return str(exc)
+        return ""
+
+    def note(self, event: str, reason: Reason = Reason.NONE, detail: str = "") -> None:
+        """Write a fact about the current update into the device's log."""
+        update = self.update
+        if update is None:
+            self.journal.emit(Note(event, slot=self.booted, reason=reason, detail=detail))
+            return
+        slot = update.slot or self.booted
+        self.journal.emit(Note(event, update.campaign, update.version, slot, reason, detail))

@@ -1,0 +1,112 @@
+"""Carrying out the effects that touch the device's storage: one call, one answer, errors turned into events."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from device_sim.agent.durable_file import StorageError, replace_file
+from device_sim.agent.events import (
+    Activate,
+    Confirm,
+    Effect,
+    Event,
+    Install,
+    Persist,
+    Reuse,
+    Reused,
+    Revert,
+    Seal,
+    Step,
+    StepDone,
+    StepFailed,
+    Write,
+)
+from device_sim.agent.slots import Installation, SlotBackend
+from device_sim.agent.state import AgentState, decode_state, encode_state
+from firmware_store.errors import CodecError, DigestError, TidegateError
+from server.protocol.reasons import Reason
+
+STATE_FILE: Final = "agent.cbor"
+
+log = structlog.get_logger(__name__)
+
+
+class Storage:
+    """The state file and the slots of one device. Calls may block."""
+
+    def __init__(self, directory: Path, slots: SlotBackend, *, durable: bool = True) -> None:
+        self._path = directory / STATE_FILE
+        self._slots = slots
+        self._durable = durable
+        self._installation: Installation | None = None
+
+    def load(self, factory: AgentState) -> AgentState:
+        """Return what was stored; ``factory`` when nothing was, or nothing readable.
+
+        A lost state loses no safety: nothing starts without a welcome, and the slots know what was confirmed.
+        """
+        try:
+            return decode_state(self._path.read_bytes())
+        except FileNotFoundError:
+            return factory
+        except (OSError, CodecError):
+            log.exception("agent_state_lost", path=str(self._path))
+            return factory
+
+    def perform(self, effect: Effect) -> Event | None:
+        """Carry out a storage effect; others are none of ours, and answer nothing.
+
+        Raises:
+            StorageError: the state could not be stored; nothing after it may happen.
+        """
+        match effect:
+            case Persist(state):
+                self._persist(state)
+            case Install(release):
+                return self._step(Step.INSTALL, lambda: self._install(self._slots.install(release)))
+            case Reuse(image, pieces):
+                return Reused(self._open.reuse(image, pieces))
+            case Write(image, offset, data):
+                done = self._step(Step.WRITE, lambda: self._open.write(image, offset, data))
+                return done if isinstance(done, StepFailed) else None
+            case Seal():
+                return self._step(Step.SEAL, self._open.seal)
+            case Activate(slot):
+                return self._step(Step.ACTIVATE, lambda: self._slots.activate(slot))
+            case Confirm():
+                return self._step(Step.CONFIRM, self._slots.confirm)
+            case Revert(slot, verify):
+                return self._step(Step.REVERT, lambda: self._slots.revert(slot, verify=verify))
+        return None
+
+    @property
+    def _open(self) -> Installation:
+        assert self._installation is not None, "the core writes into a slot only after it has opened one"
+        return self._installation
+
+    def _install(self, installation: Installation) -> None:
+        self._installation = installation
+
+    def _persist(self, state: AgentState) -> None:
+        try:
+            replace_file(self._path, encode_state(state), durable=self._durable)
+        except OSError as exc:
+            raise StorageError(f"cannot store the agent's state: {exc.strerror}") from exc
+
+    def _step(self, step: Step, call: Callable[[], object]) -> Event:
+        try:
+            call()
+        except TidegateError as exc:
+            return StepFailed(step, _reason(exc), str(exc), self._slots.slots())
+        slot = self._installation.slot if self._installation is not None else ""
+        return StepDone(step, slot, self._slots.slots())
+
+
+def _reason(error: TidegateError) -> Reason:
+    if isinstance(error, StorageError):
+        return error.reason
+    if isinstance(error, DigestError):
+        return Reason.IMAGE_MISMATCH
+    return Reason.STORAGE_ERROR

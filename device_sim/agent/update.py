@@ -1,0 +1,312 @@
+"""One update from its offer to its activation, and every way it can end before that.
+
+The logic is level-triggered: ``reconcile`` compares what the device is doing with what it was told and what it may do,
+whatever event came, in whatever order. What was begun and not finished before a restart is taken up by ``resume``.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from device_sim.agent.boot_environment import Image, SlotState
+from device_sim.agent.download import Download
+from device_sim.agent.events import Activate, Install, Reboot, Revert, Step
+from device_sim.agent.fetcher import Arrival
+from device_sim.agent.offers import Offers
+from device_sim.agent.reports import Reports, report_update
+from device_sim.agent.situation import Situation
+from device_sim.agent.slots import Release
+from device_sim.agent.state import ACTIVE, Phase, Update
+from device_sim.agent.switch import REASONS, Course, Stage, course
+from device_sim.agent.trust import open_release, reason_of
+from firmware_store.errors import DigestError, TidegateError
+from firmware_store.suit import Manifest, format_version
+from server.domain.execution import State
+from server.protocol.orders import Action, Directive
+from server.protocol.reasons import Reason
+
+RETRY_AFTER_S: Final = 30.0
+REBOOTING_VALID_S: Final = 30.0
+"""A ``rebooting`` that was acknowledged longer ago is said again: the halt rule counts from it."""
+STEP_AGAIN_S: Final = 10.0
+
+
+class Updates:
+    """Starts, downloads, installs and activates. ``Trial`` has what comes after the reboot."""
+
+    def __init__(self, situation: Situation, reports: Reports) -> None:
+        self._situation = situation
+        self._reports = reports
+        self._download: Download | None = None
+        self._manifest: Manifest | None = None
+        self._busy: Step | None = None
+        self._rebooting: tuple[int, float | None] | None = None  # its report's number, and when it was acknowledged
+        self._offers = Offers(situation, reports)
+        self._step_again_at: float | None = None
+
+    @property
+    def next_at(self) -> float | None:
+        """When to look again without an event (monotonic seconds)."""
+        times = [self._offers.next_at, self._step_again_at, self._deadline_at]
+        if self._download is not None:
+            times.append(self._download.next_at)
+        return min((time for time in times if time is not None), default=None)
+
+    # --- the whole decision ---
+
+    def resume(self) -> None:
+        """Take up, after a boot, what the stored update says was under way."""
+        here, update = self._situation, self._situation.update
+        if update is None:
+            return
+        slot = here.slot(update.slot)
+        if update.phase is Phase.TRIAL and update.slot != here.booted and slot is not None:
+            if slot.state in {SlotState.BOOTABLE, SlotState.TRIAL}:
+                self._change(phase=Phase.WRITTEN)  # the power went before the switch, or before the reboot
+            else:
+                self._end(State.ROLLED_BACK, Reason.BOOT_FAILED, "the new slot did not boot")
+        elif update.phase is Phase.WRITTEN and (slot is None or slot.state is SlotState.UNBOOTABLE):
+            self._end(State.FAILED, Reason.IMAGE_MISMATCH, "the written slot is damaged")
+        elif update.phase is Phase.REVERTING and update.slot != here.booted:
+            self._end(State.ROLLED_BACK, update.reason, update.detail)
+        elif update.phase is Phase.DISCARDING:
+            self._discard(update.reason, update.detail)
+
+    def reconcile(self) -> None:
+        """Do what the orders, the welcome and the clock now ask for."""
+        self._offers.next_at = None
+        update = self._situation.update
+        if update is None or update.phase not in ACTIVE:
+            self._consider_start()
+        elif self._busy is not None:
+            return
+        elif update.phase is Phase.DOWNLOADING:
+            self._reconcile_download(update)
+        elif update.phase is Phase.WRITTEN:
+            self._reconcile_written(update)
+        elif update.phase is Phase.DISCARDING and self._situation.now >= (self._step_again_at or 0):
+            self._discard(update.reason, update.detail)
+        if self._download is not None:
+            self._download.request()
+
+    def link_lost(self) -> None:
+        self._rebooting = None  # it has to be acknowledged in the session that activates
+        if self._download is not None:
+            self._download.link_lost()
+
+    # --- starting ---
+
+    def _consider_start(self) -> None:
+        if self._busy is None:
+            offer = self._offers.to_start()
+            if offer is not None:
+                self._start(offer)
+
+    def _start(self, offer: Directive) -> None:
+        here, last = self._situation, self._situation.update
+        assert offer.campaign is not None
+        assert offer.envelope is not None
+        assert here.server_now is not None
+        again = last is not None and last.campaign == offer.campaign
+        update = Update(
+            campaign=offer.campaign,
+            manifest_digest=offer.manifest_digest,
+            sequence_number=offer.sequence_number,
+            envelope=offer.envelope,
+            deadlines=offer.deadlines,
+            started_at=int(here.server_now),
+            attempt=last.attempt + 1 if again and last is not None else 1,
+        )
+        here.journal.update(update=update)
+        self._manifest = None
+        self._rebooting = None
+        too_old = here.is_too_old(offer.sequence_number, offer.manifest_digest)
+        if too_old:
+            self._end(State.REJECTED, Reason.OLDER_SEQUENCE, too_old)
+            return
+        self._report(State.DOWNLOADING)
+        here.note("started")
+        self._download = Download(here, offer.envelope)
+
+    # --- downloading ---
+
+    def _reconcile_download(self, update: Update) -> None:
+        order = self._order(update)
+        if course(Stage.DOWNLOADING, order) is Course.STOP:
+            self._end(State.CANCELLED, REASONS[order])
+            return
+        server_now = self._situation.server_now
+        if server_now is not None and server_now >= update.started_at + update.deadlines.download_s:
+            self._end(State.FAILED, Reason.DOWNLOAD_DEADLINE)
+            return
+        if self._download is None:  # after a restart
+            self._download = Download(self._situation, update.envelope)
+
+    def blob_came(self, digest: bytes, payload: bytes) -> None:
+        """Take a message on a blob's topic."""
+        if self._download is None:
+            return
+        try:
+            arrival = self._download.arrived(digest, payload)
+        except DigestError as exc:
+            self._end(State.FAILED, Reason.CHUNK_MISMATCH, str(exc))
+            return
+        except TidegateError as exc:
+            self._end(State.REJECTED, reason_of(exc), str(exc))
+            return
+        if arrival is Arrival.WITHDRAWN:
+            self._end(State.FAILED, Reason.WITHDRAWN)
+        elif arrival is Arrival.SPENT:
+            self._end(State.FAILED, Reason.CHUNK_MISMATCH, f"blob {digest.hex()} came wrong again and again")
+        elif self._manifest is None and self._download.envelope is not None:
+            self._envelope_came(self._download.envelope)
+
+    def reused(self, found: tuple[bool, ...]) -> None:
+        """The device has looked for pieces of the release in its own slots."""
+        if self._download is None:
+            return
+        try:
+            self._download.reused(found)
+        except TidegateError as exc:
+            self._end(State.REJECTED, reason_of(exc), str(exc))
+
+    def _envelope_came(self, envelope: bytes) -> None:
+        here, update = self._situation, self._situation.update
+        assert update is not None
+        try:
+            manifest = open_release(envelope, update, root=here.root, identity=here.identity, state=here.state)
+        except TidegateError as exc:
+            self._end(State.REJECTED, reason_of(exc), str(exc))
+            return
+        self._manifest = manifest
+        version = format_version(manifest.version)
+        images = tuple(Image(one.name, one.image_digest, one.image_size) for one in manifest.components)
+        self._change(version=version, total_bytes=sum(image.size_bytes for image in images))
+        self._busy = Step.INSTALL
+        here.journal.emit(Install(Release(manifest.sequence_number, version, manifest.digest, images)))
+
+    # --- what became of work on the slots ---
+
+    def step_done(self, step: Step, slot: str) -> None:
+        """``INSTALL``, ``SEAL``, ``ACTIVATE``, or the ``REVERT`` of a written slot."""
+        update = self._situation.update
+        self._busy = None
+        if update is None:
+            return
+        if step is Step.INSTALL and update.phase is Phase.DOWNLOADING:
+            self._change(slot=slot)
+            if self._download is not None and self._manifest is not None:
+                self._download.begin(self._manifest)
+        elif step is Step.SEAL and update.phase is Phase.DOWNLOADING:
+            self._download = None
+            self._change(phase=Phase.WRITTEN)
+            self._report(State.INSTALLING)
+            self._situation.note("written")
+        elif step is Step.ACTIVATE and update.phase is Phase.TRIAL:
+            self._activated(update)
+        elif step is Step.REVERT and update.phase is Phase.DISCARDING:
+            self._end(State.CANCELLED, update.reason, update.detail)
+
+    def step_failed(self, step: Step, reason: Reason, detail: str) -> None:
+        """Nothing was activated; what is in the slot is not bootable, or not booted."""
+        update = self._situation.update
+        self._busy = None
+        if update is None:
+            return
+        if update.phase is Phase.DISCARDING:
+            self._step_again_at = self._situation.now + STEP_AGAIN_S
+        elif update.phase in ACTIVE:
+            self._end(State.FAILED, reason, f"{step}: {detail}")
+
+    # --- written, not yet booted ---
+
+    def _reconcile_written(self, update: Update) -> None:
+        order = self._order(update)
+        whither = course(Stage.WRITTEN, order)
+        if whither is Course.DISCARD:
+            self._discard(REASONS[order])
+        elif whither is Course.GO_ON and self._may_activate(update) and self._is_rebooting_acknowledged():
+            # Saved first: whatever the next boot finds, it knows that a switch was under way.
+            self._change(phase=Phase.TRIAL)
+            self._busy = Step.ACTIVATE
+            self._situation.journal.emit(Activate(update.slot))
+
+    def _may_activate(self, update: Update) -> bool:
+        offer = self._situation.directives.order(update.campaign, update.manifest_digest)
+        return offer is not None and offer.action is Action.OFFER and self._situation.permit(offer).granted
+
+    def _is_rebooting_acknowledged(self) -> bool:
+        """Say ``rebooting``, and wait until the server has stored it: from then on it expects us back."""
+        now = self._situation.now
+        if self._rebooting is None:
+            self._rebooting = (self._report(State.REBOOTING), None)
+        number, acknowledged_at = self._rebooting
+        if acknowledged_at is None:
+            if not self._reports.is_acknowledged(number):
+                return False
+            self._rebooting = (number, now)
+        elif now - acknowledged_at > REBOOTING_VALID_S:
+            self._rebooting = (self._report(State.REBOOTING), None)
+            return False
+        return True
+
+    def _activated(self, update: Update) -> None:
+        if self._may_activate(update):
+            self._situation.note("rebooting")
+            self._situation.journal.emit(Reboot())
+        else:  # the order changed while the slot was switched
+            self._change(phase=Phase.WRITTEN)
+
+    def _discard(self, reason: Reason, detail: str = "") -> None:
+        """Make the written slot unbootable; the running one is not touched."""
+        update = self._situation.update
+        assert update is not None
+        self._change(phase=Phase.DISCARDING, reason=reason, detail=detail)
+        self._step_again_at = None
+        self._busy = Step.REVERT
+        self._situation.journal.emit(Revert(update.slot))
+
+    # --- shared ---
+
+    def _end(self, state: State, reason: Reason, detail: str = "") -> None:
+        """The update is over in ``state``: store that, report it, and ask for nothing more."""
+        here, update = self._situation, self._situation.update
+        assert update is not None
+        if self._download is not None:
+            self._download.stop()
+        self._download = self._manifest = self._busy = self._rebooting = None
+        retry_at = 0
+        if state is State.FAILED and here.server_now is not None:
+            wait_s = RETRY_AFTER_S * 2 ** (update.attempt - 1) * here.rng.uniform(0.5, 1.5)
+            retry_at = int(here.server_now + wait_s)
+        self._change(phase=Phase.ENDED, ended=state, reason=reason, detail=detail, retry_at=retry_at)
+        self._report(state, reason, detail)
+        here.note(_NOTES[state], reason, detail)
+
+    def _order(self, update: Update) -> Action:
+        directive = self._situation.directives.order(update.campaign, update.manifest_digest)
+        return Action.NONE if directive is None else directive.action
+
+    def _report(self, state: State, reason: Reason = Reason.NONE, detail: str = "") -> int:
+        update = self._situation.update
+        assert update is not None
+        return report_update(self._reports, update, state, reason=reason, detail=detail)
+
+    def _change(self, **changes: Any) -> None:
+        update = self._situation.update
+        assert update is not None
+        self._situation.journal.update(update=replace(update, **changes))
+
+    @property
+    def _deadline_at(self) -> float | None:
+        update, offset = self._situation.update, self._situation.clock_offset
+        if update is None or update.phase is not Phase.DOWNLOADING or offset is None:
+            return None
+        return update.started_at + update.deadlines.download_s - offset
+
+
+_NOTES: Final = {
+    State.FAILED: "failed",
+    State.REJECTED: "refused",
+    State.CANCELLED: "stopped",
+    State.ROLLED_BACK: "reverted",
+}

@@ -1,0 +1,452 @@
+"""A device under test without sockets: the real core, real slot files and a real bootloader, on a clock of the test's.
+
+``World`` is the broker and the server in one: retained messages, welcomes, acknowledgements. Everything it says is
+really signed with development keys, so that a test can say anything an owner of the broker, or of one key, could.
+"""
+
+import hashlib
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from device_sim.agent.bootloader import boot
+from device_sim.agent.core import Agent
+from device_sim.agent.events import (
+    CheckHealth,
+    Effect,
+    Event,
+    HealthChecked,
+    LinkDown,
+    LinkUp,
+    Note,
+    Publish,
+    Reboot,
+    Received,
+    Reconnect,
+    StepFailed,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+)
+from device_sim.agent.file_slots import FileSlots, provision
+from device_sim.agent.state import AgentState
+from device_sim.agent.storage import Storage
+from device_sim.agent.trust import Identity
+from firmware_store.chunks import chunk_image
+from firmware_store.documents import Kind, seal
+from firmware_store.keys import SigningKey, load_key
+from firmware_store.root import Root, init_dev_keys
+from firmware_store.suit import (
+    Component,
+    build_envelope,
+    build_manifest,
+    class_id,
+    parse_version,
+    sign_envelope,
+    vendor_id,
+    verify_envelope,
+)
+from server.domain.execution import State
+from server.domain.gate import FULL, Ramp
+from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
+from server.protocol.messages import Beat, Counter, Hello, Report, decode_beat, decode_hello, decode_report, encode_ack
+from server.protocol.orders import Action, Deadlines, Directive, Envelope, Welcome, directive_map, welcome_map
+from server.protocol.reasons import Reason
+from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
+
+EPOCH = 1_800_000_000  # the server's clock when the test begins, Unix seconds
+VENDOR = "acme.example"
+HARDWARE = HardwareClass("gw100-rev-b")
+DEVICE = DeviceId("gw-0001")
+EU, MAIN = Region("eu"), Cohort("main")
+CAMPAIGN = CampaignId(UUID(int=1))
+OTHER_CAMPAIGN = CampaignId(UUID(int=2))
+LIMITS = Deadlines(download_s=3600, trial_s=60, confirm_s=600)
+
+
+@dataclass(frozen=True)
+class Keys:
+    root: Root
+    root_bytes: bytes
+    directive: SigningKey
+    session: SigningKey
+    release: tuple[SigningKey, ...]
+
+
+def dev_keys(name: str = "fleet") -> Keys:
+    """A fleet's keys; another name is another fleet."""
+    return _make_keys(name)  # one cache entry, whether the name is given or not
+
+
+@cache
+def _make_keys(name: str) -> Keys:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "keys"
+        fleet = hashlib.sha256(name.encode()).digest()[:16]
+        root = init_dev_keys(directory, fleet=fleet, now=EPOCH)
+        load = lambda role: load_key(directory / f"{role}.pem", None)
+        release = (load("release-1"), load("release-2"))
+        root_bytes = (directory / "root.cbor").read_bytes()
+        return Keys(root, root_bytes, load("directive-1"), load("session-1"), release)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A signed release and its blobs."""
+
+    envelope: bytes
+    manifest_digest: bytes
+    sequence_number: int
+    blobs: dict[bytes, bytes]
+    images: dict[str, bytes]
+
+    @property
+    def named(self) -> Envelope:
+        return Envelope(hashlib.sha256(self.envelope).digest(), len(self.envelope))
+
+
+def picture(seed: int, size: int) -> bytes:
+    """Bytes that look like firmware: partly compressible, never twice the same for another seed."""
+    rng = random.Random(seed)
+    return b"".join(rng.randbytes(512) + bytes(512) for _ in range(-(-size // 1024)))[:size]
+
+
+@cache
+def make_bundle(
+    number: int = 1,
+    version: str = "1.1.0",
+    *,
+    sizes: tuple[tuple[str, int], ...] = (("app", 40_000), ("rootfs", 100_000)),
+    vendor: str = VENDOR,
+    hardware: tuple[str, ...] = (HARDWARE,),
+    signers: str = "fleet",
+    signatures: int = 2,
+    seed: int = 0,
+) -> Bundle:
+    blobs: dict[bytes, bytes] = {}
+    components: list[Component] = []
+    images = {name: picture(seed or hash_of(name, version), size) for name, size in sizes}
+    for name, data in images.items():
+        chunked = chunk_image([data])
+        for chunk, wire in chunked:
+            blobs[chunk.wire_digest] = wire
+        index = chunked.index()
+        for blob in (index.root, *index.pages):
+            blobs[hashlib.sha256(blob).digest()] = blob
+        components.append(Component(name, index.image_digest, index.image_size, index.fetch))
+    vendor_bytes = vendor_id(vendor)
+    manifest = build_manifest(
+        sequence_number=number,
+        version=parse_version(version),
+        vendor_id=vendor_bytes,
+        class_ids=[class_id(vendor_bytes, model) for model in hardware],
+        components=components,
+    )
+    envelope = build_envelope(manifest)
+    for key in dev_keys(signers).release[:signatures]:
+        envelope = sign_envelope(envelope, key)
+    blobs[hashlib.sha256(envelope).digest()] = envelope
+    digest = hashlib.sha256(manifest_bstr(manifest)).digest()
+    return Bundle(envelope, digest, number, blobs, images)
+
+
+def manifest_bstr(manifest: bytes) -> bytes:
+    from firmware_store.codec import encode
+
+    return encode(manifest)
+
+
+def hash_of(*parts: str) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:4], "big")
+
+
+@dataclass
+class World:
+    """One device, its broker and its server. Time only passes by ``pass_time``."""
+
+    directory: Path
+    keys: Keys = field(default_factory=dev_keys)
+    device_id: DeviceId = DEVICE
+    components: frozenset[str] | None = None
+    region: Region = EU
+    cohort: Cohort = MAIN
+    healthy: bool = True
+    held: bool = False
+    heartbeat_s: int = 60
+    boots: Callable[[str], bool] = lambda _version: True
+
+    def __post_init__(self) -> None:
+        self.topics = Topics()
+        self.now = 1000.0
+        self.retained: dict[str, bytes] = {}
+        self.subscribed: set[str] = set()
+        self.reports: list[Report] = []
+        self.hellos: list[Hello] = []
+        self.beats: list[Beat] = []
+        self.notes: list[Note] = []
+        self.effects: list[Effect] = []
+        self.counter = 0
+        self.counters: dict[str, Counter] = {}
+        self.answers_hello = self.answers_reports = True
+        self.serves_blobs = True
+        self.is_up = False
+        self.reboots = 0
+        self.fetched: list[bytes] = []
+        self.fail_step: dict[str, StepFailed] = {}
+        self.nonce = b""
+        provision(self.directory, durable=False)
+        self._inbox: list[Event] = []
+        self._boot()
+
+    # --- the device's life ---
+
+    def _boot(self) -> None:
+        booted = boot(self.directory, boots=lambda slot: self.boots(slot.version), durable=False)
+        assert booted.slot is not None
+        self.slots = FileSlots(self.directory, durable=False)
+        self.storage = Storage(self.directory, self.slots, durable=False)
+        self.agent = Agent(
+            identity=Identity(self.device_id, VENDOR, HARDWARE, "test", self.components),
+            root=self.keys.root,
+            state=self.storage.load(AgentState(EU, MAIN)),
+            slots=self.slots.slots(),
+            booted=self.slots.booted(),
+            boot_id=self.reboots.to_bytes(8, "big"),
+            now=self.now,
+            rng=random.Random(1),
+        )
+        self.is_up = False
+        self.subscribed.clear()
+        self._inbox.clear()
+        self._carry_out(self.agent.boot())
+
+    def power_cycle(self, *, downtime_s: float = 1.0) -> None:
+        """Pull the plug, and put it in again."""
+        self.now += downtime_s
+        self.reboots += 1
+        self._boot()
+
+    def connect(self) -> None:
+        self.is_up = True
+        self.nonce = random.Random(self.now).randbytes(16)
+        self.feed(LinkUp(self.nonce))
+
+    def disconnect(self) -> None:
+        self.is_up = False
+        self.subscribed.clear()
+        self.feed(LinkDown())
+
+    def feed(self, *events: Event) -> None:
+        """Give the core events, and everything that follows from them until it is quiet."""
+        self._inbox.extend(events)
+        while self._inbox:
+            self._carry_out(self.agent.handle(self._inbox.pop(0), self.now))
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with every tick the core asks for in between."""
+        end = self.now + seconds
+        for _ in range(100_000):
+            at = self.agent.wake_at
+            if at is None or at > end:
+                break
+            self.now = max(self.now, at)
+            self.feed(Tick())
+        else:
+            raise AssertionError("the core never sleeps")
+        self.now = end
+        self.feed(Tick())
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        agent = self.agent
+        for effect in effects:
+            self.effects.append(effect)
+            failure = self.fail_step.pop(type(effect).__name__, None)
+            answer = failure if failure is not None else self.storage.perform(effect)
+            if answer is not None:
+                self._inbox.insert(0, answer)
+            if isinstance(answer, StepFailed):
+                return
+            self._act(effect)
+            if self.agent is not agent:
+                return
+
+    def _act(self, effect: Effect) -> None:
+        match effect:
+            case Note():
+                self.notes.append(effect)
+            case Subscribe(topics):
+                self.subscribed.update(topics)
+                for topic in topics:
+                    if topic in self.retained:
+                        self._inbox.append(Received(topic, self.retained[topic]))
+                    if "/blob/" in topic:
+                        self._serve_blob(topic)
+            case Unsubscribe(topics):
+                self.subscribed.difference_update(topics)
+            case Publish(topic, payload):
+                self._published(topic, payload)
+            case CheckHealth():
+                self._inbox.insert(0, HealthChecked(self.healthy, "" if self.healthy else "self test failed"))
+            case Reboot():
+                self.power_cycle()
+                self.connect()
+            case Reconnect():
+                self._inbox.clear()
+                self.subscribed.clear()
+                self._inbox.append(LinkDown())
+                self.nonce = random.Random(self.now + 0.5).randbytes(16)
+                self._inbox.append(LinkUp(self.nonce))
+
+    def _serve_blob(self, topic: str) -> None:
+        digest = self.topics.parse_blob(topic)
+        self.fetched.append(digest)
+
+    # --- the server ---
+
+    def _published(self, topic: str, payload: bytes) -> None:
+        if not self.is_up:
+            return
+        kind = topic.rsplit("/", 1)[1]
+        if kind == "hello":
+            self.hellos.append(decode_hello(payload))
+            if self.answers_hello:
+                self.welcome()
+        elif kind == "beat":
+            self.beats.append(decode_beat(payload))
+        elif kind == "report":
+            self.reports.append(decode_report(payload))
+            if self.answers_reports:
+                self.ack(self.reports[-1].sequence)
+
+    @property
+    def server_now(self) -> int:
+        return int(EPOCH + self.now)
+
+    def ack(self, sequence: int) -> None:
+        self.deliver(self.topics.ack(self.agent.state.region, self.device_id), encode_ack(sequence))
+
+    def make_welcome(self, **changes: object) -> Welcome:
+        welcome = Welcome(
+            fleet=self.keys.root.fleet,
+            device=self.device_id,
+            nonce=self.nonce,
+            server_time=self.server_now,
+            cohort_counter=self.counters.get("cohort", Counter()),
+            device_counter=self.counters.get("device", Counter()),
+            region=self.region,
+            cohort=self.cohort,
+            member_since=EPOCH,
+            held=self.held,
+            heartbeat_s=self.heartbeat_s,
+        )
+        return replace(welcome, **changes)
+
+    def welcome(self, *, signer: SigningKey | None = None, **changes: object) -> None:
+        sealed = seal(Kind.WELCOME, welcome_map(self.make_welcome(**changes)), [signer or self.keys.session])
+        self.deliver(self.topics.welcome(self.agent.state.region, self.device_id), sealed)
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        """Queue a message behind whatever is under way; ``settle`` works it off."""
+        self._inbox.append(Received(topic, payload))
+
+    def settle(self) -> None:
+        self.feed()
+
+    # --- the signer ---
+
+    def make_directive(self, action: Action, bundle: Bundle | None = None, **changes: object) -> Directive:
+        self.counter += 1
+        directive = Directive(
+            fleet=self.keys.root.fleet,
+            audience=CohortAudience(EU, MAIN),
+            counter=Counter(1, self.counter),
+            issued=self.server_now,
+            expires=self.server_now + 86_400,
+            action=Action.NONE,
+        )
+        if bundle is not None:
+            directive = replace(
+                directive,
+                campaign=CAMPAIGN,
+                manifest_digest=bundle.manifest_digest,
+                sequence_number=bundle.sequence_number,
+                envelope=bundle.named,
+                ramp=Ramp.flat(FULL),
+                deadlines=LIMITS,
+            )
+        return replace(directive, **{"action": action, **changes})
+
+    def seal_directive(self, directive: Directive, signer: SigningKey | None = None) -> bytes:
+        return seal(Kind.DIRECTIVE, directive_map(directive), [signer or self.keys.directive])
+
+    def direct(self, action: Action, bundle: Bundle | None = None, **changes: object) -> bytes:
+        """Sign a directive, retain it, and deliver it to a connected device."""
+        directive = self.make_directive(action, bundle, **changes)
+        sealed = self.seal_directive(directive)
+        self.retain(self.topics.directive(directive.audience), sealed)
+        self.counters[kind_of(directive.audience)] = directive.counter
+        return sealed
+
+    def offer(self, bundle: Bundle | None = None, **changes: object) -> None:
+        """Put a bundle's blobs on the broker, and offer it to everybody."""
+        bundle = bundle or make_bundle()
+        self.hold_blobs(bundle)
+        self.direct(Action.OFFER, bundle, **changes)
+
+    def hold_blobs(self, bundle: Bundle) -> None:
+        for digest, blob in bundle.blobs.items():
+            self.retained[self.topics.blob(digest)] = blob
+
+    def retain(self, topic: str, payload: bytes) -> None:
+        self.retained[topic] = payload
+        if self.is_up and topic in self.subscribed:
+            self.feed(Received(topic, payload))
+
+    # --- what a test looks at ---
+
+    @property
+    def states(self) -> list[State]:
+        """What the device has reported, without repetitions."""
+        seen: list[Report] = []
+        for report in self.reports:
+            if not seen or seen[-1].sequence != report.sequence:
+                seen.append(report)
+        return [report.state for report in seen]
+
+    @property
+    def last(self) -> Report:
+        return self.reports[-1]
+
+    @property
+    def outcome(self) -> tuple[State, Reason]:
+        return self.last.state, self.last.reason
+
+    @property
+    def refusals(self) -> list[Reason]:
+        return [note.reason for note in self.notes if note.event == "refused"]
+
+    @property
+    def booted(self) -> str:
+        return self.slots.booted()
+
+    def slot_states(self) -> dict[str, str]:
+        return {slot.name: slot.state.value for slot in self.slots.slots()}
+
+    def did(self, kind: type[Effect]) -> bool:
+        return any(isinstance(effect, kind) for effect in self.effects)
+
+    def image(self, slot: str, name: str) -> bytes:
+        return (self.directory / "slots" / slot / f"{name}.img").read_bytes()
+
+
+def kind_of(audience: Audience) -> str:
+    return "device" if isinstance(audience, DeviceAudience) else "cohort"
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """A bundle of a test's own making is a real one."""
+    assert verify_envelope(bundle.envelope, dev_keys().root).digest == bundle.manifest_digest
