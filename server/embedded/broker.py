@@ -151,7 +151,7 @@ class EmbeddedBroker:
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._home.chmod(0o700)
         self._lock = FolderLock(self._home)
-        stop_orphans("nats-server", self._home, STOP_PLAN)
+        stop_orphans({"nats-server"}, (self._home,), STOP_PLAN)
         self._keys = BrokerKeys.load_or_create(self._home / "keys.json")
         port = self._choose_port()
         config = self._configuration(self._keys, port)

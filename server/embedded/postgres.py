@@ -36,8 +36,8 @@ from server.embedded.process import (
     FolderLock,
     StopPlan,
     child_environment,
+    id_is_taken,
     in_thread,
-    is_alive,
     stop_orphans,
     write_private,
 )
@@ -84,6 +84,7 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
         self._home = data_dir.absolute() / "postgres"
         self._data = self._home / "data"
+        self._staged = self._home / "data.new"
         self._outside = OutsideFolder(self._home / "outside")
         self._durable = durable
         self._lock: FolderLock | None = None
@@ -154,7 +155,7 @@ class EmbeddedPostgres:
         wheel = _locate_wheel()
         self._home.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(self._home)
-        stop_orphans("postgres", self._data, STOP_PLAN)
+        stop_orphans({"postgres", "initdb"}, (self._data, self._staged, self._home), STOP_PLAN)
         self._outside.remove()
         account = choose_account(self._data)
         self._home.chmod(0o711 if account else 0o700)  # the account passes through to what is its own
@@ -224,11 +225,11 @@ class EmbeddedPostgres:
 
     def _create_cluster(self, programs: Path, home: Path, home_fd: int, account: Account | None) -> None:
         """Run initdb beside the final place, so that a half-made cluster is never taken for one."""
-        staged = self._home / "data.new"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(mode=0o700)
+        if self._staged.exists():
+            shutil.rmtree(self._staged)
+        self._staged.mkdir(mode=0o700)
         if account:
-            os.chown(staged, account.uid, account.gid)
+            os.chown(self._staged, account.uid, account.gid)
         command = [str(programs / "initdb"), "--pgdata", str(home / "data.new"), "--username", ROLE]
         command += ["--auth=peer", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         try:
@@ -248,7 +249,7 @@ class EmbeddedPostgres:
             raise ConfigurationError(f"PostgreSQL could not create its cluster in {self._home}: {words}") from exc
         except subprocess.TimeoutExpired as exc:
             raise StoreUnavailableError(f"initdb did not finish within {INITDB_TIMEOUT_S:.0f} s.") from exc
-        staged.rename(self._data)
+        self._staged.rename(self._data)
         os.fsync(home_fd)
 
     def _write_access_rules(self, account: Account | None) -> None:
@@ -306,7 +307,7 @@ def _check_cluster(data: Path) -> None:
 
 
 def _drop_stale_lock_file(data: Path) -> None:
-    """Remove postmaster.pid when its process id is in other hands by now, for PostgreSQL would refuse to start.
+    """Remove postmaster.pid when its process id is in other hands, or a zombie's: PostgreSQL would refuse to start.
 
     When the id is free, PostgreSQL sees to it by itself, and checks that nobody still uses the shared memory.
     """
@@ -315,7 +316,7 @@ def _drop_stale_lock_file(data: Path) -> None:
         pid = int(path.read_text(encoding="ascii").splitlines()[0])
     except (FileNotFoundError, IndexError, ValueError):
         return
-    if is_alive(pid):  # and it is none of this cluster's: those have just been stopped
+    if id_is_taken(pid):  # and by nobody who works on these data: those have just been stopped
         path.unlink(missing_ok=True)
 
 

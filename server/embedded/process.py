@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -129,40 +129,35 @@ class Child:
                 await asyncio.to_thread(self._popen.wait, patience_s)
 
 
-def stop_orphans(program: str, folder: Path, stop_plan: StopPlan) -> None:
-    """End every ``program`` that stands in ``folder``: what a killed server has left behind. Blocking.
+def stop_orphans(programs: Collection[str], folders: Collection[Path], stop_plan: StopPlan) -> None:
+    """End each of ``programs`` that stands in one of ``folders``: what a killed server has left behind. Blocking.
 
-    The caller holds the folder's lock, so no living server owns them. They are stopped and not adopted: then there is
-    one way in which a service starts, its settings are always this release's, and its end is seen at once.
+    The caller holds the lock, so no living server owns them. They are stopped and not adopted: then there is one way
+    in which a service starts, its settings are always this release's, and its end is seen at once.
 
     Raises:
         ConfigurationError: one of them does not end.
     """
-    if not folder.is_dir():
-        return
-    orphans = [process for process in psutil.process_iter(["name"]) if _stands_in(process, program, folder)]
+    orphans = [process for process in psutil.process_iter(["name"]) if _stands_in(process, programs, folders)]
     if not orphans:
         return
-    log.warning("orphan_found", program=program, pids=[process.pid for process in orphans])
+    log.warning("orphans_found", pids=[process.pid for process in orphans])
     ids = {process.pid for process in orphans}
     for number, patience_s in (*stop_plan, (signal.SIGKILL, _KILL_S)):
         for process in orphans:
-            if _is_alive(process) and _parent_id(process) not in ids:  # a tree's root takes its children with it
+            if _is_alive(process) and _parent_id(process) not in ids:  # the others end with their parent
                 _send(process, number)
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             if not any(map(_is_alive, orphans)):
                 return
             time.sleep(POLL_S)
-    raise ConfigurationError(f"A {program} of an earlier run does not end: stop process {sorted(ids)} by hand.")
+    raise ConfigurationError(f"A process of an earlier run does not end, of {sorted(ids)}: stop it by hand.")
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process with this id runs; one that has ended and was not yet waited for does not."""
-    try:
-        return _is_alive(psutil.Process(pid))
-    except psutil.Error:
-        return False
+def id_is_taken(pid: int) -> bool:
+    """Whether some process has this id, even one that has ended and that nobody has waited for."""
+    return bool(psutil.pid_exists(pid))
 
 
 def child_environment() -> Mapping[str, str]:
@@ -200,9 +195,12 @@ def write_private(path: Path, text: str, *, mode: int = 0o600, gid: int = -1) ->
         os.close(folder)
 
 
-def _stands_in(process: psutil.Process, program: str, folder: Path) -> bool:
+def _stands_in(process: psutil.Process, programs: Collection[str], folders: Collection[Path]) -> bool:
     try:
-        return process.name() == program and folder.samefile(process.cwd())
+        if process.name() not in programs:
+            return False
+        stands_in = Path(process.cwd())
+        return any(folder.exists() and folder.samefile(stands_in) for folder in folders)
     except (psutil.Error, OSError):
         return False  # ended meanwhile, or somebody else's
 
