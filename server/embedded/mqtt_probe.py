@@ -6,7 +6,7 @@ from typing import Final
 
 from server.embedded.credentials import MqttCredential
 
-PROBE_TIMEOUT_S: Final = 5.0
+PROBE_TIMEOUT_S: Final = 1.0
 
 _CLEAN_SESSION: Final = 0x02
 _WITH_PASSWORD: Final = 0x40
