@@ -38,14 +38,14 @@ class Tag:
     value: "Value"
 
 
-def encode(value: Encodable, *, max_depth: int = MAX_DEPTH) -> bytes:
+def encode(value: Encodable) -> bytes:
     """Return the one deterministic encoding.
 
     Raises:
         CodecError: the value has a type, a size or a depth that ``decode`` would not accept.
     """
     out = bytearray()
-    _encode(value, out, max_depth)
+    _encode(value, out, MAX_DEPTH)
     return bytes(out)
 
 

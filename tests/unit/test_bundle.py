@@ -27,6 +27,7 @@ from firmware_store.errors import (
     InvalidInputError,
     ManifestError,
     SignatureError,
+    StoreUnavailableError,
     TooLargeError,
 )
 from firmware_store.keys import load_key
@@ -155,6 +156,15 @@ async def test_the_limit_holds_before_the_end(bundle: Path, root: Root, tmp_path
             pieces(data, 1000), root=root, store=BlobStore(tmp_path / "blobs"), max_bytes=len(data) - 1
         )
     assert refused.value.limit_bytes == len(data) - 1
+
+
+async def test_a_store_that_does_not_answer_ends_the_upload(bundle: Path, root: Root, tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "blobs").write_bytes(b"")
+
+    with pytest.raises(StoreUnavailableError):
+        await receive(bundle.read_bytes(), root, store)
 
 
 async def test_receiving_holds_a_small_part_of_a_large_image(tmp_path: Path, keys: Path, root: Root) -> None:
