@@ -1,9 +1,9 @@
 """Settings, from the environment (``TIDEGATE_*``) or the command line. ``docs/settings.md`` lists them."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,16 +22,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")
     topic_root: str = Field("tg/1", description="root of every MQTT topic")
     heartbeat_s: int = Field(60, ge=1, le=86_400, description="how often a device beats; told in its welcome")
-    auto_enrol: bool = Field(False, description="add unknown devices at their first hello")
     environment: Literal["development", "production"] = "development"
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @model_validator(mode="after")
-    def _no_enrolment_by_hello_in_production(self) -> Self:
-        if self.auto_enrol and self.environment == "production":
-            raise ValueError("TIDEGATE_AUTO_ENROL lets anybody in; it is refused in production.")
-        return self
 
     @property
     def keys(self) -> Path:
