@@ -7,6 +7,7 @@ really signed with development keys, so that a test can say anything an owner of
 import hashlib
 import random
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -58,7 +59,7 @@ from server.protocol.orders import Action, Deadlines, Directive, Envelope, Welco
 from server.protocol.reasons import Reason
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 
-EPOCH = 1_800_000_000  # the server's clock when the test begins, Unix seconds
+EPOCH = int(time.time()) - 1000  # the server's clock at 0 s; real, so that the same keys serve a real broker, too
 VENDOR = "acme.example"
 HARDWARE = HardwareClass("gw100-rev-b")
 DEVICE = DeviceId("gw-0001")

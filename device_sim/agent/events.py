@@ -1,8 +1,8 @@
 """What goes into the agent's core and what comes out: events in, effects out, no I/O in between.
 
 Effects are carried out in order. An effect that answers (``Install``, ``Reuse``, ``Seal``, ``Activate``, ``Confirm``,
-``Revert``, ``CheckHealth``) does so with an event before any later event from outside; when one fails, the effects
-after it in the same batch are dropped.
+``Revert``) does so with an event before any later event from outside; when one fails, the effects after it in the same
+batch are dropped. ``CheckHealth`` is answered whenever the check is done.
 """
 
 from dataclasses import dataclass

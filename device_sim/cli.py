@@ -1,0 +1,99 @@
+"""``tidegate sim``: simulated devices on the command line. Talk goes to standard error."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import App, Parameter
+
+DEVICES_MOST: Final = 20_000  # a process has about as many file descriptors
+
+app = App(name="sim", help="Run simulated devices.")
+
+
+@app.command
+def run(
+    *,
+    dir: Annotated[Path, Parameter(help="Where each device gets a directory of its own.")],  # noqa: A002
+    devices_file: Annotated[
+        Path | None,
+        Parameter(
+            help="JSON lines, one a device: id, region, cohort, vendor, hardware, username, password, client_id,"
+            " host, port, topic_root."
+        ),
+    ] = None,
+    root: Annotated[Path | None, Parameter(help="The trust root that the devices have pinned.")] = None,
+    devices: Annotated[int, Parameter(help="Without a devices file: how many devices to add to --server.")] = 0,
+    server: Annotated[str, Parameter(help="The server's URL.")] = "http://127.0.0.1:8080",
+    token: Annotated[str, Parameter(help="An API token that may add devices.", env_var="TIDEGATE_TOKEN")] = "",
+    region: Annotated[list[str] | None, Parameter(help="Regions to spread the added devices over.")] = None,
+    cohort: Annotated[str, Parameter(help="The added devices' cohort.")] = "main",
+    hardware: Annotated[list[str] | None, Parameter(help="Hardware classes to spread the added devices over.")] = None,
+    vendor: Annotated[str, Parameter(help="The added devices' vendor, a DNS name.")] = "example.com",
+    prefix: Annotated[str, Parameter(help="What the added devices' ids begin with.")] = "sim",
+    host: Annotated[str | None, Parameter(help="The broker, instead of the one in the devices file.")] = None,
+    port: Annotated[int | None, Parameter(help="Its port.")] = None,
+    seed: Annotated[int, Parameter(help="Fixes which devices have which fault, and all jitter.")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        Parameter(
+            help="brick@1.2.0=30% (never comes back after booting it), unhealthy@1.2.0=10% (fails its health check),"
+            " noboot@1.2.0=5% (falls back after three tries), slow=20%:32KiB/s (bandwidth); for one hardware class:"
+            " brick@1.2.0[hw=gw100-rev-c]=50%. Repeatable."
+        ),
+    ] = None,
+    ledger: Annotated[Path | None, Parameter(help="Write what really happens on the devices, as JSON lines.")] = None,
+    factory: Annotated[
+        list[str] | None, Parameter(help="COMPONENT=FILE in every device's factory image. Repeatable.")
+    ] = None,
+    factory_version: Annotated[str, Parameter(help="The version of the factory image.")] = "1.0.0",
+    reboot_s: Annotated[float, Parameter(help="Median seconds that a reboot takes.")] = 1.5,
+    connects_per_s: Annotated[float, Parameter(help="How fast the devices come up at the start.")] = 100.0,
+) -> None:
+    """Run devices until SIGINT or SIGTERM. Says READY when all of them have reached the broker.
+
+    Either --devices-file and --root, or --devices with --server and --token.
+    """
+    import asyncio
+
+    from device_sim.faults import Fault
+    from device_sim.fleet import FleetOptions
+    from device_sim.inventory import Added, add_devices, read_devices
+    from device_sim.serve import serve
+    from firmware_store.errors import InvalidInputError
+
+    if devices_file is not None and root is not None:
+        entries, root_bytes = read_devices(devices_file), root.read_bytes()
+    elif 1 <= devices <= DEVICES_MOST and token:
+        wanted = Added(
+            count=devices,
+            regions=tuple(region or ["eu"]),
+            cohort=cohort,
+            hardware=tuple(hardware or ["gw100-rev-b"]),
+            vendor=vendor,
+            prefix=prefix,
+        )
+        entries, root_bytes = asyncio.run(add_devices(server, token, wanted))
+    else:
+        raise InvalidInputError("Give --devices-file and --root, or --devices with --server and --token.")
+    options = FleetOptions(
+        seed=seed,
+        faults=[Fault.parse(text) for text in fault or ()],
+        reboot_s=reboot_s,
+        connects_per_s=connects_per_s,
+        factory_version=factory_version,
+        factory=_pairs(factory or []),
+    )
+    configs = [entry.config(directory=dir, root_bytes=root_bytes, host=host, port=port) for entry in entries]
+    asyncio.run(serve(configs, options=options, ledger=ledger))
+
+
+def _pairs(texts: list[str]) -> dict[str, Path]:
+    from firmware_store.errors import InvalidInputError
+
+    pairs: dict[str, Path] = {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        if not (name and separator and Path(path).is_file()):
+            raise InvalidInputError(f"{text!r} is not COMPONENT=FILE with a file that exists.")
+        pairs[name] = Path(path)
+    return pairs

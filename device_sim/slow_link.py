@@ -1,0 +1,31 @@
+"""A line that carries so many bytes a second and no more, for devices on 2G or a crowded satellite."""
+
+import asyncio
+from collections.abc import Callable
+
+from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
+from server.mqtt.link import Incoming, Will
+
+
+def slow_connect(bytes_per_s: int) -> Connect:
+    """Return a ``connect`` whose links deliver what comes in no faster than ``bytes_per_s``, in order."""
+
+    def connect(
+        config: DeviceConfig,
+        *,
+        will: Will,
+        on_message: Callable[[Incoming], None],
+        on_up: Callable[[bool], None],
+        on_down: Callable[[str], None],
+    ) -> Link:
+        loop = asyncio.get_running_loop()
+        free_at = loop.time()
+
+        def deliver_in_time(message: Incoming) -> None:
+            nonlocal free_at
+            free_at = max(free_at, loop.time()) + len(message.payload) / bytes_per_s
+            loop.call_at(free_at, on_message, message)
+
+        return connect_mqtt(config, will=will, on_message=deliver_in_time, on_up=on_up, on_down=on_down)
+
+    return connect

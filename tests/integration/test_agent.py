@@ -1,0 +1,222 @@
+"""Simulated devices on a real broker: what they say, what they install, and how they end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_sim.agent.boot_environment import read_environment
+from device_sim.agent.device import DeviceConfig
+from device_sim.faults import Fault
+from device_sim.fleet import Fleet, FleetOptions
+from device_sim.ledger import Ledger
+from server.domain.execution import State
+from server.domain.identity import Cohort, DeviceId, Region
+from server.embedded import EmbeddedBroker
+from server.protocol.orders import Action
+from server.protocol.reasons import Reason
+from tests.agent_world import HARDWARE, VENDOR, dev_keys, make_bundle
+from tests.lab_server import LabServer, ends_with
+
+GOOD = [State.DOWNLOADING, State.INSTALLING, State.REBOOTING, State.TRIAL, State.CONFIRMED]
+
+
+class Lab:
+    """Makes devices on the test's broker and region, and reads their ledger."""
+
+    def __init__(self, broker: EmbeddedBroker, region: Region, directory: Path) -> None:
+        self.broker, self.region, self.directory = broker, region, directory
+
+    def config(self, device: DeviceId) -> DeviceConfig:
+        credential = self.broker.issue_device_credential(device)
+        return DeviceConfig(
+            device_id=device,
+            host=self.broker.mqtt_host,
+            port=self.broker.mqtt_port,
+            username=credential.username,
+            password=credential.password,
+            client_id=credential.client_id,
+            vendor=VENDOR,
+            hardware_class=HARDWARE,
+            root_bytes=dev_keys().root_bytes,
+            directory=self.directory / device,
+            region=self.region,
+            cohort=Cohort("main"),
+            durable=False,
+        )
+
+    @asynccontextmanager
+    async def fleet(self, *devices: DeviceId, faults: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Fleet]:
+        ledger = Ledger(self.directory / "ledger.jsonl")
+        chosen = FleetOptions(faults=[Fault.parse(fault) for fault in faults], **{"reboot_s": 0.05, **options})
+        fleet = Fleet([self.config(device) for device in devices], options=chosen, ledger=ledger)
+        task = asyncio.create_task(fleet.run())
+        try:
+            async with ends_with(task, fleet.stop):
+                yield fleet
+        finally:
+            ledger.close()
+
+    def facts(self, device: DeviceId) -> list[str]:
+        lines = (self.directory / "ledger.jsonl").read_text().splitlines()
+        return [fact["event"] for fact in map(json.loads, lines) if fact["device"] == device]
+
+    async def until_fact(self, device: DeviceId, event: str) -> None:
+        async with asyncio.timeout(20):
+            while event not in self.facts(device):
+                await asyncio.sleep(0.01)
+
+    def booted_version(self, device: DeviceId) -> str:
+        environment = read_environment(self.directory / device)
+        return environment.slots[environment.booted].version
+
+
+@pytest.fixture
+def lab(broker: EmbeddedBroker, region: Region, tmp_path: Path) -> Lab:
+    return Lab(broker, region, tmp_path)
+
+
+@pytest.fixture
+async def server(broker: EmbeddedBroker, region: Region) -> AsyncIterator[LabServer]:
+    async with LabServer(broker, region) as running:
+        yield running
+
+
+async def test_a_device_takes_an_offer_from_the_broker_and_confirms_it(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device):
+        await server.until(lambda: State.CONFIRMED in server.states(device))
+
+    assert server.states(device) == GOOD
+    assert lab.booted_version(device) == "1.1.0"
+    assert (lab.directory / device / "slots/b/rootfs.img").read_bytes() == make_bundle().images["rootfs"]
+
+
+async def test_a_reboot_publishes_the_last_will_of_that_session_and_a_goodbye_does_not(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device):
+        await server.until(lambda: State.CONFIRMED in server.states(device) and len(server.gone[device]) > 0)
+    nonces = [hello.nonce for hello in server.hellos[device]]
+
+    assert server.gone[device] == nonces[:1]
+    assert len(set(nonces)) == len(nonces) == 2
+
+
+async def test_an_unhealthy_release_is_rolled_back(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device, faults=("unhealthy@1.1.0=100%",)):
+        await server.until(lambda: State.ROLLED_BACK in server.states(device))
+
+    assert server.reports[device][-1].reason is Reason.HEALTH_CHECK_FAILED
+    assert lab.booted_version(device) == "1.0.0"
+
+
+async def test_a_release_that_does_not_boot_is_given_up_by_the_bootloader(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device, faults=("noboot@1.1.0=100%",)):
+        await server.until(lambda: State.ROLLED_BACK in server.states(device))
+
+    assert server.reports[device][-1].reason is Reason.BOOT_FAILED
+    assert State.TRIAL not in server.states(device)
+    assert lab.booted_version(device) == "1.0.0"
+
+
+async def test_a_bricked_device_is_never_heard_of_again(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device, faults=("brick@1.1.0=100%",)):
+        await server.until(lambda: len(server.gone[device]) > 0)
+        await lab.until_fact(device, "bricked")
+
+    assert server.states(device)[-1] is State.REBOOTING
+    assert len(server.hellos[device]) == 1
+    assert lab.facts(device)[-1] == "bricked"
+
+
+async def test_a_halt_turns_a_trial_back(
+    broker: EmbeddedBroker, lab: Lab, region: Region, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    async with LabServer(broker, region, trial_s=60) as server:
+        await server.offer(make_bundle())
+        async with lab.fleet(device):
+            await server.until(lambda: State.TRIAL in server.states(device))
+            await server.direct(Action.HALT, make_bundle())
+            await server.until(lambda: State.ROLLED_BACK in server.states(device))
+
+    assert server.reports[device][-1].reason is Reason.HALTED
+    assert lab.booted_version(device) == "1.0.0"
+
+
+async def test_a_stopped_fleet_goes_on_where_it_was(
+    broker: EmbeddedBroker, lab: Lab, region: Region, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    async with LabServer(broker, region, trial_s=1) as server:
+        await server.offer(make_bundle())
+        async with lab.fleet(device):
+            await server.until(lambda: State.TRIAL in server.states(device))
+        async with lab.fleet(device):
+            await server.until(lambda: State.CONFIRMED in server.states(device))
+
+    assert [state for state in server.states(device) if state is not State.TRIAL] == [*GOOD[:3], State.CONFIRMED]
+
+
+async def test_a_slow_line_still_brings_the_release(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device, faults=("slow=100%:64KiB/s",)):
+        await server.until(lambda: State.CONFIRMED in server.states(device))
+
+    assert server.states(device) == GOOD
+
+
+async def test_beats_come_at_the_interval_that_the_welcome_sets(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    server.heartbeat_s = 1
+
+    async with lab.fleet(device):
+        await server.until(lambda: server.beats[device] >= 2)
+
+    assert server.hellos[device][0].slots[0].version == "1.0.0"
+
+
+async def test_forty_devices_update_together(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    devices = [new_device_id() for _ in range(40)]
+    await server.offer(make_bundle())
+
+    async with lab.fleet(*devices, connects_per_s=1000) as fleet:
+        await server.until(lambda: all(State.CONFIRMED in server.states(device) for device in devices), within_s=60)
+
+    assert fleet.connected.is_set()
+    assert {lab.booted_version(device) for device in devices} == {"1.1.0"}

@@ -1,0 +1,178 @@
+"""A server of a few lines on a real broker: answers hellos and reports, retains what a test signs. No database."""
+
+import asyncio
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from firmware_store.documents import Kind, seal
+from server.domain.execution import State
+from server.domain.gate import FULL, Ramp
+from server.domain.identity import CampaignId, Cohort, DeviceId, Region
+from server.embedded import EmbeddedBroker
+from server.mqtt.link import Incoming, MqttLink
+from server.protocol.messages import (
+    Counter,
+    Hello,
+    Report,
+    decode_beat,
+    decode_gone,
+    decode_hello,
+    decode_report,
+    encode_ack,
+)
+from server.protocol.orders import Action, Deadlines, Directive, Welcome, directive_map, welcome_map
+from server.protocol.topics import CohortAudience, Topics, Up
+from tests.agent_world import CAMPAIGN, Bundle, Keys, dev_keys
+
+WAIT_S = 20.0
+
+
+class LabServer:
+    """One region, one cohort, any number of devices."""
+
+    def __init__(self, broker: EmbeddedBroker, region: Region, *, keys: Keys | None = None, trial_s: int = 0) -> None:
+        self.region, self.cohort = region, Cohort("main")
+        self.keys = keys or dev_keys()
+        self.topics = Topics()
+        self.limits = Deadlines(download_s=600, trial_s=trial_s, confirm_s=120)
+        self.reports: dict[DeviceId, list[Report]] = defaultdict(list)
+        self.hellos: dict[DeviceId, list[Hello]] = defaultdict(list)
+        self.beats: dict[DeviceId, int] = defaultdict(int)
+        self.gone: dict[DeviceId, list[bytes]] = defaultdict(list)
+        self.counter = Counter()
+        self.heartbeat_s = 60
+        self._retained: set[str] = set()
+        self._up = asyncio.Event()
+        self._news = asyncio.Event()
+        credential = broker.server_credential
+        self.link = MqttLink(
+            host=broker.mqtt_host,
+            port=broker.mqtt_port,
+            client_id=f"{credential.client_id}-{region}",
+            username=credential.username,
+            password=credential.password,
+            on_message=self._on_message,
+            on_up=lambda _: self._up.set(),
+        )
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self.link.run())
+        async with asyncio.timeout(WAIT_S):
+            await self._up.wait()
+        await self.link.subscribe_acked([(f"{self.topics.root}/{self.region}/device/+/up/+", 1)])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for topic in self._retained:
+            await self.link.publish_acked(topic, b"", retain=True)
+        await self.link.close()
+        await self._running
+
+    async def retain(self, topic: str, payload: bytes) -> None:
+        self._retained.add(topic)
+        await self.link.publish_acked(topic, payload, retain=True)
+
+    async def hold_blobs(self, bundle: Bundle) -> None:
+        for digest, blob in bundle.blobs.items():
+            await self.retain(self.topics.blob(digest), blob)
+
+    async def direct(
+        self, action: Action, bundle: Bundle | None = None, *, campaign: CampaignId = CAMPAIGN, **changes: object
+    ) -> None:
+        now = int(time.time())
+        self.counter = Counter(1, self.counter.counter + 1)
+        directive = Directive(
+            fleet=self.keys.root.fleet,
+            audience=CohortAudience(self.region, self.cohort),
+            counter=self.counter,
+            issued=now,
+            expires=now + 3600,
+            action=Action.NONE,
+        )
+        if bundle is not None:
+            directive = replace(
+                directive,
+                action=action,
+                campaign=campaign,
+                manifest_digest=bundle.manifest_digest,
+                sequence_number=bundle.sequence_number,
+                envelope=bundle.named,
+                ramp=Ramp.flat(FULL),
+                deadlines=self.limits,
+            )
+        directive = replace(directive, **changes)
+        sealed = seal(Kind.DIRECTIVE, directive_map(directive), [self.keys.directive])
+        await self.retain(self.topics.directive(directive.audience), sealed)
+
+    async def offer(self, bundle: Bundle, **changes: object) -> None:
+        await self.hold_blobs(bundle)
+        await self.direct(Action.OFFER, bundle, **changes)
+
+    def _on_message(self, message: Incoming) -> None:
+        _, device, kind = self.topics.parse_up(message.topic)
+        if kind is Up.HELLO:
+            hello = decode_hello(message.payload)
+            self.hellos[device].append(hello)
+            self._welcome(device, hello.nonce)
+        elif kind is Up.REPORT:
+            report = decode_report(message.payload)
+            self.reports[device].append(report)
+            self.link.publish_nowait(self.topics.ack(self.region, device), encode_ack(report.sequence))
+        elif kind is Up.BEAT:
+            decode_beat(message.payload)
+            self.beats[device] += 1
+        elif kind is Up.GONE:
+            self.gone[device].append(decode_gone(message.payload).nonce)
+        self._news.set()
+
+    def _welcome(self, device: DeviceId, nonce: bytes) -> None:
+        welcome = Welcome(
+            fleet=self.keys.root.fleet,
+            device=device,
+            nonce=nonce,
+            server_time=int(time.time()),
+            cohort_counter=self.counter,
+            device_counter=Counter(),
+            region=self.region,
+            cohort=self.cohort,
+            member_since=0,
+            held=False,
+            heartbeat_s=self.heartbeat_s,
+        )
+        sealed = seal(Kind.WELCOME, welcome_map(welcome), [self.keys.session])
+        self.link.publish_nowait(self.topics.welcome(self.region, device), sealed)
+
+    def states(self, device: DeviceId) -> list[State]:
+        """What a device has reported, repetitions left out."""
+        seen: dict[int, State] = {report.sequence: report.state for report in self.reports[device]}
+        return [seen[number] for number in sorted(seen)]
+
+    async def until(self, condition: Callable[[], bool], *, within_s: float = WAIT_S) -> None:
+        """Wait for something a device says."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def ends_with(task: "asyncio.Task[None]", stop: Callable[[], None]) -> AsyncIterator[None]:
+    """Run a block beside a task that ends when asked to."""
+    try:
+        yield
+    finally:
+        stop()
+        async with asyncio.timeout(WAIT_S):
+            await task
+
+
+def digest_of(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
