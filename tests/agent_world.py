@@ -37,7 +37,8 @@ from device_sim.agent.file_slots import FileSlots, provision
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
-from firmware_store.chunks import chunk_image
+from firmware_store.chunks import chunk_image, decode_index, decode_page
+from firmware_store.codec import encode
 from firmware_store.documents import Kind, seal
 from firmware_store.keys import SigningKey, load_key
 from firmware_store.root import Root, init_dev_keys
@@ -156,13 +157,15 @@ def make_bundle(
 
 
 def manifest_bstr(manifest: bytes) -> bytes:
-    from firmware_store.codec import encode
-
     return encode(manifest)
 
 
 def hash_of(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:4], "big")
+
+
+class PowerCutError(Exception):
+    """The plug was pulled before the effect at ``World.cut_at``."""
 
 
 @dataclass
@@ -193,12 +196,12 @@ class World:
         self.counter = 0
         self.counters: dict[str, Counter] = {}
         self.answers_hello = self.answers_reports = True
-        self.serves_blobs = True
         self.is_up = False
         self.reboots = 0
         self.fetched: list[bytes] = []
         self.fail_step: dict[str, StepFailed] = {}
         self.nonce = b""
+        self.cut_at: int | None = None
         provision(self.directory, durable=False)
         self._inbox: list[Event] = []
         self._boot()
@@ -264,6 +267,8 @@ class World:
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         agent = self.agent
         for effect in effects:
+            if self.cut_at is not None and len(self.effects) >= self.cut_at:
+                raise PowerCutError
             self.effects.append(effect)
             failure = self.fail_step.pop(type(effect).__name__, None)
             answer = failure if failure is not None else self.storage.perform(effect)
@@ -285,7 +290,7 @@ class World:
                     if topic in self.retained:
                         self._inbox.append(Received(topic, self.retained[topic]))
                     if "/blob/" in topic:
-                        self._serve_blob(topic)
+                        self.fetched.append(self.topics.parse_blob(topic))
             case Unsubscribe(topics):
                 self.subscribed.difference_update(topics)
             case Publish(topic, payload):
@@ -301,10 +306,6 @@ class World:
                 self._inbox.append(LinkDown())
                 self.nonce = random.Random(self.now + 0.5).randbytes(16)
                 self._inbox.append(LinkUp(self.nonce))
-
-    def _serve_blob(self, topic: str) -> None:
-        digest = self.topics.parse_blob(topic)
-        self.fetched.append(digest)
 
     # --- the server ---
 
@@ -398,6 +399,11 @@ class World:
         self.hold_blobs(bundle)
         self.direct(Action.OFFER, bundle, **changes)
 
+    def withhold(self, bundle: Bundle, count: int = 1) -> None:
+        """Take the last chunks of a bundle off the broker, so that its download does not end."""
+        for digest in chunk_digests(bundle)[-count:]:
+            self.retained.pop(self.topics.blob(digest), None)
+
     def hold_blobs(self, bundle: Bundle) -> None:
         for digest, blob in bundle.blobs.items():
             self.retained[self.topics.blob(digest)] = blob
@@ -442,6 +448,16 @@ class World:
 
     def image(self, slot: str, name: str) -> bytes:
         return (self.directory / "slots" / slot / f"{name}.img").read_bytes()
+
+
+def chunk_digests(bundle: Bundle) -> list[bytes]:
+    """The wire digests of a bundle's chunks, in the order in which they are fetched."""
+    manifest = verify_envelope(bundle.envelope, dev_keys().root).manifest
+    digests: list[bytes] = []
+    for component in manifest.components:
+        for page in decode_index(bundle.blobs[component.fetch.index_digest], component.fetch):
+            digests += [chunk.wire_digest for chunk in decode_page(bundle.blobs[page.digest], page)]
+    return digests
 
 
 def kind_of(audience: Audience) -> str:
