@@ -228,6 +228,7 @@ class World:
         self.subscribed.clear()
         self._inbox.clear()
         self._carry_out(self.agent.boot())
+        self.feed()
 
     def power_cycle(self, *, downtime_s: float = 1.0) -> None:
         """Pull the plug, and put it in again."""
