@@ -117,7 +117,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
 
 def _pace(snapshot: Snapshot, now: float) -> Decision:
     if snapshot.state is State.PAUSED:
-        if snapshot.causes == {Cause.GATE} and not _broken(snapshot):
+        if snapshot.causes == {Cause.GATE} and _mended(snapshot):
             return Decision(Kind.UNPAUSE, "Resumed: the gate holds again.", cause=Cause.GATE)
         return NOTHING
     if snapshot.state is State.WATCHING:
@@ -134,7 +134,7 @@ def _pace(snapshot: Snapshot, now: float) -> Decision:
         return NOTHING
     if snapshot.wave + 1 < len(snapshot.plan.waves):
         return _open(snapshot, snapshot.wave + 1)
-    if any(view.waiting + view.in_flight for view in snapshot.regions):
+    if not _all_over(snapshot.regions):
         return NOTHING
     return Decision(Kind.COMPLETE, "Every wave is through its gate; watching for late failures.")
 
@@ -165,22 +165,28 @@ def _broken(snapshot: Snapshot) -> str:
     It is broken when even the lower bound of the failure ratio is too high, or when all are judged and the upper is.
     """
     wave = snapshot.current
-    if wave is None:
-        return ""
+    assert wave is not None
     views = _wave_views(snapshot)
-    reached = sum(view.reached for view in views)
     ended = sum(view.confirmed + view.failed + view.table.silent for view in views)
     failures = _failures(views)
-    if failures == 0:
-        return ""
-    all_over = sum(view.waiting + view.in_flight for view in views) == 0
-    early = halt.lower_bound(failures, ended) > wave.gate.failure_ratio
-    if early or (all_over and not _few_enough(failures, reached, wave.gate)):
+    early = ended >= snapshot.policy.min_judged and halt.lower_bound(failures, ended) > wave.gate.failure_ratio
+    if early or (failures and _all_over(views) and not _few_enough(views, wave.gate)):
         return (
             f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
             f"more than {wave.gate.failure_ratio:.1%} allows."
         )
     return ""
+
+
+def _mended(snapshot: Snapshot) -> bool:
+    """A gate that was broken holds again only on the word of all: devices thought silent have come back."""
+    wave = snapshot.current
+    views = _wave_views(snapshot)
+    return wave is not None and _all_over(views) and _few_enough(views, wave.gate)
+
+
+def _all_over(views: Sequence[RegionView]) -> bool:
+    return not any(view.waiting + view.in_flight for view in views)
 
 
 def _passed(snapshot: Snapshot, now: float) -> bool:
@@ -197,12 +203,14 @@ def _passed(snapshot: Snapshot, now: float) -> bool:
         not gate.manual
         and reached >= wanted
         and confirmed >= gate.confirmed_ratio * reached
-        and _few_enough(_failures(views), reached, gate)
+        and _few_enough(views, gate)
     )
 
 
-def _few_enough(failures: float, reached: int, gate: Gate) -> bool:
+def _few_enough(views: Sequence[RegionView], gate: Gate) -> bool:
     """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides."""
+    failures = _failures(views)
+    reached = sum(view.reached for view in views)
     if reached < 3 / gate.failure_ratio:
         return failures == 0
     return halt.upper_bound(failures, reached) <= gate.failure_ratio

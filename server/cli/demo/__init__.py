@@ -16,7 +16,7 @@ def demo(*, devices: int = 300, seed: int = 1, json: Path | None = None, keep: b
     Parameters
     ----------
     devices
-        How many devices, 60 to 2000, over four regions and two hardware revisions.
+        How many devices, 100 to 2000, over four regions and two hardware revisions.
     seed
         Which devices the bad release bricks, and how long reboots take.
     json
@@ -31,8 +31,8 @@ def demo(*, devices: int = 300, seed: int = 1, json: Path | None = None, keep: b
     from server.cli import ERROR, OK
     from server.cli.demo.show import run
 
-    if not 60 <= devices <= 2000:
-        raise InvalidInputError("The demo has 60 to 2000 devices.")
+    if not 100 <= devices <= 2000:
+        raise InvalidInputError("The demo has 100 to 2000 devices.")
     figures = asyncio.run(run(devices=devices, seed=seed, keep=keep))
     if json is not None:
         json.write_text(dumps(figures, indent=2) + "\n", encoding="utf-8")

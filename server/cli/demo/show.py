@@ -33,17 +33,13 @@ HEARTBEAT_S: Final = 2
 POLICY: Final[Mapping[str, Any]] = {
     "reboot_s": 3,
     "silence_deadline_s": 8,
-    "trial_s": 14,
+    "trial_s": 14,  # longer than it takes to see a device fall silent, so that a halt finds devices in trial
     "watch_s": 2,
 }
 """A lab's policy: the default one with its times scaled down; what decides (error, looks, controls) is the default."""
 
-PLAN: Final[Mapping[str, Any]] = {
-    "waves": [
-        {"ratio": 0.15, "ramp_s": 6, "soak_s": 1},
-        {"ratio": 1.0, "ramp_s": 8, "soak_s": 1},
-    ]
-}
+CANARIES: Final = 48
+"""How many devices the first wave is for: as many as a brick rate of 30 % needs to show with near certainty."""
 
 ONLINE_S: Final = 120.0
 CAMPAIGN_S: Final = 600.0
@@ -81,7 +77,7 @@ async def run(*, devices: int, seed: int, keep: bool) -> dict[str, Any]:
             console.print(f"All online after {online_s:.0f} s. Now release {GOOD}, a good one.", highlight=False)
             good = await _roll_out(client, good_release, devices, ledger)
             console.print(f"Now release {BAD}, which bricks 30 % of the devices that boot it.", highlight=False)
-            campaign = await _campaign(client, bad_release)
+            campaign = await _campaign(client, bad_release, devices)
             view = await _follow(client, campaign)
             bad = await _at_rest(client, campaign, ledger, _instant(view["ended_at"]))
             by_rule = await _halted_by_rule(client, campaign)
@@ -146,7 +142,12 @@ async def _until_online(client: Client, count: int) -> None:
         await asyncio.sleep(0.3)
 
 
-async def _campaign(client: Client, offered: Release) -> str:
+def _plan(devices: int) -> dict[str, Any]:
+    canary = {"ratio": max(0.1, CANARIES / devices), "ramp_s": 10, "soak_s": 1}
+    return {"waves": [canary, {"ratio": 1.0, "ramp_s": 6, "soak_s": 1}]}
+
+
+async def _campaign(client: Client, offered: Release, devices: int) -> str:
     """Upload the bundle, draft a campaign and start it; return its id."""
     bundle = await client.upload("/v1/bundles", offered.bundle, BUNDLE_MEDIA_TYPE)
     draft = {
@@ -154,7 +155,7 @@ async def _campaign(client: Client, offered: Release) -> str:
         "bundle": bundle["id"],
         "cohort": COHORT,
         "regions": REGIONS,
-        "plan": PLAN,
+        "plan": _plan(devices),
         "policy": POLICY,
         "reason": "demo",
     }
@@ -173,7 +174,7 @@ async def _follow(client: Client, campaign: str) -> dict[str, Any]:
 
 async def _roll_out(client: Client, offered: Release, devices: int, ledger: Path) -> Good:
     begun = time.monotonic()
-    await _follow(client, await _campaign(client, offered))
+    await _follow(client, await _campaign(client, offered, devices))
     confirmed = {
         event["device"]
         for event in stage.read_ledger(ledger)
