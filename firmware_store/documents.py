@@ -11,7 +11,7 @@ from typing import Final
 
 from firmware_store.codec import Encodable, Tag, Value, decode, encode
 from firmware_store.cose import COSE_SIGN1_TAG, sign1, verify1
-from firmware_store.errors import CodecError, SignatureError
+from firmware_store.errors import CodecError, ConflictError, SignatureError, TooLargeError
 from firmware_store.keys import Kid, PublicKey, Signer
 
 MAX_DOCUMENT_BYTES: Final = 16384
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     STATUS = "status"
     DIRECTIVE = "directive"
     WELCOME = "welcome"
+    RELEASE_RECORD = "release-record"
 
     @property
     def media_type(self) -> str:
@@ -72,16 +73,48 @@ def unseal(
     return Opened(payload, decode_payload(payload), kids)
 
 
-def split(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> tuple[bytes, list[bytes]]:
-    """Return the payload and the COSE_Sign1 blocks of a document, with nothing verified yet.
+def add_signature(data: bytes, kind: Kind, signer: Signer) -> bytes:
+    """Return the document, which may have no signature yet, with one more.
+
+    Raises:
+        ConflictError: this key has signed already, or there is no room for more.
+        TooLargeError: with this signature nobody could open it any more.
+        CodecError, SignatureError: not a document, or with a damaged signature by this key.
+    """
+    payload, blocks = split(data, least=0)
+    if signed_by(data, kind, {signer.public.kid: signer.public}):
+        raise ConflictError(f"key {signer.public.kid.hex()} has signed this {kind} already")
+    if len(blocks) == MAX_SIGNATURES:
+        raise ConflictError(f"a {kind} has at most {MAX_SIGNATURES} signatures")
+    block = sign1(signer, payload, typ=kind.media_type)
+    signed = encode([payload, [decode(one) for one in (*blocks, block)]])
+    if len(signed) > MAX_DOCUMENT_BYTES:
+        raise TooLargeError(f"a {kind} has at most {MAX_DOCUMENT_BYTES} bytes", limit_bytes=MAX_DOCUMENT_BYTES)
+    return signed
+
+
+def signed_by(data: bytes, kind: Kind, keys: Mapping[Kid, PublicKey]) -> frozenset[Kid]:
+    """Return which of ``keys`` have signed the document as a ``kind`` so far: none, while it is in the making.
+
+    Raises:
+        CodecError: not strict CBOR, or not the shape of a document.
+        SignatureError: a malformed signature, or one of those keys' does not hold.
+    """
+    payload, blocks = split(data, least=0)
+    kids = {verify1(block, payload, keys, typ=kind.media_type) for block in blocks}
+    return frozenset(kid for kid in kids if kid is not None)
+
+
+def split(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES, least: int = 1) -> tuple[bytes, list[bytes]]:
+    """Return the payload and the COSE_Sign1 blocks of a document, ``least`` or more, with nothing verified yet.
 
     Raises:
         CodecError: not strict CBOR, or not the shape of a document.
     """
     match decode(data, max_bytes=max_bytes):
-        case [bytes(payload), [*blocks]] if 0 < len(blocks) <= MAX_SIGNATURES and all(map(_is_sign1, blocks)):
+        case [bytes(payload), [*blocks]] if least <= len(blocks) <= MAX_SIGNATURES and all(map(_is_sign1, blocks)):
             return payload, [encode(block) for block in blocks]
-    raise CodecError(f"a signed document is [payload, [1 to {MAX_SIGNATURES} COSE_Sign1]]")
+    raise CodecError(f"a signed document is [payload, [{least} to {MAX_SIGNATURES} COSE_Sign1]]")
 
 
 def decode_payload(payload: bytes) -> dict[int, Value]:

@@ -86,6 +86,14 @@ class RollbackError(TrustError):
     """An older release than the device, or the fleet's floor, allows."""
 
 
+class SuccessionError(TrustError):
+    """A root document that may not follow the one before it, whoever signed it."""
+
+
+class RevokedError(TrustError):
+    """Signed well, and taken back since."""
+
+
 class AudienceError(TrustError):
     """Signed well, for somebody else."""
 
@@ -119,3 +127,7 @@ class StoreUnavailableError(TidegateError):
 
 class BrokerUnavailableError(TidegateError):
     """The MQTT broker did not answer in time."""
+
+
+class SignerUnavailableError(TidegateError):
+    """Whoever holds the key did not sign, or gave something that is no signature by that key."""

@@ -29,7 +29,7 @@ from firmware_store.roles import (
 )
 from firmware_store.shapes import as_bool, as_bytes, as_int, as_list, as_map
 
-__all__ = ["ROOT_FILE", "Role", "RoleName", "Root", "Scope", "init_dev_keys", "key_file", "open_root"]
+__all__ = ["ROOT_FILE", "Role", "RoleName", "Root", "Scope", "init_dev_keys", "key_file", "open_root", "read_root"]
 
 FORMAT: Final = 1
 FLEET_BYTES: Final = 16
@@ -57,6 +57,7 @@ _ROLE_OF_KIND: Final = MappingProxyType(
         Kind.STATUS: RoleName.STATUS,
         Kind.DIRECTIVE: RoleName.DIRECTIVE,
         Kind.WELCOME: RoleName.SESSION,
+        Kind.RELEASE_RECORD: RoleName.RELEASE,
     }
 )
 
@@ -120,18 +121,29 @@ class Root:
             _DEV: self.dev,
         }
 
-    def keys_for(self, role: RoleName) -> Mapping[Kid, PublicKey]:
-        """Return the keys whose signatures count for ``role``."""
-        return {kid: self.keys[kid] for kid in self.roles[role].kids if kid not in self.dead_kids}
+    def keys_for(self, role: RoleName, *, revoked: frozenset[Kid] = frozenset()) -> Mapping[Kid, PublicKey]:
+        """Return the keys whose signatures count for ``role``; ``revoked`` are those of the status document."""
+        return {kid: self.keys[kid] for kid in self.roles[role].kids if kid not in self.dead_kids | revoked}
 
-    def unseal(self, kind: Kind, data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Opened:
+    def unseal(
+        self,
+        kind: Kind,
+        data: bytes,
+        *,
+        max_bytes: int = MAX_DOCUMENT_BYTES,
+        revoked: frozenset[Kid] = frozenset(),
+    ) -> Opened:
         """Open a document with the keys and the threshold of the role that signs this kind.
+
+        Roots and status documents are never opened with ``revoked``: who holds the status key must not be able to
+        keep the root that replaces it from being read.
 
         Raises:
             CodecError, SignatureError: see ``documents.unseal``.
         """
         role = _ROLE_OF_KIND[kind]
-        return unseal(data, kind, keys=self.keys_for(role), threshold=self.roles[role].threshold, max_bytes=max_bytes)
+        keys = self.keys_for(role, revoked=revoked)
+        return unseal(data, kind, keys=keys, threshold=self.roles[role].threshold, max_bytes=max_bytes)
 
     def check_time(self, now: int) -> None:
         """Whoever starts or activates something asks this first; halting never does.
@@ -153,14 +165,24 @@ def open_root(data: bytes, *, now: int | None) -> Root:
     Raises:
         CodecError, SignatureError, WeakKeyError, TrustError, ExpiredError: the document is not to be used.
     """
-    payload, _ = split(data)
+    root = read_root(data)
+    root.unseal(Kind.ROOT, data)
+    if now is not None:
+        root.check_time(now)
+    return root
+
+
+def read_root(data: bytes) -> Root:
+    """Return what a root document says, with nothing verified: for whoever is to sign it.
+
+    Raises:
+        CodecError, WeakKeyError, TrustError: not a root that could ever be used.
+    """
+    payload, _ = split(data, least=0)
     root = _parse_root(decode_payload(payload))
     # One content has one form: what ``payload`` would write is what was signed.
     if encode(root.payload()) != payload:
         raise CodecError("a root document's keys and ids must be sorted, and each listed once")
-    root.unseal(Kind.ROOT, data)
-    if now is not None:
-        root.check_time(now)
     return root
 
 

@@ -4,8 +4,17 @@ import pytest
 
 from firmware_store.codec import Encodable, Tag, decode, encode
 from firmware_store.cose import sign1
-from firmware_store.documents import Kind, decode_payload, seal, seal_payload, split, unseal
-from firmware_store.errors import CodecError, SignatureError
+from firmware_store.documents import (
+    Kind,
+    add_signature,
+    decode_payload,
+    seal,
+    seal_payload,
+    signed_by,
+    split,
+    unseal,
+)
+from firmware_store.errors import CodecError, ConflictError, SignatureError, TooLargeError
 from firmware_store.keys import Algorithm, Kid, PublicKey, SigningKey
 
 ALICE = SigningKey.generate(Algorithm.ED25519)
@@ -145,3 +154,49 @@ def test_a_document_can_be_taken_apart_without_trusting_it() -> None:
 
     assert decode_payload(payload) == PAYLOAD
     assert len(blocks) == 2
+
+
+# --- documents in the making --------------------------------------------------------------------------------------
+
+
+def test_a_document_is_signed_one_key_at_a_time_and_opens_once_all_have() -> None:
+    document = seal(Kind.ROOT, PAYLOAD, [])
+
+    for count, key in enumerate((ALICE, BOB)):
+        assert len(signed_by(document, Kind.ROOT, KEYS)) == count
+        with pytest.raises((CodecError, SignatureError)):
+            unseal(document, Kind.ROOT, keys=KEYS, threshold=2)
+        document = add_signature(document, Kind.ROOT, key)
+
+    assert unseal(document, Kind.ROOT, keys=KEYS, threshold=2).value == PAYLOAD
+    assert signed_by(document, Kind.ROOT, KEYS) == set(KEYS)
+    assert signed_by(document, Kind.ROOT, {}) == set()
+
+
+def test_a_key_signs_a_document_once() -> None:
+    with pytest.raises(ConflictError, match="already"):
+        add_signature(seal(Kind.ROOT, PAYLOAD, [BOB, ALICE]), Kind.ROOT, BOB)
+
+
+def test_a_damaged_signature_is_not_taken_for_one() -> None:
+    payload, blocks = decode(seal(Kind.ROOT, PAYLOAD, [ALICE]))
+    damaged = encode([payload, [Tag(18, [*blocks[0].value[:3], bytes(64)])]])
+
+    with pytest.raises(SignatureError, match="does not hold"):
+        signed_by(damaged, Kind.ROOT, KEYS)
+    with pytest.raises(SignatureError, match="does not hold"):
+        add_signature(damaged, Kind.ROOT, ALICE)
+
+
+def test_there_is_room_for_sixteen_signatures() -> None:
+    crowded = seal(Kind.STATUS, PAYLOAD, [MALLORY] * 16)
+
+    with pytest.raises(ConflictError, match="at most 16"):
+        add_signature(crowded, Kind.STATUS, ALICE)
+
+
+def test_nothing_is_signed_that_would_be_too_large_to_open() -> None:
+    nearly = seal(Kind.STATUS, {0: bytes(16384 - 100)}, [])
+
+    with pytest.raises(TooLargeError):
+        add_signature(nearly, Kind.STATUS, ALICE)
