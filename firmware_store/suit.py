@@ -13,6 +13,7 @@ from firmware_store.errors import CodecError, ConflictError, DigestError, Manife
 from firmware_store.keys import Kid, Signer
 from firmware_store.root import RoleName, Root
 from firmware_store.shapes import as_bytes, as_list, as_map, as_text
+from firmware_store.status import Status
 from firmware_store.suit_build import bind_text, build_manifest
 from firmware_store.suit_labels import SHA256_ID, TEXT_LANGUAGE, Envelope, Text
 from firmware_store.suit_read import read_digest, read_manifest, suit_digest
@@ -163,19 +164,25 @@ def sign_envelope(data: bytes, signer: Signer) -> bytes:
     return _join(replace(opened, blocks=(*opened.blocks, block)))
 
 
-def verify_envelope(data: bytes, root: Root) -> VerifiedEnvelope:
+def verify_envelope(data: bytes, root: Root, *, status: Status | None = None) -> VerifiedEnvelope:
     """Return the release once enough distinct release keys of ``root`` have signed it, within their scope.
+
+    With a ``status``, revoked keys do not count and revoked releases are refused. Floors are another question
+    (``Status.check``): they depend on whose class is asked for.
 
     Raises:
         CodecError, DigestError: see ``open_envelope``.
         SignatureError: too few release keys, a signature that does not hold, or a component out of their scope.
+        RevokedError: this release has been taken back.
         ManifestError: well signed, and outside of our profile all the same.
     """
     opened = open_envelope(data)
     release = root.roles[RoleName.RELEASE]
-    kids = opened.kids(root)
+    kids = opened.kids(root) - (frozenset() if status is None else status.revoked_kids)
     if len(kids) < release.threshold:
         raise SignatureError(f"a release signed by {len(kids)} of our keys where {release.threshold} are needed")
+    if status is not None:
+        status.check_digest(opened.digest)
     manifest, description = opened.read()
     for component in manifest.components:
         for target in manifest.class_ids:
