@@ -19,12 +19,13 @@ devices that are at least ``rail_ratio`` of those judged.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import fsum, sqrt
 from statistics import NormalDist
 from typing import Final
 
 from server.domain.plan import Policy
 
+_NEGLIGIBLE: Final = 1e-60
 _ONE_SIDED_95: Final = NormalDist().inv_cdf(0.95)
 
 
@@ -50,16 +51,17 @@ class Verdict:
 
 
 def p_value(tables: Sequence[Table]) -> float:
-    """Return P(at least this many silent updated devices | all margins), one-sided.
+    """Return P(at least this many silent updated devices | all margins), one-sided; never below 1e-60.
 
     Raises:
         ValueError: a table has more silent devices than devices.
     """
-    total = sum(table.silent for table in tables)
-    distribution = [1.0]
+    least, distribution = 0, [1.0]
     for table in tables:
-        distribution = _convolve(distribution, _hypergeometric(table))
-    return min(1.0, sum(distribution[total:]))
+        lowest, chances = _hypergeometric(table)
+        least, distribution = least + lowest, _convolve(distribution, chances)
+    total = sum(table.silent for table in tables)
+    return min(1.0, max(_NEGLIGIBLE, sum(distribution[max(0, total - least) :])))
 
 
 def excess_silent(table: Table) -> float:
@@ -119,15 +121,34 @@ def _strata(tables: Sequence[Table], fleet: Table, policy: Policy) -> Sequence[T
     return [fleet]
 
 
-def _hypergeometric(table: Table) -> list[float]:
-    """Return P(X = x), x = 0.. : how many of the stratum's silent devices fall among its updated ones by chance."""
+def _hypergeometric(table: Table) -> tuple[int, list[float]]:
+    """Return (a, [P(X = a), P(X = a + 1), ..]): how many of the stratum's silent devices chance puts among its updated.
+
+    Each probability comes from its neighbour's by their exact ratio, beginning at the mode; what is less likely than
+    ``_NEGLIGIBLE`` times the mode is left out, so that the work grows with the spread and not with the fleet.
+    """
     if not (0 <= table.silent <= table.judged and 0 <= table.control_silent <= table.controls):
         raise ValueError("A table has more silent devices than devices.")
-    population = table.judged + table.controls
-    silent = table.silent + table.control_silent
-    whole = comb(population, table.judged)
-    most = min(silent, table.judged)
-    return [comb(silent, x) * comb(population - silent, table.judged - x) / whole for x in range(most + 1)]
+    updated, silent = table.judged, table.silent + table.control_silent
+    spare = (
+        table.judged + table.controls - silent - updated
+    )  # controls that are heard from when no updated one is silent
+    mode = (updated + 1) * (silent + 1) // (table.judged + table.controls + 2)
+    below: list[float] = []
+    weight, x = 1.0, mode
+    while x > max(0, -spare) and weight > _NEGLIGIBLE:
+        weight *= x * (spare + x) / ((silent - x + 1) * (updated - x + 1))
+        x -= 1
+        below.append(weight)
+    above = [1.0]
+    weight, x = 1.0, mode
+    while x < min(silent, updated) and weight > _NEGLIGIBLE:
+        weight *= (silent - x) * (updated - x) / ((x + 1) * (spare + x + 1))
+        x += 1
+        above.append(weight)
+    weights = [*reversed(below), *above]
+    whole = fsum(weights)
+    return mode - len(below), [weight / whole for weight in weights]
 
 
 def _convolve(a: list[float], b: list[float]) -> list[float]:
