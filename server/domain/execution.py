@@ -5,8 +5,8 @@ late, twice or not at all, so the events are the states a device reports, and sk
 was away sees ``confirmed`` where it last knew ``downloading``. What is never legal is leaving a terminal state within
 the same attempt, and reaching ``confirmed`` by any word but the device's own.
 
-``silent`` is the server's conclusion, not the device's word. Whatever the device says later wins over it: a late
-``confirmed`` is a late success, while the evidence keeps what was known then.
+``silent`` is the server's conclusion on a device that has rebooted, not the device's word. Whatever the device says
+later wins over it: a late ``confirmed`` is a late success, while the evidence keeps what was known then.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
         State.WAITING: frozenset({State.DUE, State.REJECTED, State.SKIPPED}) | _WORK,
         State.DUE: frozenset({State.DUE, State.REJECTED, State.SKIPPED}) | _WORK,
-        State.DOWNLOADING: _WORK | {State.REJECTED, State.SILENT},
-        State.INSTALLING: _WORK - {State.DOWNLOADING} | {State.REJECTED, State.SILENT},
+        State.DOWNLOADING: _WORK | {State.REJECTED},
+        State.INSTALLING: _WORK - {State.DOWNLOADING} | {State.REJECTED},
         State.REBOOTING: _AFTER_REBOOT | {State.REBOOTING, State.SILENT},
         State.TRIAL: _AFTER_REBOOT | {State.SILENT},
         State.SILENT: _AFTER_REBOOT | {State.REBOOTING},
