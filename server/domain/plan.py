@@ -8,10 +8,15 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from firmware_store.errors import InvalidInputError
 from server.domain.identity import Region
 from server.domain.identity import region as check_region
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
+_DAY: Final = 86_400
+_MOST: Final = 1_000_000_000
+"""Every number has a bound: one stored plan or policy that cannot be computed with would stop its campaign for good."""
+
 _CANARY_RATIO: Final = 0.01
 _CANARY_MOST: Final = 200
 
@@ -27,7 +32,7 @@ class Gate(BaseModel):
     failure_ratio: float = Field(
         0.05, gt=0, lt=1, description="95 % upper bound of explicit failures plus excess silence, at most"
     )
-    min_reached: int = Field(1, ge=1, description="devices reached, at least (or every eligible one online)")
+    min_reached: int = Field(1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one online)")
     manual: bool = Field(False, description="a person advances it")
 
 
@@ -38,17 +43,20 @@ class Wave(BaseModel):
 
     regions: tuple[Region, ...] = Field((), description="regions to raise; empty: all of the campaign's")
     ratio: float | None = Field(None, gt=0, le=1, description="target level as a share of each region")
-    count: int | None = Field(None, ge=1, description="target level as a number of devices in each region")
-    ramp_s: int = Field(3600, ge=0, le=30 * 86_400)
-    soak_s: int = Field(3600, ge=0, le=30 * 86_400)
+    count: int | None = Field(None, ge=1, le=_MOST, description="target level as a number of devices in each region")
+    ramp_s: int = Field(3600, ge=0, le=30 * _DAY)
+    soak_s: int = Field(3600, ge=0, le=30 * _DAY)
     gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if (self.ratio is None) == (self.count is None):
             raise ValueError("A wave has either a ratio or a count as its target.")
-        for name in self.regions:
-            check_region(name)
+        try:
+            for name in self.regions:
+                check_region(name)
+        except InvalidInputError as exc:
+            raise ValueError(str(exc)) from exc
         return self
 
 
@@ -65,19 +73,31 @@ class Policy(BaseModel):
 
     model_config = _FROZEN
 
-    reboot_s: float = Field(120, gt=0, description="mean reboot time, rounded up: what is heard before it is no return")
-    silence_deadline_s: float = Field(900, gt=0, description="a device not heard from by then has gone silent")
-    trial_s: int = Field(300, ge=0, description="how long the new image runs well before the device confirms it")
-    confirm_s: int = Field(7200, ge=1, description="powered-on time after which an unconfirmed trial falls back")
-    download_s: int = Field(86_400, ge=1)
-    offer_s: int = Field(86_400, ge=240, description="how long an offer is valid before it must be renewed")
-    watch_s: int = Field(72 * 3600, ge=0, description="how long a campaign is watched after everyone was reached")
+    reboot_s: float = Field(
+        120, gt=0, le=_DAY, description="mean reboot time, rounded up: what is heard before it is no return"
+    )
+    silence_deadline_s: float = Field(
+        900, gt=0, le=30 * _DAY, description="a device not heard from by then has gone silent"
+    )
+    trial_s: int = Field(
+        300, ge=0, le=30 * _DAY, description="how long the new image runs well before the device confirms it"
+    )
+    confirm_s: int = Field(
+        7200, ge=1, le=90 * _DAY, description="powered-on time after which an unconfirmed trial falls back"
+    )
+    download_s: int = Field(_DAY, ge=1, le=90 * _DAY)
+    offer_s: int = Field(
+        _DAY, ge=240, le=365 * _DAY, description="how long an offer is valid before it must be renewed"
+    )
+    watch_s: int = Field(
+        72 * 3600, ge=0, le=365 * _DAY, description="how long a campaign is watched after everyone was reached"
+    )
     on_halt: Literal["revert", "keep"] = "revert"
     alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
     max_looks: int = Field(20, ge=1, le=1000)
-    min_judged: int = Field(5, ge=1)
-    min_controls: int = Field(20, ge=1)
-    rail_silent: int = Field(3, ge=1, description="without controls: halt at this many silent devices ...")
+    min_judged: int = Field(5, ge=1, le=_MOST)
+    min_controls: int = Field(20, ge=1, le=_MOST)
+    rail_silent: int = Field(3, ge=1, le=_MOST, description="without controls: halt at this many silent devices ...")
     rail_ratio: float = Field(0.2, gt=0, le=1, description="... if they are at least this share of the judged")
 
     @model_validator(mode="after")
