@@ -25,9 +25,13 @@ def run(
     devices: Annotated[int, Parameter(help="Without a devices file: how many devices to add to --server.")] = 0,
     server: Annotated[str, Parameter(help="The server's URL.")] = "http://127.0.0.1:8080",
     token: Annotated[str, Parameter(help="An API token that may add devices.", env_var="TIDEGATE_TOKEN")] = "",
-    region: Annotated[list[str] | None, Parameter(help="Regions to spread the added devices over.")] = None,
+    region: Annotated[
+        list[str] | None, Parameter(negative=(), help="Regions to spread the added devices over.")
+    ] = None,
     cohort: Annotated[str, Parameter(help="The added devices' cohort.")] = "main",
-    hardware: Annotated[list[str] | None, Parameter(help="Hardware classes to spread the added devices over.")] = None,
+    hardware: Annotated[
+        list[str] | None, Parameter(negative=(), help="Hardware classes to spread the added devices over.")
+    ] = None,
     vendor: Annotated[str, Parameter(help="The added devices' vendor, a DNS name.")] = "example.com",
     prefix: Annotated[str, Parameter(help="What the added devices' ids begin with.")] = "sim",
     host: Annotated[str | None, Parameter(help="The broker, instead of the one in the devices file.")] = None,
@@ -36,14 +40,15 @@ def run(
     fault: Annotated[
         list[str] | None,
         Parameter(
+            negative=(),
             help="brick@1.2.0=30% (never comes back after booting it), unhealthy@1.2.0=10% (fails its health check),"
             " noboot@1.2.0=5% (falls back after three tries), slow=20%:32KiB/s (bandwidth); for one hardware class:"
-            " brick@1.2.0[hw=gw100-rev-c]=50%. Repeatable."
+            " brick@1.2.0[hw=gw100-rev-c]=50%. Repeatable.",
         ),
     ] = None,
     ledger: Annotated[Path | None, Parameter(help="Write what really happens on the devices, as JSON lines.")] = None,
     factory: Annotated[
-        list[str] | None, Parameter(help="COMPONENT=FILE in every device's factory image. Repeatable.")
+        list[str] | None, Parameter(negative=(), help="COMPONENT=FILE in every device's factory image. Repeatable.")
     ] = None,
     factory_version: Annotated[str, Parameter(help="The version of the factory image.")] = "1.0.0",
     reboot_s: Annotated[float, Parameter(help="Median seconds that a reboot takes.")] = 1.5,

@@ -1,11 +1,14 @@
 """Running a fleet as a process: signals, limits, and word that it is ready."""
 
 import asyncio
+import logging
 import resource
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import structlog
 
 from device_sim.agent.device import DeviceConfig
 from device_sim.fleet import Fleet, FleetOptions
@@ -14,6 +17,11 @@ from device_sim.ledger import Ledger
 
 async def serve(configs: Sequence[DeviceConfig], *, options: FleetOptions, ledger: Path | None) -> None:
     """Run the fleet until SIGINT or SIGTERM, which let every device disconnect in order."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
     _raise_file_limit()
     truth = Ledger(ledger)
     fleet = Fleet(configs, options=options, ledger=truth)

@@ -9,6 +9,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -37,7 +38,7 @@ from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
 from firmware_store.errors import BrokerUnavailableError
-from firmware_store.root import open_root
+from firmware_store.root import Root, open_root
 from server.mqtt.link import Incoming, Will
 from server.protocol.messages import Gone, encode_gone
 from server.protocol.topics import Topics, Up
@@ -101,8 +102,6 @@ class Runner:
         self._link: Link | None = None
         self.shed = 0
         """Messages dropped because the queue was full."""
-        # The pinned root is taken as it is: a device's clock may know nothing before its first welcome, and the
-        # core asks for the root's expiry before it starts or activates anything.
         self._agent = Agent(
             identity=Identity(
                 config.device_id,
@@ -112,7 +111,7 @@ class Runner:
                 config.components,
                 config.labels,
             ),
-            root=open_root(config.root_bytes, now=None),
+            root=_open_pinned(config.root_bytes),
             state=self._storage.load(AgentState(config.region, config.cohort)),
             slots=slots.slots(),
             booted=slots.booted(),
@@ -297,6 +296,16 @@ class Runner:
     def _tick(self) -> None:
         self._timer = None
         self._put(Tick())
+
+
+@lru_cache(maxsize=4)
+def _open_pinned(root_bytes: bytes) -> Root:
+    """Open the root that the factory pinned; a fleet in one process shares it.
+
+    Its expiry is not asked here: a device's clock may know nothing before its first welcome. The core asks before it
+    starts or activates anything.
+    """
+    return open_root(root_bytes, now=None)
 
 
 def _forget(confirmed: asyncio.Future[None] | None) -> None:
