@@ -1,6 +1,7 @@
 """A campaign's progress, live: one bar a region on a terminal, a plain line a change elsewhere."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from server.cli.client import Client
 
 POLL_S: Final = 0.5
+LINE_S: Final = 3.0
+"""Where there is no terminal, a line comes with each change of state or wave, and between them at most this often."""
 
 
 async def follow(client: Client, campaign: str, *, until: Sequence[str]) -> dict[str, Any]:
@@ -21,13 +24,13 @@ async def follow(client: Client, campaign: str, *, until: Sequence[str]) -> dict
 
 
 async def _with_lines(client: Client, campaign: str, until: Sequence[str], console: Console) -> dict[str, Any]:
-    last = ""
+    last, said, said_at = "", "", 0.0
     while True:
         view: dict[str, Any] = await client.get(f"/v1/campaigns/{campaign}")
-        line = _summary(view)
-        if line != last:
+        stage, line = _stage(view), _summary(view)
+        if stage != last or (line != said and time.monotonic() - said_at >= LINE_S):
             console.print(line, highlight=False, soft_wrap=True)
-            last = line
+            last, said, said_at = stage, line, time.monotonic()
         if view["state"] in until:
             return view
         await asyncio.sleep(POLL_S)
@@ -61,8 +64,11 @@ def _confirmed(view: dict[str, Any]) -> int:
     return sum(region["confirmed"] for region in view["regions"])
 
 
-def _summary(view: dict[str, Any]) -> str:
+def _stage(view: dict[str, Any]) -> str:
     opened = [wave["number"] for wave in view["waves"] if wave["state"] != "planned"]
+    return f"{view['name']}: {view['state']}, wave {max(opened, default=0)} of {len(view['waves'])}"
+
+
+def _summary(view: dict[str, Any]) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(view["states"].items()))
-    where = f"wave {max(opened, default=0)} of {len(view['waves'])}"
-    return f"{view['name']}: {view['state']}, {where}; {counts or 'none started'}"
+    return f"{_stage(view)}; {counts or 'none started'}"

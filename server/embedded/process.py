@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import structlog
 
 from firmware_store.errors import ConfigurationError
