@@ -93,6 +93,29 @@ class PublicKey:
                 return cls(Algorithm.ESP256, x + y)
         raise WeakKeyError("not the COSE_Key of an Ed25519 or an ESP256 key")
 
+    def to_pem(self) -> bytes:
+        """Return SubjectPublicKeyInfo, which other tools read too; the COSE_Key is what our documents hold."""
+        encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        if self.algorithm is Algorithm.ED25519:
+            return ed25519.Ed25519PublicKey.from_public_bytes(self.material).public_bytes(encoding, form)
+        return self._p256.public_bytes(encoding, form)
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> Self:
+        """Read a SubjectPublicKeyInfo.
+
+        Raises:
+            ConfigurationError: not the public half of an Ed25519 or a P-256 key.
+            WeakKeyError: unsafe material.
+        """
+        try:
+            public = serialization.load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as exc:
+            raise ConfigurationError("the file holds no public key in PEM") from exc
+        if not isinstance(public, (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey)):
+            raise ConfigurationError("the file holds neither an Ed25519 nor a P-256 key")
+        return cls(*_material(public))
+
     def verify(self, signature: bytes, message: bytes) -> bool:
         """True if the private half signed exactly ``message``; never raises for a bad signature."""
         if len(signature) != SIGNATURE_BYTES:
@@ -211,11 +234,29 @@ def key_is_encrypted(path: Path) -> bool:
     return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in read_private_file(path, max_bytes=MAX_KEY_FILE_BYTES)
 
 
+def load_public_key(path: Path) -> PublicKey:
+    """Read a public key.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds no public key of ours.
+        WeakKeyError: unsafe material.
+    """
+    try:
+        with path.open("rb") as file:
+            pem = file.read(MAX_KEY_FILE_BYTES)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    return PublicKey.from_pem(pem)
+
+
 def _public_half(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> PublicKey:
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        return PublicKey(Algorithm.ED25519, raw)
-    if not isinstance(private.curve, ec.SECP256R1):
+    return PublicKey(*_material(private.public_key()))
+
+
+def _material(public: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) -> tuple[Algorithm, bytes]:
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return Algorithm.ED25519, public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    if not isinstance(public.curve, ec.SECP256R1):
         raise ConfigurationError("an elliptic-curve key must be on P-256")
-    point = private.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-    return PublicKey(Algorithm.ESP256, point[1:])
+    point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    return Algorithm.ESP256, point[1:]
