@@ -33,14 +33,16 @@ class Kind(StrEnum):
 class RegionView:
     """One region of a campaign, counted. ``reached``: eligible devices that are due and have been online since.
 
-    ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed``, ``failed``
-    (explicitly) and ``stopped`` (cancelled, refused for policy) are; ``table`` has the silent ones.
+    ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed`` and ``failed``
+    (explicitly) are; ``table`` has the silent ones. ``targeted``: eligible devices, online or not, that are due once
+    the ramp has reached the open wave's target.
     """
 
     region: Region
     ramp: Ramp
     eligible: int = 0
     eligible_online: int = 0
+    targeted: int = 0
     reached: int = 0
     waiting: int = 0
     in_flight: int = 0
@@ -110,7 +112,8 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
     return replace(
         decision,
         looks=verdict.looks,
-        seen_silent=silent if verdict.looks > snapshot.looks else snapshot.seen_silent,
+        # It follows the count down, too: who falls silent after a late success of others is worth a look.
+        seen_silent=silent if verdict.looks > snapshot.looks else min(silent, snapshot.seen_silent),
         evidence=_evidence(snapshot, verdict),
     )
 
@@ -130,6 +133,8 @@ def _pace(snapshot: Snapshot, now: float) -> Decision:
     broken = _broken(snapshot)
     if broken:
         return Decision(Kind.PAUSE, broken, cause=Cause.GATE)
+    if _short(snapshot):
+        return _open(snapshot, snapshot.wave)
     if not _passed(snapshot, now):
         return NOTHING
     if snapshot.wave + 1 < len(snapshot.plan.waves):
@@ -143,9 +148,18 @@ def _open(snapshot: Snapshot, index: int) -> Decision:
     wave = snapshot.plan.waves[index]
     target = f"{wave.ratio:.1%}" if wave.ratio is not None else f"{wave.count} devices"
     where = ", ".join(regions_of(wave, [view.region for view in snapshot.regions]))
+    verb = "opens" if index != snapshot.wave else "takes in devices that have come since"
     return Decision(
-        Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} opens: {where} to {target}.", wave=index
+        Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} {verb}: {where} to {target}.", wave=index
     )
+
+
+def _short(snapshot: Snapshot) -> bool:
+    """Tell whether a wave of a number of devices opened on fewer, and others have come since."""
+    wave = snapshot.current
+    assert wave is not None
+    count = wave.count
+    return count is not None and any(view.targeted < min(count, view.eligible) for view in _wave_views(snapshot))
 
 
 def _wave_views(snapshot: Snapshot) -> list[RegionView]:

@@ -35,13 +35,13 @@ def level_for_ratio(ratio: float) -> int:
 def level_for_count(heights: list[int], count: int) -> int:
     """Return the lowest level at which ``count`` of the eligible devices with these ``heights`` are due.
 
-    Fewer devices than ``count``: every one of them, so the full level.
+    Fewer devices than ``count``: the level of the highest of them, and 0 where there is none yet. Never the full level,
+    at which a canary of one would be everybody who connects later.
     """
     if count < 1:
         raise InvalidInputError("A wave of a number of devices has at least one.")
-    if count >= len(heights):
-        return FULL
-    return sorted(heights)[count - 1] + 1
+    lowest = sorted(heights)[:count]
+    return lowest[-1] + 1 if lowest else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,21 +168,28 @@ class Orchestrator:
 def _open_wave(
     campaign: CampaignRecord, index: int, heights: Mapping[Region, list[int]], now: datetime
 ) -> tuple[CampaignRecord, list[RegionRecord]]:
-    """Return the campaign with its wave open, and the regions that rise."""
+    """Return the campaign with its wave open, and the regions that rise.
+
+    A wave that is open already takes in more devices: regions that stay as they are keep their ramps.
+    """
     wave = campaign.plan.waves[index]
     names = set(regions_of(wave, [region.region for region in campaign.regions]))
-    regions = tuple(
-        _raise(region, wave, heights.get(region.region, []), now) if region.region in names else region
-        for region in campaign.regions
-    )
-    return replace(campaign, wave=index, regions=regions), [region for region in regions if region.region in names]
+    regions, risen = [], []
+    for before in campaign.regions:
+        region = _raise(before, wave, heights.get(before.region, []), now) if before.region in names else before
+        if region.target == before.target and index == campaign.wave:
+            region = before
+        regions.append(region)
+        if region is not before:
+            risen.append(region)
+    return replace(campaign, wave=index, regions=tuple(regions)), risen
 
 
 def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
     start = int(now.timestamp())
-    level = region.ramp.level(start)
+    level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
     wanted = level_for_ratio(wave.ratio) if wave.ratio is not None else level_for_count(heights, wave.count or 1)
-    target = max(level, wanted)
+    target = max(region.target, level, wanted)
     return replace(
         region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
     )

@@ -147,6 +147,7 @@ class Surveyor:
             ramp=region.ramp,
             eligible=len(members),
             eligible_online=eligible_online,
+            targeted=sum(is_due(device_height, region.target) for _, device_height in members),
             reached=reached,
             waiting=waiting,
             in_flight=in_flight,
