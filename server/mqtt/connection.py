@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import structlog
@@ -57,7 +57,7 @@ class Endpoint:
     port: int
     client_id: str
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     transport: TransportContext
     clean_session: bool
     keepalive_s: int
