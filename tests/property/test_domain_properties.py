@@ -1,0 +1,246 @@
+"""What holds for every ramp, every state and every snapshot, not only for the ones we thought of."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware_store.errors import IllegalTransitionError
+from server.domain import campaign, execution
+from server.domain.decide import Kind, RegionView, Snapshot, decide
+from server.domain.gate import DEAD_MAN_S, FULL, Ramp, height, is_due, level_for_count, level_for_ratio
+from server.domain.halt import Table, p_value
+from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.plan import Gate, Plan, Policy, Wave
+
+levels = st.integers(0, FULL)
+heights = st.integers(0, FULL - 1)
+moments = st.integers(1_600_000_000, 4_000_000_000)
+campaigns = st.uuids().map(CampaignId)
+devices = st.from_regex(r"[a-z0-9][a-z0-9_-]{2,63}", fullmatch=True).map(DeviceId)
+names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,31}", fullmatch=True)
+regions = names.map(Region)
+
+
+@st.composite
+def ramps(draw: st.DrawFn) -> Ramp:
+    t0 = draw(moments)
+    l0, l1 = sorted((draw(levels), draw(levels)))
+    return Ramp(t0, l0, t0 + draw(st.integers(0, 30 * 86_400)), l1)
+
+
+# --- levels ---
+
+
+@given(ramps(), moments, st.floats(0, 10**7), heights)
+def test_a_level_only_ever_adds_devices(ramp: Ramp, earlier: int, later_by: float, device: int) -> None:
+    if is_due(device, ramp.level(earlier)):
+        assert is_due(device, ramp.level(earlier + later_by))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), heights)
+def test_a_higher_ratio_only_adds_devices(a: float, b: float, device: int) -> None:
+    if is_due(device, level_for_ratio(min(a, b))):
+        assert is_due(device, level_for_ratio(max(a, b)))
+
+
+@given(st.lists(heights, max_size=50, unique=True), st.integers(1, 60))
+def test_a_level_for_a_number_of_devices_is_the_lowest_that_makes_them_due(all_heights: list[int], count: int) -> None:
+    level = level_for_count(all_heights, count)
+
+    due = [device for device in all_heights if is_due(device, level)]
+    assert len(due) == min(count, len(all_heights))
+    if due:
+        assert not is_due(max(due), level - 1)
+
+
+@given(ramps(), heights)
+def test_a_device_is_due_from_its_due_time_on_and_not_before(ramp: Ramp, device: int) -> None:
+    """A microsecond is the resolution that a Unix time has as a float."""
+    due_at = ramp.due_at(device)
+
+    if due_at is None:
+        assert not is_due(device, ramp.level(ramp.t1 + 1))
+    else:
+        assert ramp.t0 <= due_at <= ramp.t1
+        assert is_due(device, ramp.level(due_at + 1e-6))
+        if due_at - 1e-6 > ramp.t0:
+            assert not is_due(device, ramp.level(due_at - 1e-6))
+
+
+@given(ramps(), moments, moments)
+def test_a_frozen_ramp_never_moves_again(ramp: Ramp, frozen_at: int, later: int) -> None:
+    assert ramp.frozen(frozen_at).level(later) == ramp.level(frozen_at)
+
+
+@given(ramps(), st.integers(-1000, 31 * 86_400), st.floats(-1000, 40 * 86_400))
+def test_a_ramp_that_is_cut_off_is_the_same_line_and_then_flat(ramp: Ramp, cut_after: int, at: float) -> None:
+    end = ramp.t0 + cut_after
+    cut = ramp.until(end)
+    now = ramp.t0 + at
+
+    assert cut.t1 <= max(end, ramp.t0)
+    assert cut.level(now) <= ramp.level(now)
+    if now <= end:
+        assert ramp.level(now) - cut.level(now) <= 1
+    else:
+        assert cut.level(now) == cut.l1
+
+
+@given(ramps(), st.integers(0, 30 * 86_400))
+def test_a_published_stretch_ends_with_the_dead_man(ramp: Ramp, issued_after: int) -> None:
+    issued = ramp.t0 + issued_after
+
+    stretch = ramp.until(issued + DEAD_MAN_S)
+
+    assert stretch.level(issued + DEAD_MAN_S) == stretch.level(issued + 10**9)
+
+
+@given(campaigns, devices)
+def test_every_device_has_a_height_below_the_full_level(campaign_id: CampaignId, device: DeviceId) -> None:
+    assert is_due(height(campaign_id, device), FULL)
+
+
+# --- machines ---
+
+
+@given(st.sampled_from(campaign.State), st.lists(st.sampled_from(campaign.Event), max_size=30))
+def test_the_campaigns_machine_is_total_and_its_ends_are_ends(
+    state: campaign.State, events: list[campaign.Event]
+) -> None:
+    for event in events:
+        if event in campaign.allowed(state):
+            assert state not in campaign.TERMINAL
+            state = campaign.next_state(state, event)
+        else:
+            with pytest.raises(IllegalTransitionError):
+                campaign.next_state(state, event)
+
+
+@given(st.sampled_from(execution.State), st.lists(st.sampled_from(sorted(execution.REPORTED)), max_size=30))
+def test_the_executions_machine_is_total_and_an_attempt_ends_once(
+    state: execution.State, reported: list[execution.State]
+) -> None:
+    over = state in execution.TERMINAL
+    for claim in reported:
+        if not execution.may_follow(state, claim):
+            continue
+        assert not over or (state, claim) == (execution.State.CONFIRMED, execution.State.ROLLED_BACK)
+        state, over = claim, claim in execution.TERMINAL
+
+
+@given(st.permutations(sorted(execution.REPORTED)))
+def test_nothing_but_a_rollback_is_heard_after_confirmed(reported: list[execution.State]) -> None:
+    state = execution.State.CONFIRMED
+    for claim in reported:
+        if execution.may_follow(state, claim):
+            state = claim
+
+    assert state in {execution.State.CONFIRMED, execution.State.ROLLED_BACK}
+
+
+# --- the decision ---
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    judged, controls = draw(st.integers(0, 400)), draw(st.integers(0, 400))
+    return Table("r", judged, draw(st.integers(0, judged)), controls, draw(st.integers(0, controls)))
+
+
+@st.composite
+def views(draw: st.DrawFn, region: Region) -> RegionView:
+    counts = {
+        name: draw(st.integers(0, 400))
+        for name in (
+            "eligible",
+            "eligible_online",
+            "targeted",
+            "reached",
+            "waiting",
+            "in_flight",
+            "confirmed",
+            "failed",
+        )
+    }
+    return RegionView(region, draw(ramps()), table=replace(draw(tables()), region=region), **counts)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    present = draw(st.lists(regions, min_size=1, max_size=3, unique=True))
+    waves = st.builds(
+        lambda ratio, count, of, soak_s, manual: Wave(
+            regions=tuple(of),
+            ratio=ratio if count is None else None,
+            count=count,
+            soak_s=soak_s,
+            gate=Gate(manual=manual),
+        ),
+        st.floats(0.001, 1),
+        st.none() | st.integers(1, 300),
+        st.lists(st.sampled_from(present), max_size=3, unique=True),
+        st.integers(0, 100_000),
+        st.booleans(),
+    )
+    plan = Plan(waves=tuple(draw(st.lists(waves, min_size=1, max_size=4))))
+    return Snapshot(
+        state=draw(st.sampled_from(campaign.State)),
+        causes=draw(st.frozensets(st.sampled_from(campaign.Cause), max_size=3)),
+        plan=plan,
+        policy=Policy(),
+        regions=[draw(views(region)) for region in present],
+        started_at=draw(moments),
+        wave=draw(st.none() | st.integers(0, len(plan.waves) - 1)),
+        blobs_ready=draw(st.booleans()),
+        looks=draw(st.integers(0, 20)),
+        seen_silent=draw(st.integers(0, 100)),
+        watching_since=draw(st.none() | moments),
+    )
+
+
+@given(snapshots(), moments)
+def test_only_a_running_campaign_rises(snapshot: Snapshot, now: int) -> None:
+    decision = decide(snapshot, now)
+
+    if decision.kind is Kind.OPEN_WAVE:
+        assert snapshot.state is campaign.State.RUNNING
+        assert decision.wave in {0 if snapshot.wave is None else snapshot.wave, (snapshot.wave or 0) + 1}
+        assert decision.wave is not None
+        assert decision.wave < len(snapshot.plan.waves)
+
+
+EVENTS = {
+    Kind.HALT: campaign.Event.HALT,
+    Kind.PAUSE: campaign.Event.PAUSE,
+    Kind.UNPAUSE: campaign.Event.RESUME,
+    Kind.COMPLETE: campaign.Event.COMPLETE,
+    Kind.FINISH: campaign.Event.FINISH,
+}
+
+
+@given(snapshots(), moments)
+def test_whatever_is_decided_the_machine_allows(snapshot: Snapshot, now: int) -> None:
+    decision = decide(snapshot, now)
+
+    if decision.kind in EVENTS:
+        campaign.next_state(snapshot.state, EVENTS[decision.kind])
+
+
+@given(snapshots(), moments)
+def test_looks_never_exceed_their_budget_and_never_fall(snapshot: Snapshot, now: int) -> None:
+    decision = decide(snapshot, now)
+
+    if snapshot.state in campaign.JUDGED:
+        assert snapshot.looks <= decision.looks <= snapshot.policy.max_looks
+
+
+@given(st.lists(tables(), max_size=4))
+def test_a_p_value_is_a_probability_and_more_silence_never_raises_it(several: list[Table]) -> None:
+    p = p_value(several)
+    assert 0 < p <= 1
+
+    worse = [replace(t, silent=t.silent + 1, control_silent=t.control_silent - 1) for t in several if t.control_silent]
+    if len(worse) == len(several) and all(t.silent <= t.judged for t in worse):
+        assert p_value(worse) <= p + 1e-12

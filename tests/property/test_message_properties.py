@@ -1,0 +1,237 @@
+"""Messages, orders and topics: whatever is written is read back, and whatever else comes is refused in one way."""
+
+import contextlib
+from datetime import UTC
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware_store.codec import decode, encode
+from firmware_store.errors import CodecError
+from server.domain.execution import REPORTED
+from server.domain.gate import FULL, Ramp
+from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
+from server.protocol import messages
+from server.protocol.messages import Beat, Counter, Gone, Hello, Report, Slot
+from server.protocol.orders import (
+    Action,
+    Deadlines,
+    Directive,
+    Envelope,
+    Welcome,
+    directive_map,
+    read_directive,
+    read_welcome,
+    welcome_map,
+)
+from server.protocol.reasons import Reason
+from server.protocol.topics import CohortAudience, DeviceAudience, Topics, Up, UpTopic
+
+u63 = st.integers(0, (1 << 63) - 1)
+campaigns = st.uuids().map(CampaignId)
+devices = st.from_regex(r"[a-z0-9][a-z0-9_-]{2,63}", fullmatch=True).map(DeviceId)
+names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,31}", fullmatch=True)
+regions, cohorts = names.map(Region), names.map(Cohort)
+ramps = st.tuples(u63, st.integers(0, FULL), u63, st.integers(0, FULL)).map(
+    lambda v: Ramp(min(v[0], v[2]), min(v[1], v[3]), max(v[0], v[2]), max(v[1], v[3]))
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=16)
+counters = st.builds(Counter, u63, u63)
+reports = st.builds(
+    Report,
+    sequence=u63,
+    campaign=campaigns,
+    manifest_digest=st.binary(min_size=32, max_size=32),
+    attempt=st.integers(0, 255),
+    state=st.sampled_from(sorted(REPORTED)),
+    reason=st.sampled_from(Reason),
+    detail=texts,
+    done_bytes=u63,
+    total_bytes=u63,
+    slot=texts,
+)
+slots = st.builds(
+    Slot,
+    name=texts,
+    sequence_number=u63,
+    version=texts,
+    manifest_digest=st.just(b"") | st.binary(min_size=32, max_size=32),
+    state=texts,
+)
+hellos = st.builds(
+    Hello,
+    boot_id=st.binary(min_size=8, max_size=8),
+    vendor=texts,
+    hardware=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._|-]{0,63}", fullmatch=True).map(HardwareClass),
+    agent_version=texts,
+    slots=st.lists(slots, max_size=4).map(tuple),
+    booted=texts,
+    nonce=st.binary(min_size=16, max_size=16),
+    root_version=u63,
+    status_version=u63,
+    cohort_counter=counters,
+    device_counter=counters,
+    execution=st.none() | reports,
+    labels=st.dictionaries(texts, texts, max_size=4),
+    utc_offset_minutes=st.none() | st.integers(-1440, 1440),
+    wake_interval_s=st.none() | st.integers(1, 31 * 86_400),
+)
+beats = st.builds(
+    Beat,
+    boot_id=st.binary(min_size=8, max_size=8),
+    uptime_s=st.integers(0, (1 << 32) - 1),
+    cohort_counter=counters,
+    execution=st.none() | reports,
+    health=st.dictionaries(st.sampled_from(["errors", "restarts", "free_bytes"]), u63),
+)
+gones = st.builds(Gone, boot_id=st.binary(min_size=8, max_size=8), nonce=st.binary(min_size=16, max_size=16))
+audiences = st.builds(CohortAudience, regions, cohorts) | st.builds(DeviceAudience, regions, devices)
+directives = st.builds(
+    Directive,
+    fleet=st.binary(min_size=16, max_size=16),
+    audience=audiences,
+    counter=counters,
+    issued=u63,
+    expires=u63,
+    action=st.sampled_from(sorted(set(Action) - {Action.NONE})),
+    campaign=campaigns,
+    manifest_digest=st.binary(min_size=32, max_size=32),
+    sequence_number=u63,
+    envelope=st.builds(Envelope, st.binary(min_size=32, max_size=32), u63),
+    ramp=ramps,
+    deadlines=st.builds(Deadlines, u63, u63, u63),
+    keep_on_halt=st.booleans(),
+) | st.builds(
+    Directive,
+    fleet=st.binary(min_size=16, max_size=16),
+    audience=audiences,
+    counter=counters,
+    issued=u63,
+    expires=u63,
+    action=st.just(Action.NONE),
+)
+welcomes = st.builds(
+    Welcome,
+    fleet=st.binary(min_size=16, max_size=16),
+    device=devices,
+    nonce=st.binary(min_size=16, max_size=16),
+    server_time=u63,
+    cohort_counter=counters,
+    device_counter=counters,
+    region=regions,
+    cohort=cohorts,
+    member_since=u63,
+    held=st.booleans(),
+    heartbeat_s=u63,
+    root_version=u63,
+    status_version=u63,
+)
+
+TELEMETRY: dict[str, tuple[Any, Any, Any]] = {
+    "report": (reports, messages.encode_report, messages.decode_report),
+    "hello": (hellos, messages.encode_hello, messages.decode_hello),
+    "beat": (beats, messages.encode_beat, messages.decode_beat),
+    "gone": (gones, messages.encode_gone, messages.decode_gone),
+    "ack": (u63, messages.encode_ack, messages.decode_ack),
+}
+
+
+@pytest.mark.parametrize("kind", TELEMETRY)
+@given(data=st.data())
+def test_telemetry_comes_back_as_it_was(kind: str, data: st.DataObject) -> None:
+    values, to_bytes, from_bytes = TELEMETRY[kind]
+    value = data.draw(values)
+
+    assert from_bytes(to_bytes(value)) == value
+
+
+@given(directives)
+def test_a_directive_comes_back_as_it_was(directive: Directive) -> None:
+    assert read_directive(decode(encode(directive_map(directive)))) == directive
+
+
+@given(welcomes)
+def test_a_welcome_comes_back_as_it_was(welcome: Welcome) -> None:
+    assert read_welcome(decode(encode(welcome_map(welcome)))) == welcome
+
+
+DECODERS = [from_bytes for _, _, from_bytes in TELEMETRY.values()]
+
+
+def refuse_or_accept(data: bytes) -> None:
+    for from_bytes in DECODERS:
+        try:
+            from_bytes(data)
+        except CodecError:
+            continue
+
+
+@given(st.binary(max_size=5000))
+def test_arbitrary_bytes_raise_nothing_but_a_codec_error(data: bytes) -> None:
+    refuse_or_accept(data)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=33) | texts | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.integers(-2, 14) | texts, inner, max_size=6),
+    max_leaves=15,
+)
+
+
+@given(anything)
+def test_any_cbor_raises_nothing_but_a_codec_error(value: object) -> None:
+    refuse_or_accept(cbor2.dumps(value, timezone=UTC))
+
+
+@pytest.mark.parametrize("kind", TELEMETRY)
+@given(data=st.data())
+def test_a_message_with_one_byte_changed_raises_nothing_but_a_codec_error(kind: str, data: st.DataObject) -> None:
+    values, to_bytes, _ = TELEMETRY[kind]
+    message = bytearray(to_bytes(data.draw(values)))
+    message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+
+    refuse_or_accept(bytes(message))
+
+
+@pytest.mark.parametrize("kind", TELEMETRY)
+@given(data=st.data())
+def test_a_member_of_another_type_raises_nothing_but_a_codec_error(kind: str, data: st.DataObject) -> None:
+    values, to_bytes, from_bytes = TELEMETRY[kind]
+    message = cbor2.loads(to_bytes(data.draw(values)))
+    message[data.draw(st.sampled_from(sorted(message)))] = data.draw(anything)
+
+    with contextlib.suppress(CodecError):
+        from_bytes(cbor2.dumps(message, timezone=UTC))
+
+
+@pytest.mark.parametrize(("write", "read"), [(directive_map, read_directive), (welcome_map, read_welcome)])
+@given(data=st.data())
+def test_an_order_with_a_member_changed_raises_nothing_but_a_codec_error(
+    write: Any, read: Any, data: st.DataObject
+) -> None:
+    order = dict(write(data.draw(directives if write is directive_map else welcomes)))
+    order[data.draw(st.sampled_from([*order, 99]))] = data.draw(
+        st.none() | st.booleans() | u63 | st.binary(max_size=33) | texts | st.lists(u63 | texts, max_size=5)
+    )
+
+    with contextlib.suppress(CodecError):
+        read(order)
+
+
+@given(regions, devices, st.sampled_from(Up))
+def test_a_topic_that_a_device_publishes_on_is_read_back(region: Region, device: DeviceId, kind: Up) -> None:
+    topics = Topics()
+
+    assert topics.parse_up(topics.up(region, device, kind)) == UpTopic(region, device, kind)
+
+
+@given(st.text(max_size=60) | st.text("tg/1+#*device.up-eu\n", max_size=40).map(lambda tail: f"tg/1/{tail}"))
+def test_any_other_topic_raises_nothing_but_a_codec_error(topic: str) -> None:
+    topics = Topics()
+    for parse in (topics.parse_up, topics.parse_directive, topics.parse_blob):
+        with pytest.raises(CodecError):
+            parse(topic)
