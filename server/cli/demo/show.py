@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -63,22 +64,22 @@ async def run(*, devices: int, seed: int, keep: bool) -> dict[str, Any]:
             client = await stack.enter_async_context(Client(served.url, served.token))
             _write_fleet_file(folder / "fleet.jsonl", await _add_devices(client, devices))
             console.print(f"{devices} devices in {len(REGIONS)} regions are coming online ...", highlight=False)
-            ledger = await stack.enter_async_context(
+            simulated = await stack.enter_async_context(
                 stage.fleet(folder, seed=seed, factory=factory, fault=FAULT, keep=keep)
             )
             await _until_online(client, devices)
             online_s = time.monotonic() - begun
             console.print(f"All online after {online_s:.0f} s. Now release {GOOD}, a good one.", highlight=False)
-            good = await _roll_out(client, good_release, devices, ledger)
+            good = await _roll_out(client, good_release, devices, simulated.ledger)
             console.print(f"Now release {BAD}, which bricks 30 % of the devices that boot it.", highlight=False)
             campaign = await _campaign(client, bad_release, devices)
             view = await _follow(client, campaign)
-            bad = await _at_rest(client, campaign, ledger, _instant(view["ended_at"]))
+            bad = await _at_rest(client, campaign, simulated.ledger, _instant(view["ended_at"]))
             by_rule = await _halted_by_rule(client, campaign)
             problems = _problems(good, bad, view, by_rule=by_rule)
             _print_verdict(good, bad, view, problems)
             if keep:
-                _say_how_to_look_around(served, campaign, folder)
+                _say_how_to_look_around(served, simulated, campaign, folder)
             return _figures(good, bad, view, problems, seconds=time.monotonic() - begun, by_rule=by_rule)
     finally:
         if not keep:
@@ -281,10 +282,11 @@ def _print_verdict(good: Good, bad: Bad, view: Mapping[str, Any], problems: Sequ
         console.print(text, style="bold green", soft_wrap=True, highlight=False)
 
 
-def _say_how_to_look_around(served: stage.Served, campaign: str, folder: Path) -> None:
-    print(f"\nStill running (server process {served.process.pid}, files in {folder}):")
+def _say_how_to_look_around(served: stage.Served, simulated: stage.Simulated, campaign: str, folder: Path) -> None:
+    command = Path(sys.executable).parent / "tidegate"
+    print(f"\nStill running, with its files in {folder}. Try:")
     print(f"  export TIDEGATE_URL={served.url} TIDEGATE_TOKEN={served.token}")
-    print(f"  tidegate campaign show {campaign}")
-    print(f"  tidegate campaign decisions {campaign}")
-    print("  tidegate device ls --region eu-west")
-    print(f"  kill {served.process.pid}    # ends the server; the devices: pkill -f {folder.name}")
+    print(f"  {command} campaign show {campaign}")
+    print(f"  {command} campaign decisions {campaign}")
+    print(f"  {command} device ls --region {REGIONS[0]}")
+    print(f"  kill {simulated.process.pid} {served.process.pid}  # ends the devices and the server")

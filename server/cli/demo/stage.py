@@ -26,6 +26,14 @@ class Served:
     process: asyncio.subprocess.Process
 
 
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """Running devices, and the ledger of what really happens on them."""
+
+    ledger: Path
+    process: asyncio.subprocess.Process
+
+
 @asynccontextmanager
 async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterator[Served]:
     """Run `tidegate serve` on a free port for the block; with ``keep`` it lives on.
@@ -47,8 +55,10 @@ async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterat
 
 
 @asynccontextmanager
-async def fleet(folder: Path, *, seed: int, factory: Mapping[str, Path], fault: str, keep: bool) -> AsyncIterator[Path]:
-    """Run `tidegate sim run` for the block and give its ledger's path; with ``keep`` it lives on.
+async def fleet(
+    folder: Path, *, seed: int, factory: Mapping[str, Path], fault: str, keep: bool
+) -> AsyncIterator[Simulated]:
+    """Run `tidegate sim run` for the block; with ``keep`` it lives on.
 
     ``folder`` has the fleet file and the server's data directory, and gets the devices' own folders.
     """
@@ -60,8 +70,8 @@ async def fleet(folder: Path, *, seed: int, factory: Mapping[str, Path], fault: 
     ]
     for component, path in factory.items():
         arguments += ["--factory", f"{component}={path}"]
-    async with _process(arguments, folder / "devices.log", dict(os.environ), keep=keep, piped=False):
-        yield ledger
+    async with _process(arguments, folder / "devices.log", dict(os.environ), keep=keep, piped=False) as process:
+        yield Simulated(ledger, process)
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
