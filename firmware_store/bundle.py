@@ -2,6 +2,7 @@
 
     "TGB1" | length of the envelope, 4 bytes big-endian | envelope
     then for each component, in the order of the manifest: index root | its pages | its chunks, as they travel
+    (for each of its slots, in their order, where a component has an image for each)
 
 There is nothing else to frame: the manifest gives the size of the index root, the root those of its pages, a page those
 of its chunks. So every byte is authenticated by what came before it, and whoever reads a bundle holds the pages of one
@@ -86,7 +87,8 @@ async def receive_bundle(
     verified = verify_envelope(envelope, root)
     blobs: dict[bytes, int] = {}
     for component in verified.manifest.components:
-        await _receive_image(source, component, store, blobs)
+        for image in component.images().values():
+            await _receive_image(source, image, store, blobs)
     await source.expect_end()
     return ReceivedBundle(envelope, verified, blobs)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 from firmware_store.chunks import ImageIndex, chunk_image
 from firmware_store.errors import CodecError, ConfigurationError, DigestError, InvalidInputError
@@ -19,6 +19,7 @@ from firmware_store.suit import (
     MAX_ENVELOPE_BYTES,
     Component,
     Manifest,
+    SlotImage,
     build_envelope,
     build_manifest,
     class_id,
@@ -30,11 +31,14 @@ MAGIC: Final = b"TGB1"
 HEAD_BYTES: Final = 8
 PIECE_BYTES: Final = 1 << 18
 
+# By the component's name: its image, or one for each slot by the slot's number.
+Images: TypeAlias = Mapping[str, Path | Mapping[int, Path]]
+
 
 def build_bundle(
     path: Path,
     *,
-    images: Mapping[str, Path],
+    images: Images,
     vendor: str,
     models: Sequence[str],
     version: tuple[int, ...],
@@ -48,21 +52,22 @@ def build_bundle(
         ConfigurationError: a file that cannot be read or written.
     """
     with ExitStack() as stack:
-        spooled = [stack.enter_context(_spool(image, path.parent)) for image in images.values()]
+        spooled: list[_Spooled] = []
+        components = [_spool_component(name, images[name], path.parent, stack, spooled) for name in images]
         vendor_bytes = vendor_id(vendor)
         manifest = build_manifest(
             sequence_number=sequence_number,
             version=version,
             vendor_id=vendor_bytes,
             class_ids=[class_id(vendor_bytes, model) for model in models],
-            components=[one.component(name) for name, one in zip(images, spooled, strict=True)],
+            components=components,
         )
         envelope = build_envelope(manifest, description=description)
         _write(path, envelope, spooled)
     return open_envelope(envelope).read()[0]
 
 
-def write_bundle(path: Path, envelope: bytes, images: Mapping[str, Path]) -> None:
+def write_bundle(path: Path, envelope: bytes, images: Images) -> None:
     """Write a bundle for an envelope that exists already.
 
     Raises:
@@ -76,10 +81,8 @@ def write_bundle(path: Path, envelope: bytes, images: Mapping[str, Path]) -> Non
     with ExitStack() as stack:
         spooled: list[_Spooled] = []
         for component in manifest.components:
-            one = stack.enter_context(_spool(images[component.name], path.parent))
-            if one.component(component.name) != component:
-                raise DigestError(f"{images[component.name]} is not the image that the manifest names")
-            spooled.append(one)
+            if _spool_component(component.name, images[component.name], path.parent, stack, spooled) != component:
+                raise DigestError(f"component {component.name} has another image than the one that the manifest names")
         _write(path, envelope, spooled)
 
 
@@ -145,6 +148,25 @@ class _Spooled:
 
     def component(self, name: str) -> Component:
         return Component(name, self.index.image_digest, self.index.image_size, self.index.fetch)
+
+    def in_slot(self, slot: int) -> SlotImage:
+        return SlotImage(slot, self.index.image_digest, self.index.image_size, self.index.fetch)
+
+
+def _spool_component(
+    name: str, images: Path | Mapping[int, Path], directory: Path, stack: ExitStack, spooled: list[_Spooled]
+) -> Component:
+    """Cut a component's images, add them to ``spooled`` in the order of a bundle, and return what a manifest says."""
+    if isinstance(images, Path):
+        spooled.append(stack.enter_context(_spool(images, directory)))
+        return spooled[-1].component(name)
+    if not images:
+        raise InvalidInputError(f"component {name} has no image")
+    slots: list[SlotImage] = []
+    for slot in sorted(images):
+        spooled.append(stack.enter_context(_spool(images[slot], directory)))
+        slots.append(spooled[-1].in_slot(slot))
+    return Component.of_slots(name, slots)
 
 
 def _frame(envelope: bytes) -> bytes:

@@ -22,6 +22,7 @@ from firmware_store.suit_values import (
     Component,
     Fetch,
     Manifest,
+    SlotImage,
     class_id,
     format_version,
     parse_version,
@@ -35,6 +36,7 @@ __all__ = [
     "Fetch",
     "Manifest",
     "OpenEnvelope",
+    "SlotImage",
     "VerifiedEnvelope",
     "build_envelope",
     "build_manifest",
@@ -53,6 +55,7 @@ __all__ = [
 MAX_ENVELOPE_BYTES: Final = 65536
 MAX_TEXT_BYTES: Final = 32768  # leaves room for the largest manifest and all signatures
 MAX_SIGNATURES: Final = 16
+SIGNATURE_BLOCK_BYTES: Final = 128  # a COSE_Sign1 of ours has about 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def build_envelope(manifest: bytes, *, description: str | None = None) -> bytes:
     """Return an unsigned envelope; the description can be severed later without harm to the signatures.
 
     Raises:
-        ManifestError: no manifest of ours, or too long a description.
+        ManifestError: no manifest of ours, too long a description, or too large an envelope with all its signatures.
         CodecError: a description with lone surrogates.
     """
     text: bytes | None = None
@@ -119,7 +122,10 @@ def build_envelope(manifest: bytes, *, description: str | None = None) -> bytes:
     digest = suit_digest(manifest)
     opened = OpenEnvelope(manifest, digest, encode([SHA256_ID, digest]), (), text)
     opened.read()
-    return _join(opened)
+    unsigned = _join(opened)
+    if len(unsigned) + MAX_SIGNATURES * SIGNATURE_BLOCK_BYTES > MAX_ENVELOPE_BYTES:
+        raise ManifestError(f"a signed envelope has at most {MAX_ENVELOPE_BYTES} bytes: fewer components, or slots")
+    return unsigned
 
 
 def open_envelope(data: bytes) -> OpenEnvelope:

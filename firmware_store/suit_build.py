@@ -10,11 +10,18 @@ component every sequence, a nested one too, begins with set-component-index.
     install   ([12 i,] 20 {uri, fetch arguments}, 21 2, 3 15) for each component
     validate  [12 true,] 3 15
     invoke    [12 0,] 23 2
+
+A component with an image for each of its slots has, in the place of the parameters of its image and of its fetch, a
+try-each of its slots, in ascending order (Example 3 of the draft's Appendix B.4):
+
+    shared    15 [<< [12 i,] 20 {slot}, 5 5, 20 {digest, size} >>, ...]
+    install   15 [<< [12 i,] 20 {slot}, 5 5, 20 {uri, fetch arguments} >>, ...], 21 2, 3 15
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from firmware_store.codec import Encodable, decode, encode
+from firmware_store.errors import ManifestError
 from firmware_store.shapes import as_map
 from firmware_store.suit_labels import (
     MANIFEST_VERSION,
@@ -59,7 +66,8 @@ def build_manifest(
         Member.INSTALL: encode(_install_sequence(components)),
     }
     manifest = encode(members)
-    read_manifest(manifest)
+    if read_manifest(manifest).components != tuple(components):
+        raise ManifestError("a component with slots repeats the image of the first one: make it with of_slots")
     return manifest
 
 
@@ -84,13 +92,12 @@ def _shared_sequence(vendor_id: bytes, class_ids: Sequence[bytes], components: S
     parameters: dict[int, Encodable] = {Parameter.VENDOR_ID: vendor_id}
     if len(class_ids) == 1:
         parameters[Parameter.CLASS_ID] = class_ids[0]
-    if len(components) == 1:
-        parameters.update(_image_parameters(components[0]))
     commands: list[Encodable] = [*every, Command.OVERRIDE_PARAMETERS, parameters]
-    if len(components) > 1:
+    if len(components) == 1 and not components[0].slots:
+        parameters.update(_image_parameters(components[0]))
+    else:
         for index, component in enumerate(components):
-            commands += _select(index, components)
-            commands += [Command.OVERRIDE_PARAMETERS, _image_parameters(component)]
+            commands += _for_each_slot(component, _select(index, components), _image_parameters)
         commands += every
     commands += [Command.VENDOR_ID, Report.ALL]
     if len(class_ids) == 1:
@@ -100,6 +107,20 @@ def _shared_sequence(vendor_id: bytes, class_ids: Sequence[bytes], components: S
         choice: dict[int, Encodable] = {Parameter.CLASS_ID: class_id}
         choices.append(encode([*every, Command.OVERRIDE_PARAMETERS, choice, Command.CLASS_ID, Report.ALL]))
     return [*commands, Command.TRY_EACH, choices]
+
+
+def _for_each_slot(
+    component: Component, select: list[Encodable], parameters: Callable[[Component], Encodable]
+) -> list[Encodable]:
+    """Set the parameters of the component's image, or of each slot's once the slot is known to be the one."""
+    choices: list[Encodable] = []
+    for slot, image in component.images().items():
+        if slot is None:
+            return [*select, Command.OVERRIDE_PARAMETERS, parameters(image)]
+        chosen: dict[int, Encodable] = {Parameter.COMPONENT_SLOT: slot}
+        choice: list[Encodable] = [*select, Command.OVERRIDE_PARAMETERS, chosen, Command.COMPONENT_SLOT, Report.MATCH]
+        choices.append(encode([*choice, Command.OVERRIDE_PARAMETERS, parameters(image)]))
+    return [*select, Command.TRY_EACH, choices]
 
 
 def _image_parameters(component: Component) -> dict[int, Encodable]:
@@ -112,18 +133,18 @@ def _image_parameters(component: Component) -> dict[int, Encodable]:
 def _install_sequence(components: Sequence[Component]) -> list[Encodable]:
     commands: list[Encodable] = []
     for index, component in enumerate(components):
-        fetch = component.fetch
-        arguments: dict[int, Encodable] = {
-            FetchArgument.INDEX_DIGEST: fetch.index_digest,
-            FetchArgument.INDEX_SIZE: fetch.index_size,
-            FetchArgument.CHUNK_COUNT: fetch.chunk_count,
-            FetchArgument.PROFILE: fetch.profile,
-        }
-        # A fetch needs a URI; ours is a relative name that nobody follows: the index digest says what to get.
-        parameters: dict[int, Encodable] = {
-            Parameter.URI: component.name,
-            Parameter.FETCH_ARGUMENTS: encode(arguments),
-        }
-        commands += [*_select(index, components), Command.OVERRIDE_PARAMETERS, parameters]
+        commands += _for_each_slot(component, _select(index, components), _fetch_parameters)
         commands += [Command.FETCH, Report.FAILURE, Command.IMAGE_MATCH, Report.ALL]
     return commands
+
+
+def _fetch_parameters(component: Component) -> dict[int, Encodable]:
+    fetch = component.fetch
+    arguments: dict[int, Encodable] = {
+        FetchArgument.INDEX_DIGEST: fetch.index_digest,
+        FetchArgument.INDEX_SIZE: fetch.index_size,
+        FetchArgument.CHUNK_COUNT: fetch.chunk_count,
+        FetchArgument.PROFILE: fetch.profile,
+    }
+    # A fetch needs a URI; ours is a relative name that nobody follows: the index digest says what to get.
+    return {Parameter.URI: component.name, Parameter.FETCH_ARGUMENTS: encode(arguments)}

@@ -42,6 +42,7 @@ class Command(IntEnum):
     VENDOR_ID = 1
     CLASS_ID = 2
     IMAGE_MATCH = 3
+    COMPONENT_SLOT = 5
     SET_COMPONENT_INDEX = 12
     TRY_EACH = 15
     OVERRIDE_PARAMETERS = 20
@@ -55,6 +56,7 @@ class Parameter(IntEnum):
     VENDOR_ID = 1
     CLASS_ID = 2
     IMAGE_DIGEST = 3
+    COMPONENT_SLOT = 5
     IMAGE_SIZE = 14
     URI = 21
     FETCH_ARGUMENTS = 25
@@ -70,10 +72,14 @@ class FetchArgument(IntEnum):
 
 
 class Report(IntEnum):
-    """Reporting policies (section 8.4.7): every outcome of a condition, the failures of a directive."""
+    """Reporting policies (section 8.4.7): every outcome of a condition, the failures of a directive.
+
+    Of the slots of a component only the one that matches is worth a record.
+    """
 
     ALL = 15
     FAILURE = 2
+    MATCH = 5
 
 
 class Text(IntEnum):

@@ -4,10 +4,11 @@ The reader walks the commands in the order of the profile and stops at the first
 left for a device to interpret: no command that we do not know, none twice, none missing, none out of order.
 """
 
+from functools import partial
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from firmware_store.codec import Key, Value, decode, encode
+from firmware_store.codec import Value, decode, encode
 from firmware_store.errors import InvalidInputError, ManifestError
 from firmware_store.shapes import as_bytes, as_int, as_list, as_map, as_text
 from firmware_store.suit_labels import (
@@ -20,6 +21,7 @@ from firmware_store.suit_labels import (
     Parameter,
     Report,
 )
+from firmware_store.suit_sequence import BySlot, CommandSequence, Parameters, nested
 from firmware_store.suit_values import (
     CHUNK_BYTES,
     DIGEST_BYTES,
@@ -33,9 +35,13 @@ from firmware_store.suit_values import (
     Component,
     Fetch,
     Manifest,
+    SlotImage,
     format_version,
     is_component_name,
 )
+
+_IMAGE_LABELS: Final = (Parameter.IMAGE_DIGEST, Parameter.IMAGE_SIZE)
+_FETCH_LABELS: Final = (Parameter.URI, Parameter.FETCH_ARGUMENTS)
 
 
 def suit_digest(content: bytes) -> bytes:
@@ -71,48 +77,10 @@ class _Image(NamedTuple):
     size: int
 
 
-class _Sequence:
-    """The commands of one sequence: a flat array of command, argument, command, argument, ..."""
-
-    def __init__(self, encoded: Value, what: str, *, components: int) -> None:
-        self._what = what
-        self._several = components > 1
-        self._items = as_list(_nested(encoded, what), what)
-        self._at = 0
-
-    def take(self, command: Command) -> Value:
-        """Return the argument of the next command, which must be ``command``."""
-        pair = self._items[self._at : self._at + 2]
-        if len(pair) < 2 or pair[0] is True or pair[0] != command:
-            found = f"command {pair[0]!r}" if pair else "its end"
-            raise ManifestError(f"the {self._what} must have {command.name} ({command}) where it has {found}")
-        self._at += 2
-        return pair[1]
-
-    def select(self, index: int) -> None:
-        """Where there are several components, the next command must choose ``index`` (True: all of them)."""
-        if self._several:
-            chosen = self.take(Command.SET_COMPONENT_INDEX)
-            if type(chosen) is not type(index) or chosen != index:
-                raise ManifestError(f"the {self._what} selects component {chosen!r} where it must select {index!r}")
-
-    def report(self, command: Command, policy: Report) -> None:
-        """Take a command whose argument is its reporting policy."""
-        as_int(self.take(command), f"the reporting policy of {command.name}", least=policy, most=policy)
-
-    def parameters(self, *labels: Parameter, optional: tuple[Parameter, ...] = ()) -> dict[Key, Value]:
-        what = f"the parameters in the {self._what}"
-        return as_map(self.take(Command.OVERRIDE_PARAMETERS), what, labels=labels, optional=optional)
-
-    def end(self) -> None:
-        if self._at != len(self._items):
-            raise ManifestError(f"the {self._what} goes on after its last command")
-
-
 def _read_manifest(data: bytes) -> Manifest:
     members = as_map(decode(data), "manifest", labels=set(Member) - {Member.TEXT}, optional=(Member.TEXT,))
     as_int(members[Member.VERSION], "manifest version", least=MANIFEST_VERSION, most=MANIFEST_VERSION)
-    common = as_map(_nested(members[Member.COMMON], "common section"), "common section", labels=set(Common))
+    common = as_map(nested(members[Member.COMMON], "common section"), "common section", labels=set(Common))
     names = _read_names(common[Common.COMPONENTS])
     vendor_id, class_ids, images = _read_shared(common[Common.SHARED], components=len(names))
     fetches = _read_install(members[Member.INSTALL], names)
@@ -132,10 +100,6 @@ def _read_manifest(data: bytes) -> Manifest:
     )
 
 
-def _nested(value: Value, what: str) -> Value:
-    return decode(as_bytes(value, what))
-
-
 def _read_names(value: Value) -> list[str]:
     names: list[str] = []
     for identifier in as_list(value, "components", least=1, most=MAX_COMPONENTS):
@@ -149,26 +113,27 @@ def _read_names(value: Value) -> list[str]:
 
 
 def _read_version(value: Value) -> tuple[int, ...]:
-    numbers = as_list(_nested(value, "version"), "version")
+    numbers = as_list(nested(value, "version"), "version")
     version = tuple(as_int(number, "a number of the version", least=min(STAGES.values())) for number in numbers)
     format_version(version)
     return version
 
 
-def _read_shared(value: Value, *, components: int) -> tuple[bytes, tuple[bytes, ...], list[_Image]]:
-    sequence = _Sequence(value, "shared sequence", components=components)
-    image_labels = (Parameter.IMAGE_DIGEST, Parameter.IMAGE_SIZE)
+def _read_shared(value: Value, *, components: int) -> tuple[bytes, tuple[bytes, ...], list[BySlot[_Image]]]:
+    sequence = CommandSequence(value, "shared sequence", components=components)
     sequence.select(True)
-    common = sequence.parameters(
-        Parameter.VENDOR_ID, *(image_labels if components == 1 else ()), optional=(Parameter.CLASS_ID,)
-    )
-    if components == 1:
-        images = [_read_image(common)]
+    optional = _IMAGE_LABELS if components == 1 else ()
+    common = sequence.parameters(Parameter.VENDOR_ID, optional=(Parameter.CLASS_ID, *optional))
+    image = {label: common[label] for label in _IMAGE_LABELS if label in common}
+    images: list[BySlot[_Image]] = []
+    if image:
+        images.append({None: _read_image(as_map(image, "the parameters of the image", labels=_IMAGE_LABELS))})
+    elif components == 1:
+        images.append(sequence.slots(0, _IMAGE_LABELS, _read_image))
     else:
-        images = []
         for index in range(components):
             sequence.select(index)
-            images.append(_read_image(sequence.parameters(*image_labels)))
+            images.append(sequence.each_slot(index, _IMAGE_LABELS, _read_image))
         sequence.select(True)
     sequence.report(Command.VENDOR_ID, Report.ALL)
     if Parameter.CLASS_ID in common:
@@ -183,13 +148,13 @@ def _read_shared(value: Value, *, components: int) -> tuple[bytes, tuple[bytes, 
     return _read_id(common[Parameter.VENDOR_ID], "vendor identifier"), tuple(class_ids), images
 
 
-def _read_image(parameters: dict[Key, Value]) -> _Image:
-    digest = read_digest(_nested(parameters[Parameter.IMAGE_DIGEST], "image digest"), "image digest")
+def _read_image(parameters: Parameters) -> _Image:
+    digest = read_digest(nested(parameters[Parameter.IMAGE_DIGEST], "image digest"), "image digest")
     return _Image(digest, as_int(parameters[Parameter.IMAGE_SIZE], "image size", least=1, most=MAX_IMAGE_BYTES))
 
 
 def _read_class(value: Value, *, components: int) -> bytes:
-    choice = _Sequence(value, "try-each sequence", components=components)
+    choice = CommandSequence(value, "try-each sequence", components=components)
     choice.select(True)
     parameters = choice.parameters(Parameter.CLASS_ID)
     choice.report(Command.CLASS_ID, Report.ALL)
@@ -201,23 +166,24 @@ def _read_id(value: Value, what: str) -> bytes:
     return as_bytes(value, what, size=ID_BYTES)
 
 
-def _read_install(value: Value, names: list[str]) -> list[Fetch]:
-    sequence = _Sequence(value, "install sequence", components=len(names))
-    fetches: list[Fetch] = []
+def _read_install(value: Value, names: list[str]) -> list[BySlot[Fetch]]:
+    sequence = CommandSequence(value, "install sequence", components=len(names))
+    fetches: list[BySlot[Fetch]] = []
     for index, name in enumerate(names):
         sequence.select(index)
-        parameters = sequence.parameters(Parameter.URI, Parameter.FETCH_ARGUMENTS)
-        if as_text(parameters[Parameter.URI], "uri") != name:
-            raise ManifestError(f"the URI of component {name} must be its name")
-        fetches.append(_read_fetch(parameters[Parameter.FETCH_ARGUMENTS]))
+        read = partial(_read_fetch, name=name)
+        fetches.append(sequence.each_slot(index, _FETCH_LABELS, read))
         sequence.report(Command.FETCH, Report.FAILURE)
         sequence.report(Command.IMAGE_MATCH, Report.ALL)
     sequence.end()
     return fetches
 
 
-def _read_fetch(value: Value) -> Fetch:
-    arguments = as_map(_nested(value, "fetch arguments"), "fetch arguments", labels=set(FetchArgument))
+def _read_fetch(parameters: Parameters, *, name: str) -> Fetch:
+    if as_text(parameters[Parameter.URI], "uri") != name:
+        raise ManifestError(f"the URI of component {name} must be its name")
+    encoded = parameters[Parameter.FETCH_ARGUMENTS]
+    arguments = as_map(nested(encoded, "fetch arguments"), "fetch arguments", labels=set(FetchArgument))
     return Fetch(
         index_digest=as_bytes(arguments[FetchArgument.INDEX_DIGEST], "index digest", size=DIGEST_BYTES),
         index_size=as_int(arguments[FetchArgument.INDEX_SIZE], "index size", least=1, most=MAX_INDEX_BYTES),
@@ -226,21 +192,29 @@ def _read_fetch(value: Value) -> Fetch:
     )
 
 
-def _component(name: str, image: _Image, fetch: Fetch) -> Component:
-    if fetch.chunk_count != -(-image.size // CHUNK_BYTES):
-        raise ManifestError(f"component {name} cannot have {image.size} bytes in {fetch.chunk_count} chunks")
-    return Component(name, image.digest, image.size, fetch)
+def _component(name: str, images: BySlot[_Image], fetches: BySlot[Fetch]) -> Component:
+    if images.keys() != fetches.keys():
+        raise ManifestError(f"component {name} has images for other slots than it fetches")
+    slots: list[SlotImage] = []
+    for slot, image in images.items():
+        fetch = fetches[slot]
+        if fetch.chunk_count != -(-image.size // CHUNK_BYTES):
+            raise ManifestError(f"component {name} cannot have {image.size} bytes in {fetch.chunk_count} chunks")
+        if slot is None:
+            return Component(name, image.digest, image.size, fetch)
+        slots.append(SlotImage(slot, image.digest, image.size, fetch))
+    return Component.of_slots(name, slots)
 
 
 def _read_validate(value: Value, *, components: int) -> None:
-    sequence = _Sequence(value, "validate sequence", components=components)
+    sequence = CommandSequence(value, "validate sequence", components=components)
     sequence.select(True)
     sequence.report(Command.IMAGE_MATCH, Report.ALL)
     sequence.end()
 
 
 def _read_invoke(value: Value, *, components: int) -> None:
-    sequence = _Sequence(value, "invoke sequence", components=components)
+    sequence = CommandSequence(value, "invoke sequence", components=components)
     sequence.select(0)
     sequence.report(Command.INVOKE, Report.FAILURE)
     sequence.end()

@@ -1,19 +1,20 @@
 """What a bundle says, as values: the words of a SUIT manifest without their encoding."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final
+from typing import Final, Self
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
-from firmware_store.errors import InvalidInputError
+from firmware_store.errors import CompatibilityError, InvalidInputError
 
 ID_BYTES: Final = 16
 DIGEST_BYTES: Final = 32
 CHUNK_BYTES: Final = 16384
 MAX_COMPONENTS: Final = 32
 MAX_CLASSES: Final = 32
+MAX_SLOTS: Final = 8
 MAX_INDEX_BYTES: Final = 65536
 # 1,048,576 chunks: the list of their index's pages still fits MAX_INDEX_BYTES.
 MAX_IMAGE_BYTES: Final = 1 << 34
@@ -43,13 +44,54 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotImage:
+    """The image of a component for one of its slots, for code that runs from where it lies; slot a is 0."""
+
+    slot: int
+    image_digest: bytes
+    image_size: int
+    fetch: Fetch
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
-    """One image: what is written to a slot must have this SHA-256 and this many bytes."""
+    """One image: what is written to a slot must have this SHA-256 and this many bytes.
+
+    Where ``slots`` has entries, each of these slots has an image of its own and there are no other slots; the fields
+    beside it then repeat the first entry. Whoever writes to a slot asks ``in_slot``.
+    """
 
     name: str
     image_digest: bytes
     image_size: int
     fetch: Fetch
+    slots: tuple[SlotImage, ...] = ()
+
+    @classmethod
+    def of_slots(cls, name: str, slots: Sequence[SlotImage]) -> Self:
+        """Return the component that has these images, in the order of their slots."""
+        first = slots[0]
+        return cls(name, first.image_digest, first.image_size, first.fetch, tuple(slots))
+
+    def in_slot(self, slot: int) -> "Component":
+        """Return what is to be written to ``slot``, as a component without slots.
+
+        Raises:
+            CompatibilityError: the release has nothing for this slot.
+        """
+        images = self.images()
+        found = images.get(slot, images.get(None))
+        if found is None:
+            raise CompatibilityError(f"the release has no image of component {self.name} for slot {slot}")
+        return found
+
+    def images(self) -> Mapping[int | None, "Component"]:
+        """Return every image by its slot, in the order of a bundle; None is the slot of the one that fits them all."""
+        if not self.slots:
+            return {None: self}
+        return {
+            image.slot: Component(self.name, image.image_digest, image.image_size, image.fetch) for image in self.slots
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +109,14 @@ class Manifest:
     components: tuple[Component, ...]
     digest: bytes
     text_digest: bytes | None = None
+
+    def in_slot(self, slot: int) -> "Manifest":
+        """Return what the release means for a device that is about to write to ``slot``: no component has slots.
+
+        Raises:
+            CompatibilityError: a component has nothing for this slot.
+        """
+        return replace(self, components=tuple(component.in_slot(slot) for component in self.components))
 
 
 def vendor_id(domain: str) -> bytes:

@@ -5,13 +5,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from firmware_store.codec import Tag, decode, encode
 from firmware_store.cose import sign1
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import Role, RoleName, Root
-from firmware_store.suit import Component, Fetch, build_manifest, class_id, suit_digest, vendor_id
+from firmware_store.suit import Component, Fetch, OpenEnvelope, build_manifest, class_id, suit_digest, vendor_id
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -69,6 +71,26 @@ def envelope(content: bytes, signers: Sequence[SigningKey] = RELEASE, **further:
     blocks = [sign1(signer, signed, typ=None) for signer in signers]
     members = {int(name.removeprefix("member_")): value for name, value in further.items()}
     return encode(Tag(107, {2: encode([signed, *blocks]), 3: content, **members}))
+
+
+# draft-ietf-suit-manifest-37: the key of its examples.
+_DRAFT_KEY = b"""-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhJaBGq4LqqvSYVcYnuzaJr6qi/Eb
+bz/m4rVlnIXbwK07HypLbAmBMcCjbazR14vTgdzfsJwFLbM5kdtzOLSolg==
+-----END PUBLIC KEY-----
+"""
+
+
+def check_draft_signature(opened: OpenEnvelope) -> None:
+    """Verify an example of the draft: ES256 (-7) and no key id, which the product does not accept."""
+    (block,) = opened.blocks
+    protected, unprotected, payload, signature = decode(block).value
+    assert (decode(protected), unprotected, payload) == ({1: -7}, {}, None)
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    key = serialization.load_pem_public_key(_DRAFT_KEY)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    message = encode(["Signature1", protected, b"", opened.signed])
+    key.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
 
 
 def unpack_manifest(content: bytes) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from firmware_store.root import open_root
 from firmware_store.suit import (
     Component,
     Fetch,
+    SlotImage,
     build_envelope,
     build_manifest,
     format_version,
@@ -20,7 +21,7 @@ from firmware_store.suit import (
     read_manifest,
     verify_envelope,
 )
-from firmware_store.suit_values import CHUNK_BYTES, MAX_IMAGE_BYTES
+from firmware_store.suit_values import CHUNK_BYTES, MAX_IMAGE_BYTES, MAX_SLOTS
 from tests.releases import RELEASE, ROOT, envelope, read_vector
 
 ENVELOPE = read_vector("envelope_two_components")
@@ -86,9 +87,14 @@ versions = st.lists(st.integers(0, 999_999_999), min_size=1, max_size=4).map(tup
 
 @st.composite
 def components(draw: st.DrawFn) -> Component:
-    size = draw(st.integers(1, MAX_IMAGE_BYTES))
-    fetch = Fetch(draw(digests), draw(st.integers(1, 65536)), -(-size // CHUNK_BYTES))
-    return Component(draw(names), draw(digests), size, fetch)
+    def image() -> tuple[bytes, int, Fetch]:
+        size = draw(st.integers(1, MAX_IMAGE_BYTES))
+        return draw(digests), size, Fetch(draw(digests), draw(st.integers(1, 65536)), -(-size // CHUNK_BYTES))
+
+    slots = draw(st.sets(st.integers(0, MAX_SLOTS - 1), max_size=3))
+    if len(slots) < 2:
+        return Component(draw(names), *image())
+    return Component.of_slots(draw(names), [SlotImage(slot, *image()) for slot in sorted(slots)])
 
 
 @given(

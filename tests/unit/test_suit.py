@@ -6,9 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.exceptions import InvalidSignature
 
 from firmware_store.codec import Tag, decode, encode
 from firmware_store.documents import Kind
@@ -46,6 +44,7 @@ from tests.releases import (
     SIGNERS,
     STRANGER,
     VENDOR,
+    check_draft_signature,
     envelope,
     manifest,
     pack_manifest,
@@ -54,14 +53,6 @@ from tests.releases import (
 )
 
 SINGLE, MULTI = manifest(), manifest((APP, ROOTFS), (CLASS_1, CLASS_2))
-
-# draft-ietf-suit-manifest-37: the key of its examples.
-DRAFT_KEY = (
-    "-----BEGIN PUBLIC KEY-----\n"
-    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhJaBGq4LqqvSYVcYnuzaJr6qi/Eb\n"
-    "bz/m4rVlnIXbwK07HypLbAmBMcCjbazR14vTgdzfsJwFLbM5kdtzOLSolg==\n"
-    "-----END PUBLIC KEY-----\n"
-)
 
 
 def signed(description: str | None = None, content: bytes = SINGLE) -> bytes:
@@ -74,30 +65,30 @@ def signed(description: str | None = None, content: bytes = SINGLE) -> bytes:
 # --- vectors ------------------------------------------------------------------------------------------------------
 
 
-def test_example_0_of_the_draft_verifies_and_encodes_again_byte_for_byte() -> None:
+@pytest.mark.parametrize(("number", "size"), [(0, 237), (3, 396), (5, 382)], ids=["one", "a/b", "two components"])
+def test_an_example_of_the_draft_verifies_and_encodes_again_byte_for_byte(number: int, size: int) -> None:
     """Its signature is ES256 (-7), which the product does not accept: the test does that check itself."""
-    example = read_vector("draft_example_0")
+    example = read_vector(f"draft_example_{number}")
 
     opened = open_envelope(example)
 
-    assert len(example) == 237
+    assert len(example) == size
     assert example == encode(decode(example))
     assert opened.digest == suit_digest(opened.manifest)
-    (protected, unprotected, payload, signature) = decode(opened.blocks[0]).value
-    assert (decode(protected), unprotected, payload) == ({1: -7}, {}, None)
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    key = serialization.load_pem_public_key(DRAFT_KEY.encode())
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    key.verify(
-        encode_dss_signature(r, s),
-        encode(["Signature1", protected, b"", opened.signed]),
-        ec.ECDSA(hashes.SHA256()),
-    )
+    check_draft_signature(opened)
 
 
-def test_example_0_of_the_draft_is_no_release_of_ours() -> None:
+@pytest.mark.parametrize("number", [0, 3, 5])
+def test_an_example_of_the_draft_is_no_release_of_ours(number: int) -> None:
     with pytest.raises(SignatureError):
-        verify_envelope(read_vector("draft_example_0"), ROOT)
+        verify_envelope(read_vector(f"draft_example_{number}"), ROOT)
+
+
+def test_a_damaged_example_of_the_draft_does_not_verify() -> None:
+    opened = open_envelope(read_vector("draft_example_3"))
+
+    with pytest.raises(InvalidSignature):
+        check_draft_signature(replace(opened, signed=opened.signed[:-1] + b"\x00"))
 
 
 def test_the_vendor_and_class_of_the_draft_are_computed_alike() -> None:
