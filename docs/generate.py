@@ -1,0 +1,176 @@
+# noqa: INP001 - a script beside the documents, not a package
+"""Write what follows from the code into the documents, between ``<!-- generated: name -->`` and ``<!-- end -->``.
+
+.venv/bin/python docs/generate.py            write them
+.venv/bin/python docs/generate.py --check    exit 1 if a document does not say what the code says
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Final, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from server.cli.client import DEFAULT_URL, Token, Url
+from server.config import Settings
+from server.domain import campaign, execution
+
+DOCS: Final = Path(__file__).parent
+
+BOXES: Final[Mapping[str, tuple[execution.State, ...]]] = {
+    "not started": (execution.State.WAITING, execution.State.DUE, execution.State.SKIPPED),
+    "before the reboot": (execution.State.DOWNLOADING, execution.State.INSTALLING),
+    "after the reboot": (execution.State.REBOOTING, execution.State.TRIAL),
+    "over": (
+        execution.State.CONFIRMED,
+        execution.State.FAILED,
+        execution.State.CANCELLED,
+        execution.State.ROLLED_BACK,
+    ),
+}
+"""States that are drawn in one box: an arrow from or to a box stands for one from or to each of them."""
+
+_MARK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def campaign_diagram() -> str:
+    """Draw ``campaign.TRANSITIONS``, one arrow for each entry."""
+    lines = ["stateDiagram-v2", f"    [*] --> {campaign.State.DRAFT}"]
+    for state, events in campaign.TRANSITIONS.items():
+        lines += [f"    {state} --> {following}: {event}" for event, following in events.items()]
+    lines += [f"    {state} --> [*]" for state in campaign.State if state in campaign.TERMINAL]
+    return _mermaid(lines)
+
+
+def execution_diagram() -> str:
+    """Draw ``execution.TRANSITIONS`` exactly, with as few arrows as the boxes allow."""
+    boxed = {state for members in BOXES.values() for state in members}
+    nodes = [*BOXES.values(), *((state,) for state in execution.State if state not in boxed)]
+    lines = ["flowchart TD"]
+    for name, members in BOXES.items():
+        inner = [f"        {_node(state)}" for state in members]
+        lines += [f'    subgraph {_box_id(name)}["{name}"]', *inner, "    end"]
+    lines += [f"    {_node(state)}" for state in execution.State if state not in boxed]
+    for sources, targets in product(nodes, nodes):
+        lines += [f"    {source} --> {target}" for source, target in _arrows(sources, targets)]
+    return _mermaid(lines)
+
+
+def settings_table() -> str:
+    """List every setting of the server."""
+    rows = [_setting(name, field) for name, field in Settings.model_fields.items()]
+    return _table(("variable", "what it may be", "default", "what it does"), rows)
+
+
+def client_settings_table() -> str:
+    """List what the commands that talk to a server read."""
+    rows = [
+        (
+            f"`{parameter.env_var[0]}`",
+            f"`{parameter.name[0] if parameter.name else '--token'}`",
+            default,
+            parameter.help,
+        )
+        for (_, parameter), default in ((get_args(Url), f"`{DEFAULT_URL}`"), (get_args(Token), "none"))
+    ]
+    return _table(("variable", "option", "default", "what it is"), rows)
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "campaign-states": campaign_diagram,
+    "execution-states": execution_diagram,
+    "settings": settings_table,
+    "client-settings": client_settings_table,
+}
+
+
+def rewrite(text: str) -> str:
+    """Return a document with its generated parts as the code has them now."""
+    return _MARK.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}{match[3]}", text)
+
+
+def stale() -> dict[Path, str]:
+    """Return the documents that are not as they should be, with what they should say."""
+    documents = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+    return {path: new for path, old in documents.items() if (new := rewrite(old)) != old}
+
+
+def _arrows(sources: Sequence[execution.State], targets: Sequence[execution.State]) -> Iterator[tuple[str, str]]:
+    """Cover the table's transitions from any of ``sources`` to any of ``targets``; repetitions are not arrows."""
+    wanted = {(s, t) for s, t in product(sources, targets) if s != t and t in execution.TRANSITIONS[s]}
+    if sources != targets and len(wanted) == len(sources) * len(targets):
+        yield _name(sources), _name(targets)
+        return
+    for source in sources:
+        if sources != targets and all((source, target) in wanted for target in targets):
+            yield source, _name(targets)
+        else:
+            yield from ((source, target) for target in targets if (source, target) in wanted)
+
+
+def _name(states: Sequence[execution.State]) -> str:
+    if len(states) == 1:
+        return states[0]
+    return next(_box_id(name) for name, members in BOXES.items() if members == states)
+
+
+def _box_id(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _node(state: execution.State) -> str:
+    again = " ↺" if state in execution.TRANSITIONS[state] else ""
+    return f'{state}["{state}{again}"]'
+
+
+def _mermaid(lines: Sequence[str]) -> str:
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
+def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
+    default = "none" if field.default is None else f"`{field.default}`"
+    return (f"`TIDEGATE_{name.upper()}`", _values(field), default, field.description or "")
+
+
+def _values(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    bounds = {type(bound).__name__: bound for bound in field.metadata}
+    kinds = [kind.__name__ for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    words = {
+        "Path": "a path",
+        "SecretStr": "a text (kept secret)",
+        "str": "a text",
+        "int": "a number",
+        "bool": "`true`, `false`",
+    }
+    said = words[kinds[0]]
+    if "Ge" in bounds and "Le" in bounds:
+        said += f", {bounds['Ge'].ge} to {bounds['Le'].le}"
+    return said
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the parts of the documents that follow from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something would change")
+    changed = stale()
+    if parser.parse_args().check:
+        for path in changed:
+            print(f"{path} is not what the code says: run docs/generate.py", file=sys.stderr)
+        return 1 if changed else 0
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
