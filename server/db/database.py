@@ -12,6 +12,15 @@ from firmware_store.errors import StoreUnavailableError
 ACQUIRE_S: Final = 10.0
 """How long a caller waits for a free connection before it is told that the store is unavailable."""
 
+_NOT_NOW: Final = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,  # a deadlock with another transaction, of which PostgreSQL has ended this one
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, until it is promoted
+)
+
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
@@ -26,15 +35,15 @@ class Database:
         """Open a transaction that commits when the block ends and rolls back when it raises.
 
         Raises:
-            StoreUnavailableError: no connection in time, or it was lost. Whether a commit under way took effect is
-                then unknown; everything done here is safe to do again.
+            StoreUnavailableError: no connection or lock in time, or it was lost. Whether a commit under way took
+                effect is then unknown; everything done here is safe to do again.
         """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 yield connection
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as exc:
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
-        except (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError) as exc:
+        except _NOT_NOW as exc:
             raise StoreUnavailableError(f"The database is not accepting work: {exc}.") from exc
 
     async def ping(self) -> None:

@@ -61,13 +61,16 @@ JUDGE: Final = """
 """
 
 MARK_SILENT: Final = """
-    UPDATE execution AS e SET state = 'silent', updated_at = $3
+    UPDATE execution AS e SET state = 'silent', updated_at = $3, judged_at = coalesce(e.judged_at, $3)
       FROM unnest($2::text[], $4::bigint[]) AS r (device_id, sequence)
-     WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.sequence = r.sequence AND e.state = 'trial'
+     WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.sequence = r.sequence
+       AND e.state IN ('rebooting', 'trial')
 """
 
 TRIALS: Final = f"""
-    SELECT {_COLUMNS} FROM execution WHERE campaign_id = $1 AND state = 'trial' AND updated_at <= $2
+    SELECT {_COLUMNS} FROM execution
+     WHERE campaign_id = $1 AND updated_at <= $2
+       AND (state = 'trial' OR (state = 'rebooting' AND judged_at IS NOT NULL))
 """
 
 PAGE: Final = f"""
@@ -120,7 +123,10 @@ class ExecutionRepository:
             )
 
     async def trials(self, campaign: CampaignId, *, since_before: datetime) -> list[ExecutionRecord]:
-        """Return the trials that nothing has been reported of since then."""
+        """Return the trials that nothing has been reported of since then.
+
+        With them, the devices that were heard from after their reboot, or reboot once more, and never said more.
+        """
         async with self._database.transaction() as connection:
             return [_record(row) for row in await connection.fetch(TRIALS, campaign, since_before)]
 

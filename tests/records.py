@@ -1,0 +1,122 @@
+"""Rows for tests of the database layer: a release, campaigns on it, devices, and what devices say."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from server.db.bundles import BundleRecord, BundleRepository
+from server.db.campaigns import CampaignRecord, CampaignRepository, RegionRecord
+from server.db.database import Database
+from server.db.devices import DeviceRepository, NewDevice
+from server.db.telemetry import DeviceReport
+from server.domain.execution import State
+from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
+from server.domain.plan import Plan, Policy, Wave
+from server.protocol.messages import Counter, Report
+from server.protocol.orders import Action, Directive, Envelope
+from server.protocol.topics import Audience, CohortAudience
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EU, US = Region("eu"), Region("us")
+MAIN = Cohort("main")
+MANIFEST = b"m" * 32
+EU_MAIN = CohortAudience(EU, MAIN)
+EVERYBODY = Plan(waves=(Wave(ratio=1.0, count=None),))
+
+
+def after(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def device_name(number: int) -> DeviceId:
+    return DeviceId(f"gw-{number:04}")
+
+
+async def add_devices(
+    database: Database, count: int, *, region: Region = EU, cohort: Cohort = MAIN, first: int = 1
+) -> list[DeviceId]:
+    names = [device_name(number) for number in range(first, first + count)]
+    await DeviceRepository(database).add([NewDevice(name, region, cohort) for name in names], now=START)
+    return names
+
+
+async def add_bundle(database: Database, *, manifest: bytes = MANIFEST) -> BundleRecord:
+    record = BundleRecord(
+        id=BundleId(uuid4()),
+        manifest_digest=manifest,
+        envelope_digest=b"e" * 32,
+        envelope_bytes=900,
+        sequence_number=7,
+        version="1.1.0",
+        vendor_id=b"v" * 16,
+        class_ids=(b"1" * 16, b"2" * 16),
+        components={"app": 1000, "rootfs": 2000},
+        size_bytes=2500,
+        signers=(b"a" * 16, b"b" * 16),
+        created_by="somebody",
+        created_at=START,
+    )
+    await BundleRepository(database).add(record, {b"e" * 32: 900, b"i" * 32: 1600})
+    return record
+
+
+async def add_campaign(
+    database: Database, bundle: BundleRecord, *, regions: Sequence[Region] = (EU,), **members: Any
+) -> CampaignRecord:
+    record = CampaignRecord(
+        **{
+            "id": CampaignId(uuid4()),
+            "name": "spring",
+            "cohort": MAIN,
+            "bundle_id": bundle.id,
+            "plan": EVERYBODY,
+            "policy": Policy(),
+            "reason": "a test",
+            "created_by": "somebody",
+            "created_at": START,
+            "regions": tuple(RegionRecord(region) for region in regions),
+        }
+        | members
+    )
+    await CampaignRepository(database).add(record)
+    return record
+
+
+def report(
+    campaign: CampaignId | UUID, sequence: int, state: State, *, device: DeviceId | None = None, **members: Any
+) -> DeviceReport:
+    given = {"attempt": 1, "manifest_digest": MANIFEST} | members
+    return DeviceReport(
+        device or device_name(1), EU, Report(sequence=sequence, campaign=CampaignId(campaign), state=state, **given)
+    )
+
+
+def order(
+    audience: Audience = EU_MAIN,
+    *,
+    campaign: CampaignId | None = None,
+    action: Action = Action.HALT,
+    issued: datetime = START,
+    epoch: int = 0,
+) -> Directive:
+    """An order whose counter is still to be given."""
+    moment = int(issued.timestamp())
+    named: dict[str, Any] = {}
+    if action is not Action.NONE:
+        assert campaign is not None
+        named = {"campaign": campaign, "manifest_digest": MANIFEST, "envelope": Envelope(b"e" * 32, 900)}
+    return Directive(
+        fleet=b"f" * 16,
+        audience=audience,
+        counter=Counter(epoch, 0),
+        issued=moment,
+        expires=moment + 3600,
+        action=action,
+        **named,
+    )
+
+
+def write_down(directive: Directive) -> bytes:
+    """Stand where signing does, and let a test read what would have been signed."""
+    return f"{directive.action.name} {directive.counter.epoch}.{directive.counter.counter}".encode()
