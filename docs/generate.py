@@ -13,11 +13,12 @@ from itertools import product
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
-from server.domain import campaign, execution
+from server.domain import campaign, execution, plan
 
 DOCS: Final = Path(__file__).parent
 
@@ -80,11 +81,20 @@ def client_settings_table() -> str:
     return _table(("variable", "option", "default", "what it is"), rows)
 
 
+def model_table(model: type[BaseModel]) -> str:
+    """List the members of something that a campaign is told."""
+    rows = [(f"`{name}`", _default(field), field.description or "") for name, field in model.model_fields.items()]
+    return _table(("member", "default", "what it is"), rows)
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "campaign-states": campaign_diagram,
     "execution-states": execution_diagram,
     "settings": settings_table,
     "client-settings": client_settings_table,
+    "wave": lambda: model_table(plan.Wave),
+    "gate": lambda: model_table(plan.Gate),
+    "policy": lambda: model_table(plan.Policy),
 }
 
 
@@ -132,8 +142,15 @@ def _mermaid(lines: Sequence[str]) -> str:
 
 
 def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
-    default = "none" if field.default is None else f"`{field.default}`"
-    return (f"`TIDEGATE_{name.upper()}`", _values(field), default, field.description or "")
+    return (f"`TIDEGATE_{name.upper()}`", _values(field), _default(field), field.description or "")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
+    if isinstance(field.default, BaseModel):
+        return "its defaults"
+    return "none" if field.default in (None, ()) else f"`{field.default}`"
 
 
 def _values(field: FieldInfo) -> str:
