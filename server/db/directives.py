@@ -1,10 +1,11 @@
 """The current directive of each audience: counters that never fall, bytes that are kept, and their own outbox."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from firmware_store.errors import ConflictError
 from server.db.database import Connection, Database
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.protocol.messages import Counter
@@ -13,6 +14,9 @@ from server.protocol.topics import Audience, CohortAudience, DeviceAudience
 
 Sign = Callable[[Directive], bytes]
 """Makes the signed bytes of a directive whose counter is final."""
+
+Read = Callable[[bytes], Directive]
+"""Reads a directive from its signed bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,9 @@ class DirectiveRecord:
 _COLUMNS: Final = """audience, region, cohort, device_id, epoch, counter, issued_at, expires_at, action, campaign_id,
     ramp_end, body, published_counter"""
 
-LOCK: Final = "SELECT epoch, counter FROM directive WHERE audience = $1 FOR UPDATE"
+LOCK: Final = "SELECT epoch, counter, body FROM directive WHERE audience = $1 FOR UPDATE"
+
+LOCK_CAMPAIGN: Final = "SELECT FROM campaign WHERE id = $1 AND revision = $2 FOR NO KEY UPDATE"
 
 ISSUE: Final = """
     INSERT INTO directive (audience, region, cohort, device_id, epoch, counter, issued_at, expires_at, action,
@@ -42,7 +48,7 @@ ISSUE: Final = """
     ON CONFLICT (audience) DO UPDATE
        SET epoch = excluded.epoch, counter = excluded.counter, issued_at = excluded.issued_at,
            expires_at = excluded.expires_at, action = excluded.action, campaign_id = excluded.campaign_id,
-           ramp_end = excluded.ramp_end, body = excluded.body
+           ramp_end = excluded.ramp_end, body = excluded.body, published_counter = 0
      WHERE (directive.epoch, directive.counter) < (excluded.epoch, excluded.counter)
     RETURNING counter
 """
@@ -52,7 +58,7 @@ ALL: Final = f"SELECT {_COLUMNS} FROM directive"
 UNPUBLISHED: Final = f"SELECT {_COLUMNS} FROM directive WHERE published_counter < counter"
 
 MARK_PUBLISHED: Final = """
-    UPDATE directive SET published_counter = $2 WHERE audience = $1 AND published_counter < $2
+    UPDATE directive SET published_counter = counter WHERE audience = $1 AND epoch = $2 AND counter = $3
 """
 
 REOPEN: Final = "UPDATE directive SET published_counter = 0 WHERE audience = $1"
@@ -63,6 +69,9 @@ async def issue(connection: Connection, orders: Sequence[Directive], sign: Sign,
 
     The counter is max(previous + 1, now in Unix milliseconds, ``floor``), so that a restored database never counts
     backwards: ``floor`` is one more than the highest counter seen in any beat or retained copy.
+
+    Raises:
+        ConflictError: an audience is under an order of a higher epoch, or somebody gave it one just now.
     """
     for order in orders:
         key = audience_key(order.audience)
@@ -71,7 +80,7 @@ async def issue(connection: Connection, orders: Sequence[Directive], sign: Sign,
         counter = max(previous + 1, order.issued * 1000, floor)
         final = replace(order, counter=Counter(order.counter.epoch, counter))
         audience = order.audience
-        await connection.execute(
+        stored = await connection.fetchval(
             ISSUE,
             key,
             audience.region,
@@ -86,6 +95,8 @@ async def issue(connection: Connection, orders: Sequence[Directive], sign: Sign,
             0 if final.ramp is None else final.ramp.t1,
             sign(final),
         )
+        if stored is None:
+            raise ConflictError(f"A newer order for {key} is there already; look at it and try again.")
 
 
 def audience_key(audience: Audience) -> str:
@@ -112,17 +123,36 @@ class DirectiveRepository:
 
     async def mark_published(self, record: DirectiveRecord) -> None:
         async with self._database.transaction() as connection:
-            await connection.execute(MARK_PUBLISHED, audience_key(record.audience), record.counter.counter)
+            await connection.execute(
+                MARK_PUBLISHED, audience_key(record.audience), record.counter.epoch, record.counter.counter
+            )
 
     async def reopen(self, audience: Audience) -> None:
         """Put the audience's directive back into the outbox: the broker does not hold what it should."""
         async with self._database.transaction() as connection:
             await connection.execute(REOPEN, audience_key(audience))
 
-    async def renew(self, orders: Sequence[Directive], sign: Sign, *, floor: int) -> None:
-        """Issue directives that change nothing but time: a ramp's next stretch, or a later expiry."""
+    async def renew(
+        self, orders: Sequence[Directive], sign: Sign, *, floor: int, campaign: CampaignId, revision: int
+    ) -> bool:
+        """Issue directives that change nothing but time: a ramp's next stretch, or a later expiry.
+
+        False, and nothing is issued, if the campaign is no longer what the caller has read: a renewed offer must not
+        follow a halt.
+        """
         async with self._database.transaction() as connection:
+            if await connection.fetchrow(LOCK_CAMPAIGN, campaign, revision) is None:
+                return False
             await issue(connection, orders, sign, floor=floor)
+            return True
+
+    async def reissue(self, audiences: Iterable[Audience], read: Read, sign: Sign, *, floor: int) -> None:
+        """Say what holds for these audiences now once more, under a higher counter."""
+        async with self._database.transaction() as connection:
+            for audience in audiences:
+                row = await connection.fetchrow(LOCK, audience_key(audience))
+                if row is not None:
+                    await issue(connection, [read(row["body"])], sign, floor=floor)
 
 
 def _record(row: Any) -> DirectiveRecord:

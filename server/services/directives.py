@@ -5,7 +5,7 @@ not acknowledged, renews what runs out, and repairs any difference between what 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -119,13 +119,10 @@ class Directives:
             for region in campaign.regions
             if region.opened_at is not None and self._runs_out(campaign, region, now)
         ]
-        if orders:
-            await self.renew_orders(orders)
-
-    async def renew_orders(self, orders: Sequence[Directive]) -> None:
-        """Store and publish orders that go with no decision."""
-        await self._repository.renew(orders, self.sign, floor=self.floor)
-        await self.flush()
+        if orders and await self._repository.renew(
+            orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
+        ):
+            await self.flush()
 
     def _runs_out(self, campaign: CampaignRecord, region: RegionRecord, now: float) -> bool:
         record = self._current.get(CohortAudience(region.region, campaign.cohort))
@@ -172,10 +169,11 @@ class Directives:
 
     async def reissue(self, *, now: float) -> None:
         """Say again, under a counter that devices will take, what some audiences hold a higher counter for."""
-        records = [self._current[audience] for audience in self._behind if audience in self._current]
-        self._behind.clear()
-        orders = [replace(self._authority.read_directive(record.body), issued=int(now)) for record in records]
-        if orders:
-            await self.renew_orders(orders)
-        else:
-            await self.flush()
+        behind = frozenset(self._behind)
+
+        def read(body: bytes) -> Directive:
+            return replace(self._authority.read_directive(body), issued=int(now))
+
+        await self._repository.reissue(behind, read, self.sign, floor=self.floor)
+        self._behind -= behind
+        await self.flush()
