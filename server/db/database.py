@@ -42,6 +42,8 @@ class Database:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 yield connection
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as exc:
+            if isinstance(exc, ValueError):
+                raise  # the driver cannot encode a value: that is a mistake of ours, which no retry mends
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
         except _NOT_NOW as exc:
             raise StoreUnavailableError(f"The database is not accepting work: {exc}.") from exc

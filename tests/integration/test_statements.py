@@ -1,0 +1,156 @@
+"""Every SQL constant fits the migrated schema, and the hot ones use the index that is there for them."""
+
+import importlib
+import json
+import pkgutil
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import server.db
+from server.db import campaigns, devices, directives, executions, telemetry, tokens
+from server.db.database import Database
+from server.db.devices import DeviceRepository
+from tests.records import EU, add_bundle, add_campaign, add_devices
+
+VERB = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|WITH|SET)\b")
+DEVICES, CAMPAIGNS = 20_000, 4
+
+
+def statements() -> dict[str, str]:
+    modules = [importlib.import_module(f"server.db.{found.name}") for found in pkgutil.iter_modules(server.db.__path__)]
+    return {
+        f"{module.__name__.removeprefix('server.db.')}.{name}": text
+        for module in modules
+        for name, text in vars(module).items()
+        if name.isupper() and isinstance(text, str) and VERB.match(text) and ";" not in text
+    }
+
+
+STATEMENTS = statements()
+
+
+def test_the_constants_are_found() -> None:
+    assert len(STATEMENTS) > 30
+    assert {"telemetry.READ", "campaigns.SAVE", "directives.LOCK", "tokens.ADD_FIRST"} <= STATEMENTS.keys()
+
+
+async def test_every_statement_fits_the_schema(store: Database) -> None:
+    refused = {}
+    for name, text in STATEMENTS.items():
+        try:
+            async with store.transaction() as connection:
+                await connection.prepare(text)
+        except Exception as exc:
+            refused[name] = str(exc)
+
+    assert refused == {}
+
+
+@pytest.fixture
+async def crowded(store: Database) -> Database:
+    """20,000 devices that have been through four campaigns, most of them judged."""
+    await add_devices(store, 1)
+    bundle = await add_bundle(store)
+    named = [(await add_campaign(store, bundle)).id for _ in range(CAMPAIGNS)]
+    async with store.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO device (id, region, cohort, member_since, created_at)
+            SELECT 'bulk-' || n, 'r' || n % 20, 'main', now(), now() FROM generate_series(1, $1::integer) AS n
+            """,
+            DEVICES,
+        )
+        await connection.execute(
+            """
+            INSERT INTO execution (campaign_id, device_id, region, state, attempt, sequence, reason, detail, slot,
+                                   done_bytes, total_bytes, started_at, rebooting_at, judged_at, updated_at)
+            SELECT campaign, id, region, 'confirmed', 1, 1, 0, '', 'b', 0, 0, now(), now(),
+                   CASE WHEN id LIKE '%00' THEN NULL ELSE now() END, now()
+              FROM device, unnest($1::uuid[]) AS campaign WHERE id LIKE 'bulk-%'
+            """,
+            named,
+        )
+        await connection.execute(
+            """
+            INSERT INTO directive (audience, region, cohort, epoch, counter, issued_at, expires_at, action, body,
+                                   published_counter)
+            SELECT 'r' || n, 'r' || n, 'main', 0, 5, now(), now(), 0, '', CASE WHEN n % 500 = 0 THEN 0 ELSE 5 END
+              FROM generate_series(1, 5000) AS n
+            """
+        )
+        await connection.execute("ANALYZE")
+    return store
+
+
+HOT: list[tuple[ModuleType, str, set[str]]] = [
+    (telemetry, "READ", {"campaign_pkey", "execution_pkey"}),
+    (telemetry, "NOTE_SEQUENCES", {"device_pkey"}),
+    (telemetry, "NOTE_HELLOS", {"device_pkey"}),
+    (devices, "GET", {"device_pkey"}),
+    (devices, "PAGE", {"device_pkey"}),
+    (devices, "NOTE_SEEN", {"device_pkey"}),
+    (devices, "COUNT_IN", {"device_by_audience"}),
+    (executions, "UNJUDGED", {"execution_unjudged"}),
+    (executions, "JUDGE", {"execution_pkey"}),
+    (executions, "MARK_SILENT", {"execution_pkey"}),
+    (executions, "PAGE", {"execution_pkey"}),
+    (campaigns, "DECISIONS", {"decision_of_campaign"}),
+    (directives, "LOCK", {"directive_pkey"}),
+    (directives, "UNPUBLISHED", {"directive_unpublished"}),
+    (tokens, "GET", {"token_pkey"}),
+]
+
+
+async def test_hot_statements_use_their_indexes(crowded: Database) -> None:
+    """The plan is the generic one, which is what a prepared statement settles on."""
+    used = {}
+    async with crowded.transaction() as connection:
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        # Small tables are read whole, whatever indexes they have; here it is asked which index fits.
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        for module, name, _ in HOT:
+            text = getattr(module, name)
+            parameters = (await connection.prepare(text)).get_parameters()
+            await connection.execute(f"PREPARE hot AS {text}")
+            call = f"hot({', '.join(['NULL'] * len(parameters))})"
+            plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {call.removesuffix('()')}"))
+            used[f"{module.__name__}.{name}"] = indexes(plan)
+            await connection.execute("DEALLOCATE hot")
+
+    assert used == {f"{module.__name__}.{name}": expected for module, name, expected in HOT}
+
+
+def indexes(plan: Any) -> set[str]:
+    if isinstance(plan, list):
+        return set().union(*map(indexes, plan))
+    if isinstance(plan, dict):
+        own = {plan["Index Name"]} if "Index Name" in plan else set()
+        return own.union(*map(indexes, plan.values()))
+    return set()
+
+
+async def test_a_write_of_one_report_touches_one_row(crowded: Database) -> None:
+    """By EXPLAIN ANALYZE: the upsert decides by its key, and the judged thousands are not looked at."""
+    async with crowded.transaction() as connection:
+        campaign = await connection.fetchval("SELECT id FROM campaign LIMIT 1")
+        plan = json.loads(
+            await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {telemetry.WRITE}",
+                *([campaign], ["gw-0001"], [EU], ["downloading"], [1], [1], [0], [""], ["b"], [0], [0], [None]),
+                await connection.fetchval("SELECT now()"),
+            )
+        )
+
+    root = plan[0]["Plan"]
+    assert root["Conflict Arbiter Indexes"] == ["execution_pkey"]
+    assert root["Tuples Inserted"] == 1
+    assert root["Shared Hit Blocks"] + root["Shared Read Blocks"] < 100
+
+
+async def test_a_value_that_no_column_can_hold_is_not_taken_for_a_database_that_is_away(store: Database) -> None:
+    """To try such a statement again, as for a database that is away, would be to try for ever."""
+    with pytest.raises(ValueError, match="invalid input for query argument"):
+        await DeviceRepository(store).page(after="", limit=1 << 80)
