@@ -39,11 +39,10 @@ class DeviceRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     session_nonce: bytes | None = None
     last_seen: datetime | None = None
-    last_sequence: int = 0
 
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
-    running_version, running_digest, running_sequence, labels, session_nonce, last_seen, last_sequence"""
+    running_version, running_digest, running_sequence, labels, session_nonce, last_seen"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)

@@ -82,12 +82,6 @@ WRITE_EVENTS: Final = """
         AS r (campaign_id, device_id, attempt, sequence, state, reason)
 """
 
-NOTE_SEQUENCES: Final = """
-    UPDATE device SET last_sequence = r.sequence
-      FROM unnest($1::text[], $2::bigint[]) AS r (id, sequence)
-     WHERE device.id = r.id AND device.last_sequence < r.sequence
-"""
-
 NOTE_HELLOS: Final = """
     UPDATE device
        SET vendor = r.vendor, hardware = r.hardware, agent_version = r.agent_version, booted_slot = r.booted,
@@ -194,7 +188,6 @@ async def _write(
         [item.report.reason.value for item in changed],
         now,
     )
-    await connection.execute(NOTE_SEQUENCES, [item.device for item in final], [r.sequence for r in reports])
 
 
 async def _note_hellos(connection: Connection, hellos: Sequence[DeviceHello], now: datetime) -> None:

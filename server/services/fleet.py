@@ -22,7 +22,11 @@ GRACE_BEATS: Final = 2.5
 
 @dataclass(slots=True)
 class Device:
-    """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello."""
+    """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello.
+
+    ``last_sequence`` is the newest report this process has committed; after a restart every device's next beat repeats
+    its last report once, which changes nothing.
+    """
 
     id: DeviceId
     region: Region
@@ -36,7 +40,7 @@ class Device:
     nonce: bytes = b""
     last_seen: float = 0.0
     gone: bool = True
-    last_sequence: int = 0
+    last_sequence: int = -1
     welcomed_at: float = 0.0
     seen_stored: float = 0.0
 
@@ -60,7 +64,6 @@ class Fleet:
             device.hardware = record.hardware
         device.running_digest = record.running_digest or b""
         device.nonce = record.session_nonce or b""
-        device.last_sequence = record.last_sequence
         if record.last_seen is not None:
             device.last_seen = device.seen_stored = record.last_seen.timestamp()
             device.gone = False

@@ -87,7 +87,6 @@ async def crowded(store: Database) -> Database:
 
 HOT: list[tuple[ModuleType, str, set[str]]] = [
     (telemetry, "READ", {"campaign_pkey", "execution_pkey"}),
-    (telemetry, "NOTE_SEQUENCES", {"device_pkey"}),
     (telemetry, "NOTE_HELLOS", {"device_pkey"}),
     (devices, "GET", {"device_pkey"}),
     (devices, "PAGE", {"device_pkey"}),

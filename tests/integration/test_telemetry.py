@@ -171,13 +171,6 @@ async def test_only_the_first_reboot_is_judged(store: Database, campaign: Campai
     assert (await execution(store, campaign)).rebooting_at == after(10)
 
 
-async def test_the_highest_report_number_of_a_device_is_kept(store: Database, campaign: CampaignRecord) -> None:
-    await say(store, report(campaign.id, 8, State.REBOOTING), report(campaign.id, 9, State.TRIAL))
-    await say(store, report(campaign.id, 4, State.DOWNLOADING))
-
-    assert (await DeviceRepository(store).get(device_name(1))).last_sequence == 9
-
-
 # --- silence ---
 
 
