@@ -4,7 +4,6 @@ They are for trying, testing and small fleets. Both can be replaced one by one b
 """
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,8 +38,8 @@ class Embedded:
     def server_credential(self) -> MqttCredential:
         return self.broker.server_credential
 
-    def issue_device_credential(self, device: str, *, valid_for: timedelta | None = None) -> MqttCredential:
-        return self.broker.issue_device_credential(device, valid_for=valid_for)
+    def issue_device_credential(self, device: str) -> MqttCredential:
+        return self.broker.issue_device_credential(device)
 
     async def __aenter__(self) -> Self:
         await self.start()

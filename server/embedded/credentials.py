@@ -7,6 +7,7 @@ under it. Therefore a credential names a client id that only the server can comp
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -101,10 +102,21 @@ class BrokerKeys:
         except (ConfigurationError, ValueError, KeyError, TypeError) as exc:
             raise ConfigurationError(f"{path} is damaged: restore it from a backup.") from exc
 
-    def trust_settings(self, topic_root: str, *, now: datetime) -> dict[str, Any]:
-        """Return the part of the broker's configuration that says whom it believes."""
-        templates = {self._device_signer.public: device_permissions(topic_root)}
-        fleet = account_token(self._operator, account=self._account.public, name="fleet", templates=templates, now=now)
+    def trust_settings(
+        self, topic_root: str, *, now: datetime, revoked: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Return the part of the broker's configuration that says whom it believes.
+
+        ``revoked``: name -> Unix second; that name's credentials issued then or earlier are refused.
+        """
+        fleet = account_token(
+            self._operator,
+            account=self._account.public,
+            name="fleet",
+            templates={self._device_signer.public: device_permissions(topic_root)},
+            now=now,
+            revocations={self._user_key(name): second for name, second in (revoked or {}).items()},
+        )
         system = system_account_token(self._operator, account=self._system_account, now=now)
         return {
             "operator": operator_token(self._operator, system_account=self._system_account, now=now),
@@ -113,7 +125,7 @@ class BrokerKeys:
             "resolver_preload": {self._account.public: fleet, self._system_account: system},
         }
 
-    def device(self, device: DeviceId, *, now: datetime, expires: datetime | None) -> MqttCredential:
+    def device(self, device: DeviceId, *, issued: datetime, expires: datetime) -> MqttCredential:
         """Return the credential of a device. Its id is checked again: a token named ``*`` would open every topic.
 
         Raises:
@@ -125,7 +137,7 @@ class BrokerKeys:
             account=self._account.public,
             subject=self._user_key(name),
             name=name,
-            now=now,
+            now=issued,
             expires=expires,
         )
         return MqttCredential(username=name, password=token, client_id=self._client_id(name))
@@ -142,17 +154,17 @@ class BrokerKeys:
         )
         return MqttCredential(username=SERVER_NAME, password=token, client_id=self._client_id(SERVER_NAME))
 
-    def probe(self, *, now: datetime) -> MqttCredential:
+    def probe(self, *, now: datetime, name: str = PROBE_NAME) -> MqttCredential:
         """Return a credential that opens nothing, and soon not even the door: the port may be somebody else's."""
         token = user_token(
             self._account,
-            subject=self._user_key(PROBE_NAME),
-            name=PROBE_NAME,
+            subject=self._user_key(name),
+            name=name,
             permissions=Permissions(publish=("never",), subscribe=("never",)),
             now=now,
             expires=now + PROBE_VALID,
         )
-        return MqttCredential(username=PROBE_NAME, password=token, client_id=self._client_id(PROBE_NAME))
+        return MqttCredential(username=name, password=token, client_id=self._client_id(name))
 
     def _user_key(self, name: str) -> str:
         # the same for one name each time, so that an account's revocation list can name it without a record of it

@@ -1,7 +1,9 @@
-"""One MQTT connection, to learn whether a broker is ready: raw bytes, so that no client library is started for it."""
+"""One MQTT connection, to learn whom a broker lets in: raw bytes, so that no client library is started for it."""
 
 import asyncio
 import struct
+from enum import Enum, auto
+from types import MappingProxyType
 from typing import Final
 
 from server.embedded.credentials import MqttCredential
@@ -14,8 +16,26 @@ _WITH_USERNAME: Final = 0x80
 _KEEP_ALIVE_S: Final = 30
 
 
-async def accepts_mqtt(host: str, port: int, credential: MqttCredential) -> bool:
-    """Send a CONNECT and look for the CONNACK that accepts it (MQTT 3.1.1 3.1 and 3.2)."""
+class Answer(Enum):
+    """What a broker says to a CONNECT; ``NONE``: nothing that counts."""
+
+    ACCEPTED = auto()
+    REFUSED = auto()
+    NONE = auto()
+
+
+# the CONNACKs without a session: accepted, bad user name or password, not authorized (MQTT 3.1.1 table 3.1)
+_ANSWERS: Final = MappingProxyType(
+    {
+        b"\x20\x02\x00\x00": Answer.ACCEPTED,
+        b"\x20\x02\x00\x04": Answer.REFUSED,
+        b"\x20\x02\x00\x05": Answer.REFUSED,
+    }
+)
+
+
+async def ask_mqtt(host: str, port: int, credential: MqttCredential) -> Answer:
+    """Send a CONNECT and read the CONNACK (MQTT 3.1.1 3.1 and 3.2)."""
     flags = _CLEAN_SESSION | _WITH_USERNAME | _WITH_PASSWORD
     body = _prefixed(b"MQTT") + bytes([4, flags]) + struct.pack(">H", _KEEP_ALIVE_S)
     body += b"".join(
@@ -32,8 +52,8 @@ async def accepts_mqtt(host: str, port: int, credential: MqttCredential) -> bool
             finally:
                 writer.close()
     except (OSError, EOFError, TimeoutError):
-        return False
-    return answer == b"\x20\x02\x00\x00"
+        return Answer.NONE
+    return _ANSWERS.get(answer, Answer.NONE)
 
 
 def _prefixed(data: bytes) -> bytes:

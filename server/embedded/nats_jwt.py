@@ -107,11 +107,18 @@ def operator_token(operator: NKey, *, system_account: str, now: datetime) -> str
 
 
 def account_token(
-    operator: NKey, *, account: str, name: str, templates: Mapping[str, Permissions], now: datetime
+    operator: NKey,
+    *,
+    account: str,
+    name: str,
+    templates: Mapping[str, Permissions],
+    now: datetime,
+    revocations: Mapping[str, int] | None = None,
 ) -> str:
     """Return the token of an account that clients use.
 
-    ``templates``: public text of a scoped signing key -> what the users it signs may do.
+    ``templates``: public text of a scoped signing key -> what the users it signs may do. ``revocations``: public text
+    of a user's key -> Unix seconds; that user's tokens issued then or earlier are refused.
     """
     limits = {
         **_NO_LIMITS,
@@ -129,7 +136,9 @@ def account_token(
         }
         for key, permissions in templates.items()
     ]
-    claims = {"type": "account", "version": 2, "limits": limits, "signing_keys": scopes}
+    claims: dict[str, Any] = {"type": "account", "version": 2, "limits": limits, "signing_keys": scopes}
+    if revocations:
+        claims["revocations"] = dict(revocations)
     return _encode(operator, subject=account, name=name, nats=claims, now=now)
 
 

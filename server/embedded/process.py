@@ -119,6 +119,10 @@ class Child:
             await asyncio.sleep(POLL_S)
         return f"exit status {self._popen.returncode}: {_last_lines(self._log_path) or 'it said nothing'}"
 
+    def reload(self) -> None:
+        """Ask it to read its configuration again; nothing happens when it has ended."""
+        self._popen.send_signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """End it, gently at first; returns when it is gone."""
         for number, patience_s in (*self._stop_plan, (signal.SIGKILL, _KILL_S)):
