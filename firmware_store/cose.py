@@ -48,6 +48,15 @@ def verify1(block: bytes, payload: bytes, keys: Mapping[Kid, PublicKey], *, typ:
     return header.kid
 
 
+def claimed_kid(block: bytes) -> Kid:
+    """Return the id of the key that a block says it is by; nothing is verified.
+
+    Raises:
+        SignatureError: the block is malformed.
+    """
+    return _parse(block)[1].kid
+
+
 def _signed_bytes(protected: bytes, payload: bytes) -> bytes:
     """The Sig_structure of RFC 9052 section 4.4, without external data."""
     return encode(["Signature1", protected, b"", payload])

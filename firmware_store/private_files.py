@@ -1,8 +1,10 @@
-"""Files that only their owner may read: 0600, written whole or not at all, never over another file."""
+"""Files that only their owner may read: 0600, whole or not at all, over another file only where that is said."""
 
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -38,22 +40,43 @@ def write_new_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         ConflictError: ``path`` exists; it is left as it was.
         ConfigurationError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _written(path, data, mode) as temporary:
             # A link fails where the name exists; a rename would replace it.
             os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         sync_directory(path.parent)
     except FileExistsError as exc:
         raise ConflictError(f"{path} exists and is not overwritten") from exc
     except OSError as exc:
         raise ConfigurationError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Put ``data`` in the place of ``path``: after a power cut it is the old file or the new one.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    try:
+        with _written(path, data, mode) as temporary:
+            temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+@contextmanager
+def _written(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Yield a file beside ``path`` that holds ``data`` on the disk; unless it was moved, it is gone afterwards."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

@@ -21,7 +21,7 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 """Long enough for somebody to touch a token or to type a PIN."""
 
 _FILE: Final = "file:"
-_COMMAND: Final = "command:"
+COMMAND: Final = "command:"
 
 
 class CommandSigner:
@@ -82,10 +82,10 @@ def load_signer(spec: str, *, passphrase: bytes | None = None) -> Signer:
     Raises:
         ConfigurationError: no key, no command, or nothing that could be either.
     """
-    if not spec.startswith(_COMMAND):
+    if not spec.startswith(COMMAND):
         return load_key(Path(spec.removeprefix(_FILE)), passphrase)
     try:
-        public, *command = shlex.split(spec.removeprefix(_COMMAND))
+        public, *command = shlex.split(spec.removeprefix(COMMAND))
     except ValueError as exc:
         raise ConfigurationError(
             f"a signing command is command:PUBLIC-KEY-FILE PROGRAM ARGUMENT..., not {spec!r}"

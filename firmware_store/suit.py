@@ -4,13 +4,21 @@ Two traps of the draft: the manifest's digest covers the header of its byte stri
 content of the digest's byte string, detached. The signatures are checked before the manifest is parsed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from firmware_store.codec import Encodable, Key, Tag, Value, decode, encode
-from firmware_store.cose import sign1, verify1
-from firmware_store.errors import CodecError, ConflictError, DigestError, ManifestError, SignatureError
-from firmware_store.keys import Kid, Signer
+from firmware_store.cose import claimed_kid, sign1, verify1
+from firmware_store.errors import (
+    CodecError,
+    ConflictError,
+    DigestError,
+    InvalidInputError,
+    ManifestError,
+    SignatureError,
+)
+from firmware_store.keys import Kid, PublicKey, Signer
 from firmware_store.root import RoleName, Root
 from firmware_store.shapes import as_bytes, as_list, as_map, as_text
 from firmware_store.status import Status
@@ -18,6 +26,7 @@ from firmware_store.suit_build import bind_text, build_manifest
 from firmware_store.suit_labels import SHA256_ID, TEXT_LANGUAGE, Envelope, Text
 from firmware_store.suit_read import read_digest, read_manifest, suit_digest
 from firmware_store.suit_values import (
+    DIGEST_BYTES,
     ChunkProfile,
     Component,
     Fetch,
@@ -38,6 +47,7 @@ __all__ = [
     "OpenEnvelope",
     "SlotImage",
     "VerifiedEnvelope",
+    "attach_signature",
     "build_envelope",
     "build_manifest",
     "class_id",
@@ -46,6 +56,7 @@ __all__ = [
     "parse_version",
     "read_manifest",
     "sever_text",
+    "sign_digest",
     "sign_envelope",
     "suit_digest",
     "vendor_id",
@@ -164,10 +175,40 @@ def sign_envelope(data: bytes, signer: Signer) -> bytes:
     own = {signer.public.kid: signer.public}
     if any(verify1(block, opened.signed, own, typ=None) for block in opened.blocks):
         raise ConflictError(f"key {signer.public.kid.hex()} has signed this envelope already")
-    if len(opened.blocks) == MAX_SIGNATURES:
-        raise ConflictError(f"an envelope has at most {MAX_SIGNATURES} signatures")
-    block = sign1(signer, opened.signed, typ=None)
-    return _join(replace(opened, blocks=(*opened.blocks, block)))
+    _check_room(opened)
+    return _add(opened, sign1(signer, opened.signed, typ=None))
+
+
+def sign_digest(digest: bytes, signer: Signer) -> bytes:
+    """Return the signature of the manifest with this digest, for ``attach_signature``: made where the bundle is not.
+
+    Raises:
+        InvalidInputError: no digest of a manifest.
+    """
+    if len(digest) != DIGEST_BYTES:
+        raise InvalidInputError("a manifest's digest has 32 bytes")
+    return sign1(signer, encode([SHA256_ID, digest]), typ=None)
+
+
+def attach_signature(data: bytes, block: bytes, *, keys: Mapping[Kid, PublicKey] | None = None) -> bytes:
+    """Return the envelope with a signature that was made elsewhere.
+
+    With ``keys`` it must be by one of them, and hold; without, only its form is looked at.
+
+    Raises:
+        ConflictError: that key has signed already, or there is no room for more.
+        SignatureError: not a signature, not by one of ``keys``, or not of this envelope.
+        CodecError, ManifestError, DigestError: nothing that deserves a signature.
+    """
+    opened = open_envelope(data)
+    opened.read()
+    kid = claimed_kid(block)
+    if keys is not None and verify1(block, opened.signed, keys, typ=None) is None:
+        raise SignatureError(f"key {kid.hex()} is none of those that may sign this")
+    if kid in map(claimed_kid, opened.blocks):
+        raise ConflictError(f"key {kid.hex()} has signed this envelope already")
+    _check_room(opened)
+    return _add(opened, block)
 
 
 def verify_envelope(data: bytes, root: Root, *, status: Status | None = None) -> VerifiedEnvelope:
@@ -206,6 +247,15 @@ def sever_text(data: bytes) -> bytes:
         CodecError, DigestError: see ``open_envelope``.
     """
     return _join(replace(open_envelope(data), text=None))
+
+
+def _check_room(opened: OpenEnvelope) -> None:
+    if len(opened.blocks) == MAX_SIGNATURES:
+        raise ConflictError(f"an envelope has at most {MAX_SIGNATURES} signatures")
+
+
+def _add(opened: OpenEnvelope, block: bytes) -> bytes:
+    return _join(replace(opened, blocks=(*opened.blocks, block)))
 
 
 def _join(opened: OpenEnvelope) -> bytes:

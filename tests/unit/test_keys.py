@@ -1,6 +1,7 @@
 """Keys: names that are computed, weak points that are refused, files that only their owner can read."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from firmware_store.errors import ConfigurationError, ConflictError, WeakKeyError
 from firmware_store.keys import Algorithm, PublicKey, SigningKey, key_is_encrypted, load_key, save_key
+from firmware_store.private_files import replace_file, write_new_file
 
 P = 2**255 - 19
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -259,3 +261,24 @@ def test_a_private_key_of_another_kind_is_refused(private: ec.EllipticCurvePriva
 
     with pytest.raises(ConfigurationError):
         SigningKey.from_pem(pem)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "root.cbor"
+    write_new_file(path, b"old", mode=0o644)
+
+    replace_file(path, b"new", mode=0o640)
+
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        replace_file(tmp_path / "folder", b"new")
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        replace_file(tmp_path / "absent" / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
