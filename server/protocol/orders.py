@@ -29,11 +29,22 @@ class Action(IntEnum):
     HALT = 4
 
 
+HALTED_MOST: Final = 16
+"""Digests in one directive; older halts are for the status document to remember."""
+
+
 class Envelope(NamedTuple):
     """Where a directive's bundle is: the envelope's SHA-256 (its blob topic) and size in bytes."""
 
     digest: bytes
     size_bytes: int
+
+
+class StatusRef(NamedTuple):
+    """The status document that a directive was signed under: its version, and the SHA-256 of its bytes."""
+
+    version: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,11 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """A signed order for one audience. Everything about a bundle is absent when the action is ``none``."""
+    """A signed order for one audience. Everything about a bundle is absent when the action is ``none``.
+
+    ``halted``: manifest digests, sorted, that were halted for this audience, whatever the action. ``status``: None
+    where the fleet has no status document yet.
+    """
 
     fleet: bytes
     audience: Audience
@@ -62,8 +77,12 @@ class Directive:
     ramp: Ramp | None = None
     deadlines: Deadlines = Deadlines()
     keep_on_halt: bool = False
+    halted: tuple[bytes, ...] = ()
+    status: StatusRef | None = None
 
     def __post_init__(self) -> None:
+        if len(self.halted) > HALTED_MOST or list(self.halted) != sorted(set(self.halted)):
+            raise InvalidInputError(f"Halted digests are at most {HALTED_MOST}, sorted, each listed once.")
         if self.action is Action.NONE:
             return
         if self.campaign is None or len(self.manifest_digest) != 32:
@@ -108,6 +127,10 @@ def directive_map(directive: Directive) -> dict[int, Value]:
         7: directive.expires,
         8: directive.action.value,
     }
+    if directive.halted:
+        m[20] = list(directive.halted)
+    if directive.status is not None:
+        m[21] = [directive.status.version, directive.status.digest]
     if directive.action is Action.NONE:
         return m
     assert directive.campaign is not None
@@ -149,6 +172,8 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
             ramp=_ramp(r.array(13, 4)) if 13 in m else None,
             deadlines=_deadlines(r.array(17, 3)) if 17 in m else Deadlines(),
             keep_on_halt=r.boolean(22) if 22 in m else False,
+            halted=_halted(m[20]) if 20 in m else (),
+            status=_status(r.array(21, 2)) if 21 in m else None,
         )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"A directive that cannot be: {exc}") from exc
@@ -208,7 +233,7 @@ def read_welcome(m: Mapping[int, Value]) -> Welcome:
         raise CodecError(f"A welcome that cannot be: {exc}") from exc
 
 
-_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 22)))
+_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 20, 21, 22)))
 _WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 13)))
 
 
@@ -269,6 +294,16 @@ def _audience(value: list[Any]) -> Audience:
 
 def _envelope(value: list[Any]) -> Envelope:
     return Envelope(_as_bytes(value[0], 32), _as_uint(value[1]))
+
+
+def _halted(value: Value) -> tuple[bytes, ...]:
+    if type(value) is not list or not value:
+        raise CodecError("Halted digests are an array, which is left out where there are none.")
+    return tuple(_as_bytes(digest, 32) for digest in value)
+
+
+def _status(value: list[Any]) -> StatusRef:
+    return StatusRef(_as_uint(value[0]), _as_bytes(value[1], 32))
 
 
 def _ramp(value: list[Any]) -> Ramp:

@@ -20,6 +20,7 @@ from firmware_store.errors import CodecError, InvalidInputError
 from server.domain.identity import Cohort, DeviceId, Region, cohort, device_id, region
 
 _ROOT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}(/[a-z0-9][a-z0-9-]{0,31}){0,3}\Z", re.ASCII)
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}\Z", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 
 
@@ -94,6 +95,10 @@ class Topics:
         return f"{self.root}/trust/root/{version}"
 
     @property
+    def trust_status(self) -> str:
+        return f"{self.root}/trust/status"
+
+    @property
     def all_up(self) -> str:
         """What the server's ingest subscribes to: one filter, since NATS shares a session's 65,535 unacknowledged
         messages out among its QoS 1 subscriptions.
@@ -104,6 +109,11 @@ class Topics:
     def all_directives(self) -> tuple[str, ...]:
         """The server's own retained directives, which it compares with what they should be."""
         return (f"{self.root}/+/cohort/+/directive", f"{self.root}/+/device/+/down/directive")
+
+    @property
+    def all_trust(self) -> tuple[str, ...]:
+        """The server's own retained trust documents."""
+        return (f"{self.root}/trust/root/+", self.trust_status)
 
     def parse_up(self, topic: str) -> UpTopic:
         """Read a topic that a device published on.
@@ -135,6 +145,17 @@ class Topics:
         except InvalidInputError as exc:
             raise CodecError(f"A topic with a hostile id: {exc}") from exc
         raise CodecError("Not a directive's topic.")
+
+    def parse_trust_root(self, topic: str) -> int:
+        """Read the version off a root document's topic.
+
+        Raises:
+            CodecError: not a root document's topic.
+        """
+        levels = self._levels(topic)
+        if len(levels) == 3 and levels[:2] == ["trust", "root"] and _VERSION.match(levels[2]):
+            return int(levels[2])
+        raise CodecError("Not a root document's topic.")
 
     def parse_blob(self, topic: str) -> bytes:
         """Read the digest (32 bytes) off a blob's topic.

@@ -1,6 +1,7 @@
 """Messages, orders and topics: whatever is written is read back, and whatever else comes is refused in one way."""
 
 import contextlib
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_store.codec import decode, encode
-from firmware_store.errors import CodecError
+from firmware_store.errors import CodecError, InvalidInputError
 from server.domain.execution import REPORTED
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
@@ -21,6 +22,7 @@ from server.protocol.orders import (
     Deadlines,
     Directive,
     Envelope,
+    StatusRef,
     Welcome,
     directive_map,
     read_directive,
@@ -89,6 +91,9 @@ beats = st.builds(
     health=st.dictionaries(st.sampled_from(["errors", "restarts", "free_bytes"]), u63),
 )
 gones = st.builds(Gone, boot_id=st.binary(min_size=8, max_size=8), nonce=st.binary(min_size=16, max_size=16))
+digests = st.binary(min_size=32, max_size=32)
+halted = st.sets(digests, max_size=16).map(lambda found: tuple(sorted(found)))
+statuses = st.none() | st.builds(StatusRef, u63, digests)
 audiences = st.builds(CohortAudience, regions, cohorts) | st.builds(DeviceAudience, regions, devices)
 directives = st.builds(
     Directive,
@@ -105,6 +110,8 @@ directives = st.builds(
     ramp=ramps,
     deadlines=st.builds(Deadlines, u63, u63, u63),
     keep_on_halt=st.booleans(),
+    halted=halted,
+    status=statuses,
 ) | st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
@@ -113,6 +120,8 @@ directives = st.builds(
     issued=u63,
     expires=u63,
     action=st.just(Action.NONE),
+    halted=halted,
+    status=statuses,
 )
 welcomes = st.builds(
     Welcome,
@@ -232,6 +241,40 @@ def test_a_topic_that_a_device_publishes_on_is_read_back(region: Region, device:
 @given(st.text(max_size=60) | st.text("tg/1+#*device.up-eu\n", max_size=40).map(lambda tail: f"tg/1/{tail}"))
 def test_any_other_topic_raises_nothing_but_a_codec_error(topic: str) -> None:
     topics = Topics()
-    for parse in (topics.parse_up, topics.parse_directive, topics.parse_blob):
+    for parse in (topics.parse_up, topics.parse_directive, topics.parse_trust_root, topics.parse_blob):
         with pytest.raises(CodecError):
             parse(topic)
+
+
+@given(st.integers(1, 10**18 - 1))
+def test_the_version_of_a_root_is_read_off_its_topic(version: int) -> None:
+    topics = Topics()
+
+    assert topics.parse_trust_root(topics.trust_root(version)) == version
+
+
+@pytest.mark.parametrize("version", ["0", "01", "-1", "+1", "1\n", "1e3", "", "\u0661", "9" * 19])
+def test_a_topic_with_another_form_of_a_number_is_no_root_documents(version: str) -> None:
+    with pytest.raises(CodecError):
+        Topics().parse_trust_root(f"tg/1/trust/root/{version}")
+
+
+@pytest.mark.parametrize(
+    "halted",
+    [(b"b" * 32, b"a" * 32), (b"a" * 32, b"a" * 32), tuple(bytes([n]) * 32 for n in range(17))],
+    ids=["not sorted", "twice", "too many"],
+)
+def test_a_list_of_halted_releases_has_one_form(halted: tuple[bytes, ...]) -> None:
+    directive = Directive(b"f" * 16, CohortAudience(Region("eu"), Cohort("main")), Counter(1, 1), 1, 2, Action.NONE)
+
+    with pytest.raises(InvalidInputError):
+        replace(directive, halted=halted)
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(directive), 20: list(halted)})
+
+
+def test_no_halted_releases_are_no_member() -> None:
+    directive = Directive(b"f" * 16, CohortAudience(Region("eu"), Cohort("main")), Counter(1, 1), 1, 2, Action.NONE)
+
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(directive), 20: []})
