@@ -1,0 +1,207 @@
+"""Whatever happens to a device, in whatever order: what must hold after every single step."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from device_sim.agent.events import Activate, Effect, Install, Received
+from server.domain.execution import TERMINAL, may_follow
+from server.domain.gate import FULL, Ramp
+from server.protocol.messages import Counter
+from server.protocol.orders import Action, Deadlines
+from server.protocol.topics import DeviceAudience
+from tests.agent_world import CAMPAIGN, DEVICE, EU, OTHER_CAMPAIGN, World, chunk_digests, make_bundle
+
+SMALL = (("app", 20_000),)
+BUNDLES = [
+    make_bundle(1, "1.1.0", sizes=SMALL),
+    make_bundle(2, "1.2.0", sizes=SMALL),
+    make_bundle(3, "1.3.0", sizes=SMALL),
+]
+FORGED = make_bundle(9, "9.9.9", sizes=SMALL, signatures=1)
+CAMPAIGNS = [CAMPAIGN, OTHER_CAMPAIGN]
+LIMITS = Deadlines(download_s=300, trial_s=20, confirm_s=120)
+SIGNED_IMAGES = {hashlib.sha256(data).digest() for bundle in BUNDLES for data in bundle.images.values()}
+
+
+class WatchedWorld(World):
+    """Checks what must hold at the moment of an effect."""
+
+    def _act(self, effect: Effect) -> None:
+        if isinstance(effect, Activate | Install):
+            assert self.welcomed == (self.reboots, self.nonce), "no welcome of this session"
+            assert self.is_up
+        super()._act(effect)
+
+    welcomed: tuple[int, bytes] | None = None
+
+    def welcome(self, **changes: object) -> None:  # type: ignore[override]
+        super().welcome(**changes)
+        self.welcomed = (self.reboots, self.nonce)
+
+
+class DeviceMachine(RuleBasedStateMachine):
+    """One device, and everything that a broker, a server, an operator and the mains can do to it."""
+
+    @initialize()
+    def build(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.world = WatchedWorld(Path(self.folder.name))
+        self.sealed: list[bytes] = []
+        self.counters: dict[str, Counter] = {}
+        self.highest = 0
+        self.checked = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+    # --- the operator and the signer ---
+
+    @rule(
+        action=st.sampled_from(Action),
+        bundle=st.sampled_from([*BUNDLES, FORGED]),
+        campaign=st.sampled_from(CAMPAIGNS),
+        level=st.sampled_from([0, FULL // 2, FULL, FULL, FULL]),
+        own=st.booleans(),
+        lifetime_s=st.sampled_from([10, 86_400, 86_400]),
+        keep=st.booleans(),
+    )
+    def direct(self, *, action: Action, bundle, campaign, level: int, own: bool, lifetime_s: int, keep: bool) -> None:
+        self.world.hold_blobs(bundle)
+        now = self.world.server_now
+        changes: dict[str, object] = {"expires": now + lifetime_s}
+        if own:
+            changes["audience"] = DeviceAudience(EU, DEVICE)
+        if action is Action.NONE:
+            self.sealed.append(self.world.direct(action, **changes))
+            return
+        changes |= {"campaign": campaign, "ramp": Ramp.flat(level, now), "deadlines": LIMITS, "keep_on_halt": keep}
+        self.sealed.append(self.world.direct(action, bundle, **changes))
+
+    @rule(bundle=st.sampled_from(BUNDLES), campaign=st.sampled_from(CAMPAIGNS))
+    def offer(self, bundle, campaign) -> None:
+        self.world.hold_blobs(bundle)
+        changes: dict[str, object] = {"campaign": campaign, "deadlines": LIMITS}
+        self.sealed.append(self.world.direct(Action.OFFER, bundle, **changes))
+
+    @precondition(lambda self: self.sealed)
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        self.world.feed(Received("tg/1/eu/cohort/main/directive", data.draw(st.sampled_from(self.sealed))))
+
+    @rule(payload=st.binary(max_size=64), topic=st.sampled_from(["welcome", "ack", "directive"]))
+    def say_garbage(self, payload: bytes, topic: str) -> None:
+        self.world.feed(Received(f"tg/1/eu/device/gw-0001/down/{topic}", payload))
+
+    # --- the server and the broker ---
+
+    @rule(answers=st.booleans())
+    def answer_reports(self, answers: bool) -> None:
+        self.world.answers_reports = answers
+
+    @rule(held=st.booleans())
+    def hold_device(self, held: bool) -> None:
+        self.world.held = held
+
+    @rule(bundle=st.sampled_from(BUNDLES), how=st.sampled_from([b"", b"\x00", b"wrong bytes"]))
+    def spoil_a_chunk(self, bundle, how: bytes) -> None:
+        self.world.retained[self.world.topics.blob(chunk_digests(bundle)[-1])] = how
+
+    @rule(answers=st.sampled_from([True, True, False]))
+    def connect(self, answers: bool) -> None:
+        if self.world.is_up:
+            self.world.disconnect()
+        self.world.now += 1
+        self.world.answers_hello = answers
+        self.world.connect()
+
+    @rule()
+    def disconnect(self) -> None:
+        if self.world.is_up:
+            self.world.disconnect()
+
+    # --- the device's own fate ---
+
+    @rule(seconds=st.sampled_from([1, 15, 25, 130, 1000]))
+    def wait(self, seconds: int) -> None:
+        self.world.pass_time(seconds)
+
+    @rule()
+    def lose_power(self) -> None:
+        self.world.power_cycle()
+
+    @rule(healthy=st.booleans())
+    def fall_ill(self, healthy: bool) -> None:
+        self.world.healthy = healthy
+
+    @rule(boots=st.booleans())
+    def refuse_to_boot(self, boots: bool) -> None:
+        self.world.boots = lambda version: boots or version == "1.0.0"
+
+    # --- what must hold ---
+
+    @invariant()
+    def the_running_slot_is_one_that_may_run(self) -> None:
+        if hasattr(self, "world"):
+            assert self.world.slot_states()[self.world.booted] in {"confirmed", "trial"}
+
+    @invariant()
+    def there_is_always_a_confirmed_slot(self) -> None:
+        if hasattr(self, "world"):
+            assert "confirmed" in self.world.slot_states().values()
+
+    @invariant()
+    def only_signed_bytes_are_bootable(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        for slot in self.world.slots.slots():
+            if slot.state in {"bootable", "trial", "confirmed"} and slot.version != "1.0.0":
+                data = self.world.image(slot.name, "app")
+                assert hashlib.sha256(data).digest() in SIGNED_IMAGES
+
+    @invariant()
+    def counters_and_sequence_numbers_never_fall(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        state = self.world.agent.state
+        assert state.highest_sequence >= self.highest
+        self.highest = state.highest_sequence
+        for slot in self.world.slots.slots():
+            if slot.name == self.world.booted and slot.state == "trial":
+                assert slot.sequence_number >= self.highest
+
+    @invariant()
+    def a_stored_counter_never_falls(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        stored = self.world.storage.load(self.world.agent.state).held
+        for audience, held in stored.items():
+            assert not held.counter < self.counters.get(audience, Counter())
+            self.counters[audience] = held.counter
+
+    @invariant()
+    def the_server_understands_every_report(self) -> None:
+        """Reports, in the order of their numbers, are a path through the server's own state machine."""
+        if not hasattr(self, "world"):
+            return
+        reports = {report.sequence: report for report in self.world.reports}
+        last: dict[object, object] = {}
+        for _, report in sorted(reports.items()):
+            before = last.get(report.campaign)
+            last[report.campaign] = report
+            if before is None or before == report:
+                continue
+            same = before.attempt == report.attempt
+            if before.state in TERMINAL and same and report.state is before.state:
+                continue  # confirmed, and no way back
+            assert before.attempt <= report.attempt
+            assert may_follow(before.state, report.state, same_attempt=same), (before, report)
+
+
+DeviceMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+TestDevice = DeviceMachine.TestCase
