@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.terminal import ROOT, Terminal, read_blocks
+from tests.terminal import ROOT, Terminal, free_port, read_blocks
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
@@ -38,12 +37,6 @@ def find(program: str) -> Path:
     if found is None:
         pytest.skip(f"{program} is not installed")
     return Path(found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

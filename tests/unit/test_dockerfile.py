@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.terminal import ROOT, free_port
+
 PACKAGES = {"server", "device_sim", "firmware_store", "migrations"}
 START_S = 120
 STOP_S = 60
@@ -139,12 +139,6 @@ def require_index(said: str) -> None:
     if os.environ.get("TIDEGATE_REQUIRE_PEERS"):
         pytest.fail(said)
     pytest.skip("the package index does not answer")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
