@@ -59,6 +59,14 @@ class ForbiddenError(TidegateError):
     """A valid credential whose role does not cover the action."""
 
 
+class RateLimitedError(TidegateError):
+    """Too many requests; nothing was done. After ``retry_after_s`` seconds it is worth another try."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 # --- the signer must sign anew, or the device is right to refuse ---------------------------------------------------
 
 

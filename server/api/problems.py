@@ -1,6 +1,7 @@
 """Every error as RFC 9457 problem+json: one table from our error families to HTTP."""
 
 import json
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,6 +26,7 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
         errors.ConflictError: (409, "conflict"),
         errors.AuthenticationError: (401, "not-authenticated"),
         errors.ForbiddenError: (403, "forbidden"),
+        errors.RateLimitedError: (429, "too-many-requests"),
         errors.TrustError: (422, "not-trusted"),
         errors.StoreUnavailableError: (503, "store-unavailable"),
         errors.BrokerUnavailableError: (503, "broker-unavailable"),
@@ -46,7 +48,10 @@ def from_error(error: errors.TidegateError, request_id: str) -> web.Response:
     if isinstance(error, errors.IllegalTransitionError):
         members["state"] = error.state
         members["allowed"] = list(error.allowed)
-    return respond(status, kind, str(error), request_id, members)
+    response = respond(status, kind, str(error), request_id, members)
+    if isinstance(error, errors.RateLimitedError):
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return response
 
 
 def from_validation(error: ValidationError, request_id: str) -> web.Response:
