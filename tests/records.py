@@ -1,7 +1,8 @@
 """Rows for tests of the database layer: a release, campaigns on it, devices, and what devices say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -41,23 +42,26 @@ async def add_devices(
     return names
 
 
-async def add_bundle(database: Database, *, manifest: bytes = MANIFEST) -> BundleRecord:
-    record = BundleRecord(
-        id=BundleId(uuid4()),
-        manifest_digest=manifest,
-        envelope_digest=b"e" * 32,
-        envelope_bytes=900,
-        sequence_number=7,
-        version="1.1.0",
-        vendor_id=b"v" * 16,
-        class_ids=(b"1" * 16, b"2" * 16),
-        components={"app": 1000, "rootfs": 2000},
-        size_bytes=2500,
-        signers=(b"a" * 16, b"b" * 16),
-        created_by="somebody",
-        created_at=START,
-    )
-    await BundleRepository(database).add(record, {b"e" * 32: 900, b"i" * 32: 1600})
+async def add_bundle(
+    database: Database, *, blobs: Mapping[bytes, int] = MappingProxyType({b"e" * 32: 900}), **members: Any
+) -> BundleRecord:
+    given = {
+        "id": BundleId(uuid4()),
+        "manifest_digest": MANIFEST,
+        "envelope_digest": b"e" * 32,
+        "envelope_bytes": 900,
+        "sequence_number": 7,
+        "version": "1.1.0",
+        "vendor_id": b"v" * 16,
+        "class_ids": (b"1" * 16, b"2" * 16),
+        "components": {"app": 1000, "rootfs": 2000},
+        "size_bytes": 2500,
+        "signers": (b"a" * 16, b"b" * 16),
+        "created_by": "somebody",
+        "created_at": START,
+    }
+    record = BundleRecord(**(given | members))
+    await BundleRepository(database).add(record, blobs)
     return record
 
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from firmware_store.errors import StoreUnavailableError
+from firmware_store.errors import InvalidInputError, StoreUnavailableError
 
 ACQUIRE_S: Final = 10.0
 """How long a caller waits for a free connection before it is told that the store is unavailable."""
@@ -35,6 +35,7 @@ class Database:
         """Open a transaction that commits when the block ends and rolls back when it raises.
 
         Raises:
+            InvalidInputError: a value that no column can hold, such as a text with a NUL.
             StoreUnavailableError: no connection or lock in time, or it was lost. Whether a commit under way took
                 effect is then unknown; everything done here is safe to do again.
         """
@@ -42,9 +43,9 @@ class Database:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 yield connection
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as exc:
-            if isinstance(exc, ValueError):
-                raise  # the driver cannot encode a value: that is a mistake of ours, which no retry mends
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
+        except asyncpg.DataError as exc:
+            raise InvalidInputError(f"The database cannot hold this: {exc}.") from exc
         except _NOT_NOW as exc:
             raise StoreUnavailableError(f"The database is not accepting work: {exc}.") from exc
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Final
 
 from firmware_store.suit import class_id, vendor_id
-
 from server.db.devices import DeviceRecord
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello

@@ -12,7 +12,7 @@ from typing import Final
 import stamina
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError
+from firmware_store.errors import BrokerUnavailableError, InvalidInputError, StoreUnavailableError
 from server.db.telemetry import DeviceHello, DeviceReport, Stored, TelemetryRepository
 from server.protocol.messages import encode_ack
 from server.protocol.topics import Topics
@@ -26,6 +26,7 @@ BATCH_MOST: Final = 4000
 """Hellos and reports in one transaction: enough to be cheap, few enough to commit within a fraction of a second."""
 
 Done = Callable[[], None]
+Entry = tuple[DeviceHello | DeviceReport, Done | None]
 
 
 class Reports:
@@ -39,12 +40,12 @@ class Reports:
         self._wire = wire
         self._topics = topics
         self._metrics = metrics
-        self._waiting: list[tuple[DeviceHello | DeviceReport, Done | None]] = []
+        self._waiting: list[Entry] = []
         self._wake = asyncio.Event()
         self.on_stored: Callable[[Stored], None] | None = None
 
     def submit(self, item: DeviceHello | DeviceReport, done: Done | None = None) -> None:
-        """Queue one; ``done`` is called when it has committed, and never if it has not."""
+        """Queue one; ``done`` is called when it has committed, or when it never will."""
         self._waiting.append((item, done))
         self._wake.set()
 
@@ -55,9 +56,36 @@ class Reports:
             batch, self._waiting = self._waiting[:BATCH_MOST], self._waiting[BATCH_MOST:]
             if not self._waiting:
                 self._wake.clear()
-            await self._commit(batch)
+            await self._take(batch)
 
-    async def _commit(self, batch: list[tuple[DeviceHello | DeviceReport, Done | None]]) -> None:
+    async def _take(self, batch: list[Entry]) -> None:
+        """Commit a batch; if the database refuses something in it, find that and drop it, and commit the rest."""
+        try:
+            await self._commit(batch)
+        except InvalidInputError as exc:
+            await self._take_apart(batch, exc)
+        except Exception as exc:
+            log.exception("batch_failed", messages=len(batch))
+            await self._take_apart(batch, exc)
+
+    async def _take_apart(self, batch: list[Entry], reason: Exception) -> None:
+        """Halve a batch until what is refused is alone.
+
+        That is dropped at the broker, where it would come again at every restart; the device is not told that it was
+        stored, and says it again for as long as it matters.
+        """
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._take(batch[:middle])
+            await self._take(batch[middle:])
+            return
+        item, done = batch[0]
+        log.warning("message_refused_by_store", device=item.device, reason=str(reason))
+        self._metrics.dropped.labels("refused_by_store").inc()
+        if done is not None:
+            done()
+
+    async def _commit(self, batch: list[Entry]) -> None:
         hellos = [item for item, _ in batch if isinstance(item, DeviceHello)]
         reports = [item for item, _ in batch if isinstance(item, DeviceReport)]
         stored: Stored | None = None

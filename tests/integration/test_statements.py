@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import server.db
+from firmware_store.errors import InvalidInputError
 from server.db import campaigns, devices, directives, executions, telemetry, tokens
 from server.db.database import Database
-from server.db.devices import DeviceRepository
 from tests.records import EU, add_bundle, add_campaign, add_devices
 
 VERB = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|WITH|SET)\b")
@@ -149,7 +149,8 @@ async def test_a_write_of_one_report_touches_one_row(crowded: Database) -> None:
     assert root["Shared Hit Blocks"] + root["Shared Read Blocks"] < 100
 
 
-async def test_a_value_that_no_column_can_hold_is_not_taken_for_a_database_that_is_away(store: Database) -> None:
-    """To try such a statement again, as for a database that is away, would be to try for ever."""
-    with pytest.raises(ValueError, match="invalid input for query argument"):
-        await DeviceRepository(store).page(after="", limit=1 << 80)
+@pytest.mark.parametrize("arguments", [{"after": "\0", "limit": 1}, {"after": "", "limit": 1 << 80}], ids=str)
+async def test_a_value_that_no_column_can_hold_is_the_callers_mistake(store: Database, arguments: Any) -> None:
+    """And no sign of a database that is away, which would be tried again for ever."""
+    with pytest.raises(InvalidInputError):
+        await devices.DeviceRepository(store).page(**arguments)

@@ -1,0 +1,217 @@
+"""The services on a real database, with a broker that is a dictionary and a clock that a test moves.
+
+What goes out is really signed and what comes in is really stored; only the wire is not there. Devices are played by
+``Player``: it says what a device would say, and nothing of it is faked behind the services' backs.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from firmware_store.blobs import BlobStore
+from firmware_store.errors import BrokerUnavailableError
+from firmware_store.root import init_dev_keys
+from firmware_store.suit import class_id, vendor_id
+from server.db.bundles import BundleRecord, BundleRepository
+from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.database import Database
+from server.db.devices import DeviceRepository
+from server.db.directives import DirectiveRepository
+from server.db.executions import ExecutionRepository
+from server.db.telemetry import DeviceHello, DeviceReport, TelemetryRepository
+from server.domain.execution import State
+from server.domain.gate import height, is_due
+from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
+from server.domain.plan import Plan, Policy
+from server.protocol.messages import Hello, Report, Slot
+from server.protocol.orders import Action, Directive
+from server.protocol.topics import Audience, CohortAudience, Topics
+from server.services.authority import Authority, load_authority
+from server.services.bundles import Bundles
+from server.services.campaigns import Campaigns, Draft
+from server.services.directives import Directives
+from server.services.fleet import Device, Fleet
+from server.services.inventory import Inventory
+from server.services.metrics import Metrics
+from server.services.orchestrator import Orchestrator
+from server.services.presence import Presence
+from server.services.reports import Reports
+from server.services.snapshot import Surveyor
+from tests.records import MAIN, add_bundle
+
+VENDOR, HARDWARE = "acme.example", HardwareClass("gw100-rev-b")
+HEARTBEAT_S = 10
+
+
+@cache
+def dev_authority() -> Authority:
+    with TemporaryDirectory() as folder:
+        init_dev_keys(Path(folder), fleet=None, now=int(time.time()) - 1000)
+        return load_authority(Path(folder), now=int(time.time()), passphrase=None, production=False)
+
+
+@dataclass
+class Shelf:
+    """A broker without a network: what it retains, and all that was ever published, in order."""
+
+    up_since: float | None
+    retained: dict[str, bytes] = field(default_factory=dict)
+    published: list[tuple[str, bytes]] = field(default_factory=list)
+    refuses: bool = False
+
+    async def publish_retained(self, topic: str, payload: bytes) -> None:
+        self.publish_nowait(topic, payload)
+        self.retained[topic] = payload
+
+    def publish_nowait(self, topic: str, payload: bytes) -> None:
+        if self.refuses or self.up_since is None:
+            raise BrokerUnavailableError("the shelf is shut")
+        self.published.append((topic, payload))
+
+
+class World:
+    """Everything between the wire and the database."""
+
+    def __init__(self, store: Database, blobs: Path) -> None:
+        self.now = time.time()
+        self.store = store
+        self.authority = dev_authority()
+        self.shelf = Shelf(up_since=self.now - 3600)
+        self.topics = Topics()
+        self.metrics = Metrics()
+        self.fleet = Fleet(heartbeat_s=HEARTBEAT_S)
+        self.devices = DeviceRepository(store)
+        self.executions = ExecutionRepository(store)
+        self.telemetry = TelemetryRepository(store)
+        self.repository = CampaignRepository(store)
+        self.blobs = BlobStore(blobs)
+        self.directive_repository = DirectiveRepository(store)
+        on_the_wire: dict[str, Any] = {"wire": self.shelf, "topics": self.topics, "metrics": self.metrics}
+        self.directives = Directives(repository=self.directive_repository, authority=self.authority, **on_the_wire)
+        self.bundles = Bundles(
+            repository=BundleRepository(store), store=self.blobs, authority=self.authority, **on_the_wire
+        )
+        self.campaigns = Campaigns(
+            repository=self.repository,
+            bundles=BundleRepository(store),
+            devices=self.devices,
+            directives=self.directives,
+            metrics=self.metrics,
+        )
+        self.surveyor = Surveyor(executions=self.executions, fleet=self.fleet)
+        self.orchestrator = Orchestrator(
+            repository=self.repository,
+            campaigns=self.campaigns,
+            bundles=self.bundles,
+            directives=self.directives,
+            surveyor=self.surveyor,
+            wire=self.shelf,
+            metrics=self.metrics,
+            grace_s=self.fleet.grace_s,
+            clock=lambda: self.now,
+        )
+        self.presence = Presence(
+            fleet=self.fleet,
+            repository=self.devices,
+            directives=self.directives,
+            authority=self.authority,
+            heartbeat_s=HEARTBEAT_S,
+            **on_the_wire,
+        )
+        self.reports = Reports(repository=self.telemetry, fleet=self.fleet, **on_the_wire)
+        self.inventory = Inventory(repository=self.devices, fleet=self.fleet, issuer=None)
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    # --- what people do ---
+
+    async def add_release(self) -> BundleRecord:
+        """A bundle for ``HARDWARE`` whose blobs are there to be published."""
+        vendor = vendor_id(VENDOR)
+        contents = [b"envelope", b"index"]
+        for content in contents:
+            await self.blobs.put(hashlib.sha256(content).digest(), content)
+        named = {hashlib.sha256(content).digest(): len(content) for content in contents}
+        return await add_bundle(
+            self.store,
+            envelope_digest=next(iter(named)),
+            vendor_id=vendor,
+            class_ids=(class_id(vendor, HARDWARE),),
+            blobs=named,
+        )
+
+    async def start(
+        self, release: BundleRecord, plan: Plan, policy: Policy, *regions: Region, cohort: Cohort = MAIN
+    ) -> CampaignId:
+        draft = Draft("spring", cohort, regions, release.id, plan, policy, "a test")
+        campaign = await self.campaigns.draft(draft, caller="ann")
+        await self.campaigns.start(campaign.id, caller="ann", reason="because")
+        await self.bundles.publish(release.id)
+        await self.orchestrator._mark_ready(campaign.id)
+        return campaign.id
+
+    async def campaign(self, campaign: CampaignId) -> CampaignRecord:
+        return await self.repository.get(campaign)
+
+    # --- what devices see ---
+
+    def order(self, region: Region, cohort: Cohort = MAIN) -> Directive | None:
+        """What the broker retains for an audience, as a device would read it."""
+        body = self.shelf.retained.get(self.topics.directive(CohortAudience(region, cohort)))
+        return None if body is None else self.authority.read_directive(body)
+
+    def retained_directives(self) -> Mapping[Audience, bytes]:
+        return {
+            self.topics.parse_directive(topic): body
+            for topic, body in self.shelf.retained.items()
+            if topic.endswith("/directive")
+        }
+
+    def due(self, campaign: CampaignId, region: Region) -> list[Device]:
+        """The devices that the retained offer lets begin now, lowest first."""
+        order = self.order(region)
+        if order is None or order.action is not Action.OFFER or order.ramp is None or order.campaign != campaign:
+            return []
+        level = order.ramp.level(self.now)
+        members = sorted(self.fleet.members(MAIN, region), key=lambda device: height(campaign, device.id))
+        return [device for device in members if is_due(height(campaign, device.id), level)]
+
+    # --- what devices say ---
+
+    async def connect(self, *devices: DeviceId, digest: bytes = b"") -> None:
+        """Say hello, as the devices that run an image with this manifest digest."""
+        hellos = []
+        for name in devices:
+            device = self.fleet.get(name)
+            assert device is not None
+            slot = Slot("a", 0, "1.0.0", digest, "confirmed")
+            nonce = hashlib.sha256(f"{name}{self.now}".encode()).digest()[:16]
+            hello = Hello(b"bootboot", VENDOR, HARDWARE, "0.1", (slot,), "a", nonce)
+            self.presence.hello(device, hello, self.now, region=device.region)
+            hellos.append(DeviceHello(name, hello))
+        await self.telemetry.store(hellos=hellos, reports=[], now=self._moment())
+
+    async def report(self, campaign: CampaignId, state: State, *devices: Device, **members: Any) -> None:
+        """Say one state for each of these devices; report numbers go up by themselves."""
+        said = []
+        for device in devices:
+            self.fleet.hear(device, self.now)
+            device.last_sequence += 1
+            given = {"attempt": 1, "manifest_digest": b"m" * 32} | members
+            one = Report(sequence=device.last_sequence, campaign=campaign, state=state, **given)
+            said.append(DeviceReport(device.id, device.region, one))
+        await self.telemetry.store(hellos=[], reports=said, now=self._moment())
+
+    def beat(self, *devices: Device) -> None:
+        for device in devices:
+            self.fleet.hear(device, self.now)
+
+    def _moment(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
