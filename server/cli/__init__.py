@@ -23,6 +23,8 @@ app.command("server.cli.demo:demo", name="demo", help="Roll a good release out, 
 app.command("server.cli.serve:serve", name="serve", help="Run the server.")
 app.command("server.cli.database:app", name="db", help="Bring a database's schema up to date.")
 app.command("server.cli.keys:app", name="keys", help="Make and look at keys.")
+app.command("server.cli.root:app", name="root", help="Make, sign and check the trust root.")
+app.command("server.cli.status:app", name="status", help="Revoke releases and keys, raise floors.")
 app.command("server.cli.bundle:app", name="bundle", help="Build, sign, verify and upload bundles.")
 app.command("server.cli.device:app", name="device", help="Add devices and look at them.")
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")

@@ -4,8 +4,9 @@ import sys
 from getpass import getpass
 from pathlib import Path
 
-from firmware_store.errors import ConfigurationError
-from firmware_store.keys import SigningKey, key_is_encrypted, load_key
+from firmware_store.errors import ConfigurationError, InvalidInputError
+from firmware_store.keys import Signer, key_is_encrypted, load_key
+from firmware_store.signers import COMMAND, load_signer
 
 
 def confirm(question: str) -> None:
@@ -21,19 +22,50 @@ def confirm(question: str) -> None:
         raise ConfigurationError("nothing was signed")
 
 
-def load_signing_key(path: Path, passphrase_file: Path | None) -> SigningKey:
-    """Read a key; its passphrase comes from the file, or from the person.
+def load_signing_key(spec: str | Path, passphrase_file: Path | None) -> Signer:
+    """Return the signer that ``--key`` names; a file's passphrase comes from another file, or from the person.
 
     Raises:
         ConfigurationError: no key, the wrong passphrase, or nobody to ask for it.
     """
+    if isinstance(spec, str) and spec.startswith(COMMAND):
+        return load_signer(spec)
+    path = Path(spec)
     if not key_is_encrypted(path):
         return load_key(path, None)
     if passphrase_file is not None:
-        return load_key(path, read_file(passphrase_file).rstrip(b"\r\n"))
+        return load_key(path, read_passphrase(passphrase_file))
     if not sys.stdin.isatty():
         raise ConfigurationError(f"the key {path} needs a passphrase: name a --passphrase-file")
     return load_key(path, getpass(f"Passphrase of {path}: ").encode())
+
+
+def new_passphrase(path: Path, passphrase_file: Path | None) -> bytes:
+    """Return the passphrase for a new key: from a file, or from the person, twice.
+
+    Raises:
+        ConfigurationError: it is empty, it differs the second time, or there is nobody to ask.
+    """
+    if passphrase_file is not None:
+        passphrase = read_passphrase(passphrase_file)
+    elif not sys.stdin.isatty():
+        raise ConfigurationError(f"the key {path} needs a passphrase: name a --passphrase-file")
+    else:
+        passphrase = getpass(f"New passphrase of {path}: ").encode()
+        if getpass("The same again: ").encode() != passphrase:
+            raise ConfigurationError("that was not the same: no key was written")
+    if not passphrase:
+        raise ConfigurationError("a key needs a passphrase that is not empty")
+    return passphrase
+
+
+def read_passphrase(path: Path) -> bytes:
+    """Return what a file holds, without the end of its line.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    return read_file(path).rstrip(b"\r\n")
 
 
 def read_file(path: Path) -> bytes:
@@ -46,3 +78,18 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def parse_hex(text: str, what: str, size: int) -> bytes:
+    """Return ``size`` bytes from their hexadecimal digits; dashes may be between them, as in a UUID.
+
+    Raises:
+        InvalidInputError: anything else.
+    """
+    try:
+        value = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise InvalidInputError(f"{what} has {2 * size} hexadecimal digits, and is not {text!r}")
+    return value
