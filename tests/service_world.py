@@ -103,6 +103,7 @@ class World:
             devices=self.devices,
             directives=self.directives,
             metrics=self.metrics,
+            clock=lambda: self.now,
         )
         self.surveyor = Surveyor(executions=self.executions, fleet=self.fleet)
         self.orchestrator = Orchestrator(
@@ -132,16 +133,19 @@ class World:
 
     # --- what people do ---
 
-    async def add_release(self) -> BundleRecord:
+    async def add_release(self, number: int = 1) -> BundleRecord:
         """A bundle for ``HARDWARE`` whose blobs are there to be published."""
         vendor = vendor_id(VENDOR)
-        contents = [b"envelope", b"index"]
-        for content in contents:
-            await self.blobs.put(hashlib.sha256(content).digest(), content)
-        named = {hashlib.sha256(content).digest(): len(content) for content in contents}
+        named = {}
+        for content in (b"envelope %d" % number, b"index %d" % number):
+            digest = hashlib.sha256(content).digest()
+            await self.blobs.put(digest, content)
+            named[digest] = len(content)
         return await add_bundle(
             self.store,
+            manifest_digest=hashlib.sha256(b"manifest %d" % number).digest(),
             envelope_digest=next(iter(named)),
+            sequence_number=number,
             vendor_id=vendor,
             class_ids=(class_id(vendor, HARDWARE),),
             blobs=named,

@@ -34,14 +34,15 @@ class RegionView:
     """One region of a campaign, counted. ``reached``: eligible devices that are due and have been online since.
 
     ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed`` and ``failed``
-    (explicitly) are; ``table`` has the silent ones. ``targeted``: eligible devices, online or not, that are due once
-    the ramp has reached the open wave's target.
+    (explicitly) are; ``table`` has the silent ones. ``candidates`` are the eligible devices, online or not, and those
+    of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its target.
     """
 
     region: Region
     ramp: Ramp
     eligible: int = 0
     eligible_online: int = 0
+    candidates: int = 0
     targeted: int = 0
     reached: int = 0
     waiting: int = 0
@@ -159,7 +160,7 @@ def _short(snapshot: Snapshot) -> bool:
     wave = snapshot.current
     assert wave is not None
     count = wave.count
-    return count is not None and any(view.targeted < min(count, view.eligible) for view in _wave_views(snapshot))
+    return count is not None and any(view.targeted < min(count, view.candidates) for view in _wave_views(snapshot))
 
 
 def _wave_views(snapshot: Snapshot) -> list[RegionView]:

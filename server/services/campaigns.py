@@ -1,5 +1,6 @@
 """What people do with campaigns: draft, start, pause, resume, halt, cancel. Every change is one compare-and-set."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -50,7 +51,9 @@ class Campaigns:
         devices: DeviceRepository,
         directives: Directives,
         metrics: Metrics,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._repository = repository
         self._bundles = bundles
         self._devices = devices
@@ -84,7 +87,7 @@ class Campaigns:
             policy=draft.policy,
             reason=draft.reason,
             created_by=caller,
-            created_at=datetime.now(UTC),
+            created_at=self._now(),
             regions=tuple(RegionRecord(name) for name in draft.regions),
         )
         await self._repository.add(campaign)
@@ -163,9 +166,10 @@ class Campaigns:
     ) -> CampaignRecord:
         for _ in range(_TRIES):
             record = await self._repository.get(campaign)
-            now = datetime.now(UTC)
+            now = self._now()
             changed = change(record, now)
-            decision = DecisionRecord(now, kind, caller, changed.sentence or reason)
+            sentence = changed.sentence if changed.sentence != record.sentence else ""
+            decision = DecisionRecord(now, kind, caller, sentence or reason)
             saved = await self.apply(changed, action, decision, was_active=record.state in ACTIVE)
             if saved is not None:
                 return saved
@@ -212,6 +216,9 @@ class Campaigns:
         if self.on_change is not None:
             self.on_change()
         return saved
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
 
     async def bundle_of(self, campaign: CampaignRecord) -> BundleRecord:
         return await self._bundles.get(campaign.bundle_id)

@@ -131,6 +131,11 @@ class Directives:
         rising = record.ramp_end < region.ramp.t1 and record.ramp_end - now < RENEW_S
         return rising or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
 
+    async def publish_waiting(self) -> None:
+        """Publish what the broker did not take when it was issued, if there is any."""
+        if not all(record.published for record in self._current.values()):
+            await self.flush()
+
     async def flush(self) -> None:
         """Publish what the broker has not acknowledged yet; what fails stays for the next call."""
         async with self._flushing:
@@ -145,6 +150,8 @@ class Directives:
             log.warning("directive_not_published", audience=str(record.audience), reason=str(exc))
             return
         await self._repository.mark_published(record)
+        if self._current.get(record.audience) == record:
+            self._current[record.audience] = replace(record, published=True)
         self._metrics.directives.inc()
 
     async def repair(self, retained: Mapping[Audience, bytes], *, now: float) -> bool:
@@ -158,6 +165,7 @@ class Directives:
                 self._note_ahead(audience, self._authority.read_directive(body).counter)
             except (TrustError, CodecError) as exc:
                 log.warning("foreign_directive_retained", audience=str(audience), reason=str(exc))
+        await self.load()
         lost = False
         for audience, record in list(self._current.items()):
             if record.published and retained.get(audience) != record.body:

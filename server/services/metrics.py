@@ -29,7 +29,16 @@ class Metrics:
         )
         self.blobs = Counter("tidegate_blobs_published", "Blobs the broker has acknowledged", registry=self.registry)
         self.decisions = Counter("tidegate_decisions", "Decisions, by kind", ["kind"], registry=self.registry)
+        self.enrolments = Counter(
+            "tidegate_enrolments",
+            "Enrolments, renewals and revocations, by outcome",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.devices = Gauge("tidegate_devices", "Devices, by presence", ["presence"], registry=self.registry)
+        self.failed_evaluations = Counter(
+            "tidegate_failed_evaluations", "Evaluations of a campaign that ended with an error", registry=self.registry
+        )
         self.evaluated = Gauge(
             "tidegate_evaluated_timestamp_seconds", "When campaigns were last evaluated", registry=self.registry
         )

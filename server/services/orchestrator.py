@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, ConflictError, StoreUnavailableError
+from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError, TidegateError
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.domain.campaign import JUDGED, Cause, Event, State, next_state
 from server.domain.decide import Decision, Kind, decide, regions_of
@@ -78,6 +78,7 @@ class Orchestrator:
                 log.warning("evaluation_postponed", reason=str(exc))
             except Exception:
                 log.exception("evaluation_failed")
+                self._metrics.failed_evaluations.inc()
             await asyncio.sleep(LEAST_BETWEEN_S)
             try:
                 async with asyncio.timeout(TICK_S - LEAST_BETWEEN_S):
@@ -88,8 +89,16 @@ class Orchestrator:
 
     async def tick(self) -> None:
         """Evaluate every campaign that is judged, once."""
+        if self._wire.up_since is not None:
+            await self._directives.publish_waiting()
         for campaign in await self._repository.in_states(JUDGED):
-            await self._evaluate(campaign)
+            try:
+                await self._evaluate(campaign)
+            except (StoreUnavailableError, BrokerUnavailableError):
+                raise
+            except Exception:
+                log.exception("evaluation_failed", campaign=campaign.id.hex)
+                self._metrics.failed_evaluations.inc()
         self.evaluated_at = self._clock()
         self._metrics.evaluated.set(self.evaluated_at)
 
@@ -149,13 +158,21 @@ class Orchestrator:
         """Serve for ever: put the blobs of active campaigns on the broker, before their first wave opens."""
         while True:
             try:
-                for campaign in await self._repository.in_states(JUDGED):
-                    if not campaign.blobs_ready and self._wire.up_since is not None:
-                        await self._bundles.publish(campaign.bundle_id)
-                        await self._mark_ready(campaign.id)
-            except (StoreUnavailableError, ConflictError, BaseExceptionGroup, BrokerUnavailableError) as exc:
+                await self.publish_missing()
+            except StoreUnavailableError as exc:
                 log.warning("blobs_not_published", reason=str(exc))
             await asyncio.sleep(TICK_S / 2)
+
+    async def publish_missing(self) -> None:
+        """Publish the blobs of each active campaign that waits for them; what fails for one stops no other."""
+        for campaign in await self._repository.in_states(JUDGED):
+            if campaign.blobs_ready or self._wire.up_since is None:
+                continue
+            try:
+                await self._bundles.publish(campaign.bundle_id)
+                await self._mark_ready(campaign.id)
+            except (TidegateError, ExceptionGroup) as exc:
+                log.warning("blobs_not_published", campaign=campaign.id.hex, reason=str(exc))
 
     async def _mark_ready(self, campaign_id: CampaignId) -> None:
         saved = None

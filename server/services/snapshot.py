@@ -1,7 +1,7 @@
 """What is known of a campaign at one moment: the fleet in memory joined with the executions in the database."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from server.db.bundles import BundleRecord
@@ -24,7 +24,7 @@ _NO_COUNTS = Counts(states={}, judged=0)
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A snapshot for ``decide`` and, beside it, the eligible devices' heights by region, which open a wave by count."""
+    """A snapshot for ``decide`` and, beside it, the candidates' heights by region, which open a wave by count."""
 
     snapshot: Snapshot
     heights: Mapping[Region, list[int]]
@@ -55,7 +55,7 @@ class Surveyor:
         dead = [
             record
             for record in await self._executions.trials(campaign.id, since_before=since)
-            if not self._is_online(record.device_id, now)
+            if self._is_missed(record.device_id, now)
         ]
         if dead:
             await self._executions.mark_silent(campaign.id, dead, now=datetime.fromtimestamp(now, UTC))
@@ -63,13 +63,14 @@ class Surveyor:
     def _is_silent(self, record: ExecutionRecord, reboot_s: float) -> bool:
         device = self._fleet.get(record.device_id)
         assert record.rebooting_at is not None
-        if device is None or record.state not in _AFTER_REBOOT:
+        if device is None or device.revoked or record.state not in _AFTER_REBOOT:
             return False
         return device.last_seen < record.rebooting_at.timestamp() + reboot_s
 
-    def _is_online(self, device_id: DeviceId, now: float) -> bool:
+    def _is_missed(self, device_id: DeviceId, now: float) -> bool:
+        """Away, and not because we have shut it out."""
         device = self._fleet.get(device_id)
-        return device is not None and self._fleet.is_online(device, now)
+        return device is None or not (device.revoked or self._fleet.is_online(device, now))
 
     async def survey(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> Survey:
         """Take a snapshot."""
@@ -79,14 +80,20 @@ class Surveyor:
         views: list[RegionView] = []
         heights: dict[Region, list[int]] = {}
         for region in campaign.regions:
-            members = [
-                (device, height(campaign.id, device.id))
-                for device in self._fleet.members(campaign.cohort, region.region)
-                if self._is_eligible(device, target, started)
-            ]
-            heights[region.region] = [device_height for _, device_height in members]
-            region_counts = counts.get(region.region, _NO_COUNTS)
-            views.append(self._view(campaign, region, members, started=started, counts=region_counts, now=now))
+            members = []
+            candidates = heights[region.region] = []
+            for device in self._fleet.members(campaign.cohort, region.region):
+                device_height = height(campaign.id, device.id)
+                eligible = self._is_eligible(device, target, started)
+                if eligible:
+                    members.append((device, device_height))
+                if eligible or (not device.held and not device.vendor_id):
+                    candidates.append(device_height)
+            view = self._view(
+                campaign, region, members, started=started, counts=counts.get(region.region, _NO_COUNTS), now=now
+            )
+            targeted = sum(is_due(device_height, region.target) for device_height in candidates)
+            views.append(replace(view, candidates=len(candidates), targeted=targeted))
         snapshot = Snapshot(
             state=campaign.state,
             causes=campaign.causes,
@@ -105,7 +112,7 @@ class Surveyor:
         return Survey(snapshot, heights)
 
     def _is_eligible(self, device: Device, target: Target, started: Mapping[DeviceId, State]) -> bool:
-        if device.held or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):
+        if device.held or device.revoked or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):
             return False
         return device.id in started or device.running_digest != target.manifest_digest
 
@@ -147,7 +154,6 @@ class Surveyor:
             ramp=region.ramp,
             eligible=len(members),
             eligible_online=eligible_online,
-            targeted=sum(is_due(device_height, region.target) for _, device_height in members),
             reached=reached,
             waiting=waiting,
             in_flight=in_flight,

@@ -23,7 +23,14 @@ REACHED_LONG_AGO = Ramp(NOW - 1000, 0, NOW - 500, FULL // 2)
 
 def view(region: Region = EU, *, silent: int = 0, judged: int | None = None, **counts: Any) -> RegionView:
     """A region of 300 devices of which 60 are due, all of them confirmed unless a test says otherwise."""
-    counts = {"eligible": 300, "eligible_online": 300, "targeted": 60, "reached": 60, "confirmed": 60 - silent} | counts
+    counts = {
+        "eligible": 300,
+        "eligible_online": 300,
+        "candidates": 300,
+        "targeted": 60,
+        "reached": 60,
+        "confirmed": 60 - silent,
+    } | counts
     table = Table(region, 60 if judged is None else judged, silent, 240, 1)
     return RegionView(region, counts.pop("ramp", REACHED_LONG_AGO), table=counts.pop("table", table), **counts)
 
@@ -263,16 +270,16 @@ def test_with_fewer_than_three_over_y_reached_no_failure_is_allowed(reached: int
 
 
 def test_a_canary_that_opened_on_too_few_devices_takes_in_those_that_come_later() -> None:
-    decision = decide(replace(WELL, wave=0, regions=(view(eligible=25, targeted=4, reached=4, confirmed=4),)), NOW)
+    decision = decide(replace(WELL, wave=0, regions=(view(candidates=25, targeted=4, reached=4, confirmed=4),)), NOW)
 
     assert decision.kind is Kind.OPEN_WAVE
     assert decision.wave == 0
     assert decision.sentence == "Wave 1 of 3 takes in devices that have come since: eu to 10 devices."
 
 
-@pytest.mark.parametrize(("eligible", "targeted"), [(4, 4), (25, 10), (25, 12), (0, 0)])
-def test_a_canary_with_as_many_devices_as_there_are_is_complete(eligible: int, targeted: int) -> None:
-    counts = {"eligible": eligible, "eligible_online": eligible, "targeted": targeted}
+@pytest.mark.parametrize(("candidates", "targeted"), [(4, 4), (25, 10), (25, 12), (0, 0)])
+def test_a_canary_with_as_many_devices_as_there_are_is_complete(candidates: int, targeted: int) -> None:
+    counts = {"eligible_online": candidates, "candidates": candidates, "targeted": targeted}
     seen = replace(WELL, wave=0, regions=(view(reached=targeted, confirmed=targeted, **counts),))
 
     assert decide(seen, NOW).wave == 1
