@@ -95,8 +95,7 @@ class Agent:
         """Take up what the last boot left."""
         self._updates.resume()
         self._trial.resume()
-        self._trial.reconcile()
-        self._updates.reconcile()
+        self._reconcile()
         return self._finish()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -128,9 +127,13 @@ class Agent:
                 self._reports.tick()
                 if self._session is not None:
                     self._session.tick()
+        self._reconcile()
+        return self._finish()
+
+    def _reconcile(self) -> None:
         self._trial.reconcile()
         self._updates.reconcile()
-        return self._finish()
+        self._trial.reconcile()  # an update that has just ended may leave a rollback to obey
 
     def _finish(self) -> list[Effect]:
         effects = self._situation.journal.take()

@@ -1,6 +1,7 @@
 """The directives in force for this device, its cohort's and its own, and what they order together."""
 
 from types import MappingProxyType
+from typing import NamedTuple
 
 from device_sim.agent.events import Note
 from device_sim.agent.journal import Journal
@@ -10,6 +11,13 @@ from firmware_store.root import Root
 from server.domain.identity import CampaignId, Cohort, Region
 from server.protocol.orders import Action, Directive
 from server.protocol.topics import CohortAudience
+
+
+class Order(NamedTuple):
+    """What all current directives together say of one release of one campaign."""
+
+    action: Action
+    keep_on_halt: bool = False
 
 
 class Directives:
@@ -57,25 +65,41 @@ class Directives:
         self._current.pop(left, None)
         self._journal.update(region=to_region, cohort=to_cohort, held=MappingProxyType(held))
 
-    def order(self, campaign: CampaignId, manifest_digest: bytes) -> Directive | None:
-        """Return the most restrictive directive that names the campaign, None when none does."""
-        naming = [
-            directive
+    def order(self, campaign: CampaignId, manifest_digest: bytes) -> Order:
+        """Return the most restrictive order there is for a release of a campaign; ``none`` when nothing names it.
+
+        A release on any list of halted ones is halted: so a device that slept through a halt still learns of it.
+        """
+        orders = [
+            Order(directive.action, directive.keep_on_halt)
             for directive in self._current.values()
             if directive.campaign == campaign
             and (directive.action is not Action.OFFER or directive.manifest_digest == manifest_digest)
         ]
-        return max(naming, key=lambda directive: directive.action, default=None)
+        strongest = max(orders, key=lambda order: order.action, default=Order(Action.NONE))
+        if strongest.action is not Action.HALT and self.is_halted(manifest_digest):
+            return Order(Action.HALT)
+        return strongest
+
+    def is_halted(self, manifest_digest: bytes) -> bool:
+        """Tell whether a current directive lists the release as halted."""
+        return any(manifest_digest in directive.halted for directive in self._current.values())
 
     def offers(self) -> list[Directive]:
         """Return the offers that nothing more restrictive speaks against, the device's own before its cohort's."""
-        offers: list[Directive] = []
-        for directive in self._current.values():
-            if directive.action is Action.OFFER and directive.campaign is not None:
-                strongest = self.order(directive.campaign, directive.manifest_digest)
-                if strongest is not None and strongest.action is Action.OFFER:
-                    offers.append(directive)
+        offers = [
+            directive
+            for directive in self._current.values()
+            if directive.action is Action.OFFER
+            and directive.campaign is not None
+            and self.order(directive.campaign, directive.manifest_digest).action is Action.OFFER
+        ]
         return sorted(offers, key=lambda offer: isinstance(offer.audience, CohortAudience))
+
+    def offer(self, campaign: CampaignId, manifest_digest: bytes) -> Directive | None:
+        """Return the offer of this release of this campaign that is in force, if there is one."""
+        named = (campaign, manifest_digest)
+        return next((one for one in self.offers() if (one.campaign, one.manifest_digest) == named), None)
 
 
 _NOTES = MappingProxyType(
@@ -90,4 +114,10 @@ _NOTES = MappingProxyType(
 
 
 def _order(directive: Directive) -> tuple[object, ...]:
-    return directive.action, directive.campaign, directive.manifest_digest, directive.keep_on_halt
+    return (
+        directive.action,
+        directive.campaign,
+        directive.manifest_digest,
+        directive.keep_on_halt,
+        directive.halted,
+    )

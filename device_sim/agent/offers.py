@@ -55,10 +55,12 @@ class Offers:
 
     def _may_try(self, offer: Directive, server_now: float) -> bool:
         """Tell whether there is anything to do: not what runs already, nor what has failed here for good."""
-        here, update = self._situation, self._situation.update
+        here = self._situation
         if here.running.manifest_digest == offer.manifest_digest:
             return False
-        if update is None or update.campaign != offer.campaign:
+        assert offer.campaign is not None
+        update = here.last_of(offer.campaign)
+        if update is None:
             return True
         if update.ended in NEVER_AGAIN or update.phase is Phase.CONFIRMED:
             return False
@@ -72,12 +74,12 @@ class Offers:
 
     def _say_why_waiting(self, offer: Directive, reason: Reason) -> None:
         """Report ``due`` once for each reason: the time has come, and the device may not start."""
-        last = self._situation.update
         assert offer.campaign is not None
         if (offer.campaign, reason) in self._told:
             return
         self._told.add((offer.campaign, reason))
-        attempt = last.attempt + 1 if last is not None and last.campaign == offer.campaign else 1
+        last = self._situation.last_of(offer.campaign)
+        attempt = 1 if last is None else last.attempt + 1
         self._reports.add(
             State.DUE, campaign=offer.campaign, manifest_digest=offer.manifest_digest, attempt=attempt, reason=reason
         )

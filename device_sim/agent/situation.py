@@ -8,7 +8,7 @@ from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.directives import Directives
 from device_sim.agent.events import Note
 from device_sim.agent.journal import Journal
-from device_sim.agent.state import AgentState, Update
+from device_sim.agent.state import PAST_MOST, AgentState, Phase, Update
 from device_sim.agent.trust import (
     DEVICE_AUDIENCE,
     Identity,
@@ -20,6 +20,7 @@ from device_sim.agent.trust import (
 )
 from firmware_store.errors import RollbackError, TrustError
 from firmware_store.root import Root
+from server.domain.identity import CampaignId
 from server.protocol.messages import Counter
 from server.protocol.orders import Directive, Welcome
 from server.protocol.reasons import Reason
@@ -62,6 +63,25 @@ class Situation:
     @property
     def update(self) -> Update | None:
         return self.journal.state.update
+
+    def last_of(self, campaign: CampaignId) -> Update | None:
+        """The last attempt of a campaign on this device."""
+        known = (*self.state.past, *([] if self.update is None else [self.update]))
+        return next((update for update in reversed(known) if update.campaign == campaign), None)
+
+    def take_up(self, update: Update) -> None:
+        """Make ``update`` the current one; the one before it joins the past."""
+        known = (*self.state.past, *([] if self.update is None else [self.update]))
+        others = tuple(one for one in known if one.campaign != update.campaign)
+        self.journal.update(update=update, past=others[-PAST_MOST:])
+
+    @property
+    def confirmed_here(self) -> Update | None:
+        """The update that brought the running release, if one did and was confirmed."""
+        known = (*self.state.past, *([] if self.update is None else [self.update]))
+        digest = self.running.manifest_digest
+        confirmed = (one for one in known if one.phase is Phase.CONFIRMED and one.manifest_digest == digest)
+        return next(confirmed, None)
 
     @property
     def server_now(self) -> float | None:

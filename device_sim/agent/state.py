@@ -84,6 +84,11 @@ class AgentState:
     last_report: Report | None = None
     unacked: tuple[Report, ...] = ()
     update: Update | None = None
+    past: tuple[Update, ...] = ()
+    """How other campaigns ended here, the oldest first: none of them is begun again as if nothing had happened."""
+
+
+PAST_MOST: Final = 16
 
 
 def encode_state(state: AgentState) -> bytes:
@@ -103,6 +108,7 @@ def encode_state(state: AgentState) -> bytes:
             6: None if state.last_report is None else encode_report(state.last_report),
             7: [encode_report(report) for report in state.unacked],
             8: None if state.update is None else _encode_update(state.update),
+            9: [_encode_update(update) for update in state.past],
         }
     )
 
@@ -125,6 +131,7 @@ def decode_state(data: bytes) -> AgentState:
                 6: bytes() | None as last,
                 7: [*unacked],
                 8: [*_] | None as update,
+                9: [*past],
             }:
                 return AgentState(
                     region=region(in_region),
@@ -136,6 +143,7 @@ def decode_state(data: bytes) -> AgentState:
                     last_report=None if last is None else decode_report(last),
                     unacked=tuple(decode_report(report) for report in unacked if isinstance(report, bytes)),
                     update=None if update is None else _decode_update(update),
+                    past=tuple(_decode_update(one) for one in past),
                 )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"the agent's state is damaged: {exc}") from exc

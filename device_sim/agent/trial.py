@@ -8,10 +8,9 @@ from device_sim.agent.boot_environment import SlotState, other
 from device_sim.agent.events import CheckHealth, Confirm, HealthChecked, Reboot, Revert, Step
 from device_sim.agent.reports import Reports, report_update
 from device_sim.agent.situation import Situation
-from device_sim.agent.state import Phase, Update
+from device_sim.agent.state import ACTIVE, Phase, Update
 from device_sim.agent.switch import REASONS, Course, Stage, course
 from server.domain.execution import State
-from server.protocol.orders import Action
 from server.protocol.reasons import Reason
 
 STEP_AGAIN_S: Final = 10.0
@@ -78,16 +77,14 @@ class Trial:
         if self._is_orphaned:
             self._revert()
             return
-        if update is None or update.slot != here.booted:
+        if update is None or update.phase not in ACTIVE:
+            self._consider_going_back()
+        elif update.slot != here.booted:
             return
-        if update.phase is Phase.REVERTING:
+        elif update.phase is Phase.REVERTING:
             self._revert(verify=update.was_confirmed)
         elif update.phase is Phase.TRIAL:
             self._reconcile_trial(update)
-        elif update.phase is Phase.CONFIRMED and not update.no_way_back:
-            order = here.directives.order(update.campaign, update.manifest_digest)
-            if order is not None and course(Stage.CONFIRMED, order.action) is Course.GO_BACK:
-                self._go_back()
 
     def health_checked(self, event: HealthChecked) -> None:
         """The platform has answered."""
@@ -128,11 +125,9 @@ class Trial:
     def _reconcile_trial(self, update: Update) -> None:
         here = self._situation
         order = here.directives.order(update.campaign, update.manifest_digest)
-        action = Action.NONE if order is None else order.action
-        keep = order is not None and order.keep_on_halt
         elapsed_s = here.now - here.booted_at
-        if course(Stage.TRIAL, action, keep_on_halt=keep) is Course.REVERT:
-            self._leave(REASONS[action])
+        if course(Stage.TRIAL, order.action, keep_on_halt=order.keep_on_halt) is Course.REVERT:
+            self._leave(REASONS[order.action])
         elif self._elapsed_before_s + elapsed_s >= update.deadlines.confirm_s:
             self._leave(self._why_not_confirmed())
         elif here.is_up and here.welcome is not None and self._health is not _Health.ASKED:
@@ -180,6 +175,15 @@ class Trial:
         """Give the trial up. Always allowed, whatever has expired: the old slot is the confirmed one."""
         self._change(phase=Phase.REVERTING, reason=reason, detail=detail)
         self._revert()
+
+    def _consider_going_back(self) -> None:
+        confirmed = self._situation.confirmed_here
+        if confirmed is None or confirmed.no_way_back:
+            return
+        order = self._situation.directives.order(confirmed.campaign, confirmed.manifest_digest)
+        if course(Stage.CONFIRMED, order.action) is Course.GO_BACK:
+            self._situation.take_up(confirmed)
+            self._go_back()
 
     def _go_back(self) -> None:
         """An operator's rollback of a confirmed image: only to an intact, confirmed slot that no floor forbids."""

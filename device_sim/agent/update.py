@@ -102,11 +102,11 @@ class Updates:
                 self._start(offer)
 
     def _start(self, offer: Directive) -> None:
-        here, last = self._situation, self._situation.update
+        here = self._situation
         assert offer.campaign is not None
         assert offer.envelope is not None
         assert here.server_now is not None
-        again = last is not None and last.campaign == offer.campaign
+        last = here.last_of(offer.campaign)
         update = Update(
             campaign=offer.campaign,
             manifest_digest=offer.manifest_digest,
@@ -114,9 +114,9 @@ class Updates:
             envelope=offer.envelope,
             deadlines=offer.deadlines,
             started_at=int(here.server_now),
-            attempt=last.attempt + 1 if again and last is not None else 1,
+            attempt=1 if last is None else last.attempt + 1,
         )
-        here.journal.update(update=update)
+        here.take_up(update)
         self._manifest = None
         self._rebooting = None
         too_old = here.is_too_old(offer.sequence_number, offer.manifest_digest)
@@ -231,8 +231,8 @@ class Updates:
             self._situation.journal.emit(Activate(update.slot))
 
     def _may_activate(self, update: Update) -> bool:
-        offer = self._situation.directives.order(update.campaign, update.manifest_digest)
-        return offer is not None and offer.action is Action.OFFER and self._situation.permit(offer).granted
+        offer = self._situation.directives.offer(update.campaign, update.manifest_digest)
+        return offer is not None and self._situation.permit(offer).granted
 
     def _is_rebooting_acknowledged(self) -> bool:
         """Say ``rebooting``, and wait until the server has stored it: from then on it expects us back."""
@@ -283,8 +283,7 @@ class Updates:
         here.note(_NOTES[state], reason, detail)
 
     def _order(self, update: Update) -> Action:
-        directive = self._situation.directives.order(update.campaign, update.manifest_digest)
-        return Action.NONE if directive is None else directive.action
+        return self._situation.directives.order(update.campaign, update.manifest_digest).action
 
     def _report(self, state: State, reason: Reason = Reason.NONE, detail: str = "") -> int:
         update = self._situation.update

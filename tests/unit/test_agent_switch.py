@@ -295,3 +295,92 @@ def test_a_directive_of_its_own_lets_a_device_start_before_its_cohort(world: Wor
     world.pass_time(61)
 
     assert world.outcome == (State.CONFIRMED, Reason.NONE)
+
+
+@pytest.mark.parametrize("how", ["rejected", "downloading"])
+def test_a_confirmed_release_is_rolled_back_whatever_came_after_it(world: World, how: str) -> None:
+    until_confirmed(world)
+    later = make_bundle(2, "1.2.0", signatures=1) if how == "rejected" else make_bundle(2, "1.2.0")
+    world.hold_blobs(later)
+    if how == "downloading":
+        world.withhold(later, 9)  # and yet slot a is no longer the release before
+    world.direct(Action.OFFER, later, campaign=OTHER_CAMPAIGN)
+    world.pass_time(5)
+
+    world.direct(Action.ROLLBACK, BUNDLE)
+    world.pass_time(100)
+
+    confirmed = (State.CONFIRMED, Reason.NO_WAY_BACK)
+    assert world.outcome == ((State.ROLLED_BACK, Reason.ROLLED_BACK) if how == "rejected" else confirmed)
+    assert world.booted == ("a" if how == "rejected" else "b")
+
+
+def test_two_offers_that_both_fail_are_each_tried_once(tmp_path: Path) -> None:
+    """A device's own offer and its cohort's, of different campaigns: it must not go to and fro between them."""
+    world = World(tmp_path, boots=lambda version: version == "1.0.0")
+    world.offer(BUNDLE)
+    world.offer(make_bundle(2, "1.2.0"), campaign=OTHER_CAMPAIGN, audience=DeviceAudience(EU, DEVICE))
+    world.connect()
+    world.pass_time(5000)
+
+    assert world.states.count(State.ROLLED_BACK) == 2
+    assert world.reboots == 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "state", "slot"),
+    [
+        (Stage.DOWNLOADING, State.CANCELLED, "installing"),
+        (Stage.WRITTEN, State.CANCELLED, "unbootable"),
+        (Stage.TRIAL, State.ROLLED_BACK, "unbootable"),
+        (Stage.CONFIRMED, State.CONFIRMED, "confirmed"),
+    ],
+)
+@pytest.mark.parametrize("action", [Action.NONE, Action.OFFER])
+def test_a_device_that_slept_through_a_halt_learns_of_it_from_the_list(
+    world: World, stage: Stage, state: State, slot: str, action: Action
+) -> None:
+    REACH[stage](world)
+    world.power_cycle()
+    newer = make_bundle(2, "1.2.0")
+
+    if action is Action.NONE:
+        world.direct(Action.NONE, halted=(BUNDLE.manifest_digest,))
+    else:
+        world.direct(action, newer, campaign=OTHER_CAMPAIGN, ramp=Ramp.flat(0), halted=(BUNDLE.manifest_digest,))
+    world.connect()
+    let_it_finish(world)
+
+    assert (world.last.state, world.slot_states()["b"]) == (state, slot)
+    if state is not State.CONFIRMED:
+        assert world.last.reason is Reason.HALTED
+
+
+def test_a_release_on_the_halted_list_is_not_started(world: World) -> None:
+    world.connect()
+    world.direct(Action.NONE, audience=DeviceAudience(EU, DEVICE), halted=(BUNDLE.manifest_digest,))
+
+    world.offer(BUNDLE)
+    world.pass_time(100)
+
+    assert world.reports == []
+
+
+def test_a_halt_that_keeps_trials_keeps_them_though_the_release_is_listed(world: World) -> None:
+    until_trial(world)
+
+    world.direct(Action.HALT, BUNDLE, keep_on_halt=True, halted=(BUNDLE.manifest_digest,))
+    world.pass_time(60)
+
+    assert world.outcome == (State.CONFIRMED, Reason.NONE)
+
+
+def test_the_halted_list_outlives_a_restart(world: World) -> None:
+    until_written(world)
+    world.direct(Action.OFFER, BUNDLE)
+    world.direct(Action.OFFER, BUNDLE, halted=(BUNDLE.manifest_digest,))
+    world.power_cycle()
+
+    let_it_finish(world)
+
+    assert world.slot_states()["b"] == "unbootable"
