@@ -86,10 +86,11 @@ def publish(connected: socket.socket, blocks: Sequence[tuple[int, bytes]], windo
     return total, time.perf_counter() - started
 
 
-def connect(target: Target) -> socket.socket:
+def connect(target: Target, client_id: str) -> socket.socket:
+    """Open a clean session: whatever the broker kept under this client id is gone."""
     connected = socket.create_connection((target.host, target.port), timeout=TIMEOUT_S)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    flags, fields = 0x02, _text(f"bench-publisher-{time.monotonic_ns()}")  # clean session
+    flags, fields = 0x02, _text(client_id)  # clean session
     if target.username is not None:
         flags |= 0x80
         fields += _text(target.username)
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     options = parser.parse_args()
     blocks = read_blocks(options.packets)
-    with connect(Target.from_environment()) as connected:
+    with connect(Target.from_environment(), f"bench-publisher-{time.monotonic_ns()}") as connected:
         messages, seconds = publish(connected, blocks, options.window)
         connected.sendall(b"\xe0\x00")  # DISCONNECT
     print(json.dumps({"messages": messages, "seconds": seconds}))

@@ -21,6 +21,7 @@ from uuid import UUID
 
 import asyncpg
 
+from bench.publisher import connect
 from bench.target import Target
 from firmware_store.root import init_dev_keys
 from firmware_store.suit import class_id, vendor_id
@@ -38,6 +39,7 @@ from server.services import identifiers
 
 PREPARED: Final = "prepared"
 COHORT: Final = "bench"
+CLIENT_ID: Final = "bench-server"
 REGIONS: Final = ("eu-west", "us-east", "ap-south", "sa-east")
 VENDOR, HARDWARE = "bench.example", "gate-1"
 PATH: Final = (State.DOWNLOADING, State.INSTALLING, State.REBOOTING, State.TRIAL, State.CONFIRMED)
@@ -121,6 +123,8 @@ class Stage:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
         """Run a server on a fresh copy of the prepared database, evaluating campaigns; gives the database's URL."""
+        # What the last round left unacknowledged would come again, and be news to a fresh database.
+        await asyncio.to_thread(lambda: connect(self.target, CLIENT_ID).close())
         await self._execute("DROP DATABASE IF EXISTS round WITH (FORCE)")
         await self._execute(f"CREATE DATABASE round TEMPLATE {PREPARED}")
         url = self.database_url("round")
@@ -161,6 +165,7 @@ class Stage:
             "TIDEGATE_DATA_DIR": str(self._home),
             "TIDEGATE_DATABASE_URL": database_url,
             "TIDEGATE_MQTT_URL": self.target.url,
+            "TIDEGATE_MQTT_CLIENT_ID": CLIENT_ID,
             "TIDEGATE_HEARTBEAT_S": str(HEARTBEAT_S),
             "TIDEGATE_PORT": "0",
             "TIDEGATE_LOG_LEVEL": "warning",
