@@ -196,8 +196,10 @@ def _broken(snapshot: Snapshot) -> str:
 def _mended(snapshot: Snapshot) -> bool:
     """A gate that was broken holds again only on the word of all: devices thought silent have come back."""
     wave = snapshot.current
+    if wave is None:
+        return True  # no wave is open whose gate could be broken
     views = _wave_views(snapshot)
-    return wave is not None and _all_over(views) and _few_enough(views, wave.gate)
+    return _all_over(views) and _few_enough(views, wave.gate)
 
 
 def _all_over(views: Sequence[RegionView]) -> bool:
