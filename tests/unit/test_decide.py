@@ -160,6 +160,20 @@ def test_too_many_explicit_failures_pause_the_campaign() -> None:
     )
 
 
+@pytest.mark.parametrize("busy", [{"waiting": 1}, {"in_flight": 1}])
+def test_a_pause_by_the_gate_does_not_end_before_all_have_had_their_say(busy: dict[str, int]) -> None:
+    """A gate that opens and shuts with each report would let a few more devices through each time."""
+    paused = replace(WELL, state=State.PAUSED, causes=frozenset({Cause.GATE}), regions=(view(**busy),))
+
+    assert decide(paused, NOW).kind is Kind.NOTHING
+
+
+def test_the_first_device_that_fails_is_no_ratio_yet() -> None:
+    one = view(failed=1, confirmed=0, reached=60, in_flight=59, judged=1)
+
+    assert decide(replace(WELL, regions=(one,)), NOW).kind is Kind.NOTHING
+
+
 def test_a_pause_by_the_gate_lasts_while_it_is_broken() -> None:
     broken = replace(WELL, state=State.PAUSED, causes=frozenset({Cause.GATE}), regions=(view(failed=10, confirmed=50),))
 
