@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -22,21 +23,26 @@ from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
+from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import open_pool
 from server.db.single import only_server
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
+from server.domain.enrolment import CREDENTIAL_LIFE
 from server.domain.identity import DeviceId
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
 from server.mqtt.ingest import Ingest
 from server.mqtt.session import BrokerAccess, ServerSession
 from server.protocol.topics import Audience, Topics
+from server.services.admission import Admission
 from server.services.authority import Authority, load_authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
+from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
+from server.services.enrolment import Enrolment
 from server.services.fleet import Fleet
 from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
 from server.services.metrics import Metrics
@@ -80,15 +86,19 @@ class EmbeddedIssuer:
 
     broker: EmbeddedBroker
 
-    def issue(self, device: DeviceId) -> BrokerCredential:
-        given = self.broker.issue_device_credential(device)
+    def issue(self, device: DeviceId, *, issued: datetime) -> BrokerCredential:
+        given = self.broker.issue_device_credential(device, issued=issued)
         return BrokerCredential(
             host=self.broker.mqtt_host,
             port=self.broker.mqtt_port,
             username=given.username,
             password=given.password,
             client_id=given.client_id,
+            expires_at=issued + CREDENTIAL_LIFE,
         )
+
+    async def revoke(self, devices: Mapping[DeviceId, datetime]) -> None:
+        await self.broker.revoke(devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
     authority = load_authority(
         settings.keys,
         now=int(time.time()),
-        passphrase=None if settings.key_passphrase is None else settings.key_passphrase.get_secret_value().encode(),
+        passphrase=_passphrase(settings),
         production=settings.environment == "production",
     )
     async with AsyncExitStack() as stack:
@@ -126,6 +136,7 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
         pool = await open_pool(outside.database_url)
         stack.push_async_callback(pool.close)
         parts = await build(settings, Database(pool), authority, outside)
+        await parts.context.enrolment.repeat_revocations()
         await stack.enter_async_context(_working(parts, outside, stop))
         await parts.session.wait_up(BROKER_WAIT_S)
         url = await _listen(settings, parts.context, stack)
@@ -133,6 +144,10 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
         on_ready(Ready(url, await parts.context.tokens.create_first()))
         await stop.wait()
         log.info("stopping")
+
+
+def _passphrase(settings: Settings) -> bytes | None:
+    return None if settings.key_passphrase is None else settings.key_passphrase.get_secret_value().encode()
 
 
 async def _stand(settings: Settings, stack: AsyncExitStack) -> Outside:
@@ -228,13 +243,28 @@ async def build(settings: Settings, database: Database, authority: Authority, ou
     session.on_message = ingest.take
     campaigns.on_change = orchestrator.wake
     reports.on_stored = _waker(orchestrator)
+    enrolment = Enrolment(
+        repository=EnrolmentRepository(database),
+        fleet=fleet,
+        authority=authority,
+        ca=DeviceCaFolder(
+            settings.keys,
+            passphrase=_passphrase(settings),
+            name=f"Tidegate devices {authority.root.fleet.hex()[:8]}",
+            production=settings.environment == "production",
+        ),
+        issuer=outside.issuer,
+        metrics=metrics,
+    )
     context = Context(
         database=database,
+        admission=Admission(),
         devices=device_repository,
         executions=executions,
         authority=authority,
         bundles=bundles,
         campaigns=campaigns,
+        enrolment=enrolment,
         fleet=fleet,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
         metrics=metrics,

@@ -8,9 +8,11 @@ from aiohttp import web
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
+from server.services.admission import Admission
 from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
+from server.services.enrolment import Enrolment
 from server.services.fleet import Fleet
 from server.services.inventory import Inventory
 from server.services.metrics import Metrics
@@ -25,11 +27,13 @@ class Context:
     """The use cases, and the few repositories that are only read."""
 
     database: Database
+    admission: Admission
     devices: DeviceRepository
     executions: ExecutionRepository
     authority: Authority
     bundles: Bundles
     campaigns: Campaigns
+    enrolment: Enrolment
     fleet: Fleet
     inventory: Inventory
     metrics: Metrics

@@ -1,7 +1,8 @@
 """``/v1/devices``: add, list, look at."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field
 from server.api.routing import Call, Empty, Model, route
 from server.db.devices import DeviceRecord, NewDevice
 from server.domain.identity import DeviceId, cohort, device_id, region
+from server.services.inventory import BrokerCredential
 from server.services.tokens import Right
 
 ADD_MOST = 1000
@@ -38,6 +40,7 @@ class Credential(BaseModel):
     username: str
     password: str
     client_id: str
+    expires_at: datetime
     topic_root: str
 
 
@@ -62,6 +65,7 @@ class DeviceView(BaseModel):
     cohort: str
     online: bool
     held: bool
+    revoked: bool
     hardware: str | None
     running_version: str | None
     booted_slot: str | None
@@ -84,10 +88,11 @@ async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
         NewDevice(device_id(entry.id), region(entry.region), cohort(entry.cohort)) for entry in call.body.devices
     ]
     await call.context.inventory.add(devices)
+    given = await call.context.inventory.credentials([device.id for device in devices])
     return DevicesAdded(
         devices=[
             DeviceAdded(
-                id=device.id, region=device.region, cohort=device.cohort, credential=_credential(call, device.id)
+                id=device.id, region=device.region, cohort=device.cohort, credential=_credential(call, given, device.id)
             )
             for device in devices
         ]
@@ -96,9 +101,10 @@ async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
 
 @route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty)
 async def renew_credential(call: Call[Empty]) -> DeviceAdded:
-    record = await call.context.devices.get(_id(call))
+    record = await call.context.devices.get(named_device(call))
+    given = await call.context.inventory.credentials([record.id])
     return DeviceAdded(
-        id=record.id, region=record.region, cohort=record.cohort, credential=_credential(call, record.id)
+        id=record.id, region=record.region, cohort=record.cohort, credential=_credential(call, given, record.id)
     )
 
 
@@ -118,7 +124,7 @@ async def list_devices(call: Call[None]) -> DeviceList:
 
 @route("GET", "/v1/devices/{device}", right=Right.READ)
 async def get_device(call: Call[None]) -> DeviceView:
-    return _view(call, await call.context.devices.get(_id(call)))
+    return _view(call, await call.context.devices.get(named_device(call)))
 
 
 @route("GET", "/v1/trust/root", right=Right.READ)
@@ -126,22 +132,25 @@ async def get_root(call: Call[None]) -> web.StreamResponse:
     return web.Response(body=call.context.authority.root_bytes, content_type="application/cbor")
 
 
-def _id(call: Call[object]) -> DeviceId:
+def named_device(call: Call[Any]) -> DeviceId:
+    """Return the device in the path. Raises: InvalidInputError."""
     return device_id(call.request.match_info["device"])
 
 
-def _credential(call: Call[object], device: DeviceId) -> Credential | None:
-    given = call.context.inventory.credential(device)
-    if given is None:
-        return None
+def view_credential(call: Call[Any], given: BrokerCredential) -> Credential:
     return Credential(
         host=given.host,
         port=given.port,
         username=given.username,
         password=given.password,
         client_id=given.client_id,
+        expires_at=given.expires_at,
         topic_root=call.context.topic_root,
     )
+
+
+def _credential(call: Call[Any], given: Mapping[DeviceId, BrokerCredential], device: DeviceId) -> Credential | None:
+    return view_credential(call, given[device]) if device in given else None
 
 
 def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
@@ -154,6 +163,7 @@ def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
         cohort=record.cohort,
         online=device is not None and call.context.fleet.is_online(device, now.timestamp()),
         held=record.held,
+        revoked=device is not None and device.revoked,
         hardware=record.hardware,
         running_version=record.running_version,
         booted_slot=record.booted_slot,

@@ -1,7 +1,9 @@
 """Typed routes: one decorator that says method, path, right and body; validation and errors follow from it."""
 
+import asyncio
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -10,7 +12,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError
+from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError, TooLargeError
 from server.api import problems
 from server.api.context import CONTEXT, Context
 from server.services.tokens import Caller, Right, Role
@@ -18,6 +20,9 @@ from server.services.tokens import Caller, Right, Role
 log = structlog.get_logger(__name__)
 
 JSON_MOST_BYTES: Final = 1 << 20
+BODY_S: Final = 30.0
+"""How long a JSON body may take to arrive."""
+
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 ANYBODY: Final = Caller("anybody", Role.VIEWER)
@@ -61,7 +66,10 @@ Handler = Callable[[Call[Any]], Awaitable[BaseModel | web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row of the API; ``right`` None: open to anybody (health and metrics only)."""
+    """A row of the API.
+
+    ``right`` None: open to anybody (health, metrics, and devices that enrol). ``limited``: only so often.
+    """
 
     method: str
     path: str
@@ -69,18 +77,27 @@ class Route:
     right: Right | None
     body: type[BaseModel] | None
     status: int
+    limited: bool
+    most_bytes: int
 
 
 ROUTES: Final[list[Route]] = []
 
 
 def route(
-    method: str, path: str, *, right: Right | None, body: type[BaseModel] | None = None, status: int = 200
+    method: str,
+    path: str,
+    *,
+    right: Right | None,
+    body: type[BaseModel] | None = None,
+    status: int = 200,
+    limited: bool = False,
+    most_bytes: int = JSON_MOST_BYTES,
 ) -> Callable[[Handler], Handler]:
     """Register a handler. ``body``: the model of its JSON; None where it reads the request's stream or nothing."""
 
     def register(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, path, handler, right, body, status))
+        ROUTES.append(Route(method, path, handler, right, body, status, limited, most_bytes))
         return handler
 
     return register
@@ -91,10 +108,12 @@ def bind(entry: Route) -> _Handle:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request.app[CONTEXT]
+        if entry.limited:
+            context.admission.admit(request.remote, now=time.monotonic())
         caller = ANYBODY if entry.right is None else await _authenticate(context, request)
         if entry.right is not None:
             caller.require(entry.right)
-        body = None if entry.body is None else entry.body.model_validate(await _read_json(request))
+        body = None if entry.body is None else entry.body.model_validate(await _read_json(request, entry.most_bytes))
         answer = await entry.handler(Call(context, caller, body, request))
         if isinstance(answer, web.StreamResponse):
             return answer
@@ -127,19 +146,39 @@ async def errors(request: web.Request, handler: _Handle) -> web.StreamResponse:
     return response
 
 
-async def _authenticate(context: Context, request: web.Request) -> Caller:
+def bearer(request: web.Request, form: str) -> str:
+    """Return the secret in the Authorization header. Raises: AuthenticationError, with the ``form`` it should have."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text:
-        raise AuthenticationError("Send a token: Authorization: Bearer tg_<id>_<secret>.")
-    return await context.tokens.authenticate(text.strip())
+        raise AuthenticationError(f"Send a token: Authorization: Bearer {form}.")
+    return text.strip()
 
 
-async def _read_json(request: web.Request) -> Any:
+async def _authenticate(context: Context, request: web.Request) -> Caller:
+    return await context.tokens.authenticate(bearer(request, "tg_<id>_<secret>"))
+
+
+async def _read_json(request: web.Request, most_bytes: int) -> Any:
     if not request.can_read_body:
         return {}
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="The body must be application/json.")
     try:
-        return json.loads(await request.read())
+        async with asyncio.timeout(BODY_S):
+            return json.loads(await _read_body(request, most_bytes))
+    except TimeoutError as exc:
+        raise web.HTTPRequestTimeout(reason="The body did not arrive in time.") from exc
     except (ValueError, RecursionError) as exc:
         raise web.HTTPBadRequest(reason="The body is not JSON.") from exc
+
+
+async def _read_body(request: web.Request, most_bytes: int) -> bytes:
+    body = bytearray()
+    if (request.content_length or 0) <= most_bytes:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > most_bytes:
+                break
+        else:
+            return bytes(body)
+    raise TooLargeError(f"The body may have {most_bytes} bytes here.", limit_bytes=most_bytes)

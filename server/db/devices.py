@@ -39,10 +39,16 @@ class DeviceRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     session_nonce: bytes | None = None
     last_seen: datetime | None = None
+    admitted_at: datetime | None = None
+    revoked_at: datetime | None = None
 
+
+IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)"
+"""As long as it was let in no later than it was revoked; ``services.fleet`` says the same."""
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
-    running_version, running_digest, running_sequence, labels, session_nonce, last_seen"""
+    running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
+    admitted_at, revoked_at"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)
@@ -67,6 +73,13 @@ NOTE_SEEN: Final = """
     UPDATE device SET last_seen = seen.at
       FROM unnest($1::text[], $2::timestamptz[]) AS seen (id, at)
      WHERE device.id = seen.id AND (device.last_seen IS NULL OR device.last_seen < seen.at)
+"""
+
+
+ADMIT: Final = f"""
+    UPDATE device SET admitted_at = greatest($2, admitted_at)
+     WHERE id = ANY($1::text[]) AND NOT {IS_REVOKED}
+    RETURNING id, admitted_at
 """
 
 
@@ -122,10 +135,25 @@ class DeviceRepository:
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(COUNT_IN, cohort, region))
 
+    async def admit(self, devices: Sequence[DeviceId], *, now: datetime) -> dict[DeviceId, datetime]:
+        """Note that each gets a broker credential, and return when it must say that it was issued.
+
+        That is a whole second, and a revocation that comes later covers it. Devices that are revoked, or not there,
+        are left out.
+        """
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(ADMIT, list(devices), whole_second(now))
+        return {row["id"]: row["admitted_at"] for row in rows}
+
     async def note_seen(self, seen: Mapping[DeviceId, datetime]) -> None:
         """Store when devices were last heard from; never moves a time back."""
         async with self._database.transaction() as connection:
             await connection.execute(NOTE_SEEN, list(seen), list(seen.values()))
+
+
+def whole_second(instant: datetime) -> datetime:
+    """Broker credentials state their time like this."""
+    return instant.replace(microsecond=0)
 
 
 def _record(row: Any) -> DeviceRecord:

@@ -58,6 +58,9 @@ class Ingest:
         if device is None:
             self._drop(incoming, "unknown_device")
             return
+        if device.revoked:  # its session may live on at a broker that is not ours
+            self._drop(incoming, "revoked")
+            return
         try:
             self._hand_on(incoming, topic, device)
         except CodecError as exc:

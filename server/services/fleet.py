@@ -32,6 +32,8 @@ class Device:
     cohort: Cohort
     member_since: float
     held: bool = False
+    admitted_at: float = 0.0
+    revoked_at: float = -1.0
     vendor_id: bytes = b""
     class_id: bytes = b""
     hardware: str = ""
@@ -42,6 +44,11 @@ class Device:
     last_sequence: int = -1
     welcomed_at: float = 0.0
     seen_stored: float = 0.0
+
+    @property
+    def revoked(self) -> bool:
+        """Shut out until it is enrolled again."""
+        return self.revoked_at >= self.admitted_at
 
 
 class Fleet:
@@ -58,6 +65,10 @@ class Fleet:
     def add(self, record: DeviceRecord) -> None:
         """Take a device up from its record."""
         device = Device(record.id, record.region, record.cohort, record.member_since.timestamp(), held=record.held)
+        if record.admitted_at is not None:
+            device.admitted_at = record.admitted_at.timestamp()
+        if record.revoked_at is not None:
+            device.revoked_at = record.revoked_at.timestamp()
         if record.vendor is not None and record.hardware is not None:
             device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
             device.hardware = record.hardware
@@ -96,6 +107,17 @@ class Fleet:
             return False
         device.gone = True
         return True
+
+    def admit(self, device: DeviceId, at: datetime) -> None:
+        """It was enrolled. In whatever order this and ``shut_out`` are told, the later instant counts."""
+        if (known := self.get(device)) is not None:
+            known.admitted_at = max(known.admitted_at, at.timestamp())
+
+    def shut_out(self, device: DeviceId, at: datetime) -> None:
+        """It was revoked."""
+        if (known := self.get(device)) is not None:
+            known.revoked_at = max(known.revoked_at, at.timestamp())
+            known.gone = known.gone or known.revoked
 
     def is_online(self, device: Device, now: float) -> bool:
         return not device.gone and now - device.last_seen <= self.grace_s

@@ -1,11 +1,11 @@
 """Adding devices and giving each its credential at the broker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from firmware_store.errors import InvalidInputError
+from firmware_store.errors import ConflictError, InvalidInputError
 from server.db.devices import DeviceRecord, DeviceRepository, NewDevice
 from server.domain.identity import DeviceId
 from server.services.fleet import Fleet
@@ -20,13 +20,21 @@ class BrokerCredential:
     username: str
     password: str
     client_id: str
+    expires_at: datetime
 
 
 class CredentialIssuer(Protocol):
-    """Whoever can let a device into the broker."""
+    """Whoever can let a device into the broker, and keep it out again."""
 
-    def issue(self, device: DeviceId) -> BrokerCredential:
-        """Return a credential whose holder can be this device alone."""
+    def issue(self, device: DeviceId, *, issued: datetime) -> BrokerCredential:
+        """Return a credential whose holder can be this device alone. ``issued``: what the inventory has noted."""
+
+    async def revoke(self, devices: Mapping[DeviceId, datetime]) -> None:
+        """Refuse credentials issued at or before the instants given, and end the sessions that those devices have.
+
+        Raises:
+            BrokerUnavailableError: not known to be done; safe to do again.
+        """
 
 
 class Inventory:
@@ -46,6 +54,16 @@ class Inventory:
         for device in devices:
             self._fleet.add(DeviceRecord(device.id, device.region, device.cohort, now))
 
-    def credential(self, device: DeviceId) -> BrokerCredential | None:
-        """Return a new credential, or None where an external broker's operator gives them out."""
-        return None if self._issuer is None else self._issuer.issue(device)
+    async def credentials(self, devices: Sequence[DeviceId]) -> Mapping[DeviceId, BrokerCredential]:
+        """Return a new credential for each; none where an external broker's operator gives them out.
+
+        Raises:
+            ConflictError: one of the devices is revoked.
+        """
+        if self._issuer is None:
+            return {}
+        # The time is noted before the credential exists, so that a revocation in between is later and covers it.
+        admitted = await self._repository.admit(devices, now=datetime.now(UTC))
+        if left_out := [device for device in devices if device not in admitted]:
+            raise ConflictError(f"{left_out[0]} is revoked: make a claim, with which it enrols again.")
+        return {device: self._issuer.issue(device, issued=admitted[device]) for device in devices}
