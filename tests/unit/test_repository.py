@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from server.cli import app
+
 ROOT = Path(__file__).parents[2]
 TOP = {
     *("server", "device_sim", "firmware_store", "migrations", "tests", "docs", "deploy", "bench", ".ci"),
@@ -76,6 +78,13 @@ def test_the_changelog_knows_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
     assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_changelog_names_every_command() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    named = set(re.findall(r"`tidegate (\w+)", text))
+
+    assert set(app) - {"--help", "-h", "--version"} <= named
 
 
 def test_the_licence_is_the_one_that_the_package_declares() -> None:
