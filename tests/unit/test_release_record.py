@@ -28,7 +28,8 @@ from firmware_store.release_record import (
 from firmware_store.root import RoleName
 from firmware_store.status import Status
 from firmware_store.suit import read_manifest
-from tests.releases import RELEASE, ROOT, SIGNERS, manifest
+from tests import signed_documents
+from tests.releases import RELEASE, ROOT, SIGNERS, manifest, read_vector
 
 DIGEST = read_manifest(manifest()).digest
 NOTES = b"# Quieter at slack water\n"
@@ -49,6 +50,10 @@ def test_a_record_survives_its_document() -> None:
     assert open_release_record(ROOT, SEALED, manifest_digest=DIGEST) == RECORD
     assert open_release_record(ROOT, SEALED, manifest_digest=DIGEST, status=STATUS) == RECORD
     assert read_release_record(seal(Kind.RELEASE_RECORD, RECORD.payload(), [])) == RECORD
+
+
+def test_the_golden_record_opens() -> None:
+    assert open_release_record(ROOT, read_vector("release_record"), manifest_digest=DIGEST) == signed_documents.RECORD
 
 
 def test_a_file_is_known_by_its_bytes() -> None:

@@ -22,7 +22,8 @@ from firmware_store.keys import Kid
 from firmware_store.root import RoleName
 from firmware_store.status import Status, open_status, read_status
 from firmware_store.suit import read_manifest, verify_envelope
-from tests.releases import APP, CLASS_1, CLASS_2, RELEASE, ROOT, SIGNERS, envelope, manifest
+from tests import signed_documents
+from tests.releases import APP, CLASS_1, CLASS_2, RELEASE, ROOT, SIGNERS, envelope, manifest, read_vector
 
 NOW = ROOT.issued
 DAY = 86400
@@ -47,6 +48,13 @@ def sealed(status: Status) -> bytes:
 def test_a_status_survives_its_document(status: Status) -> None:
     assert status == open_status(ROOT, sealed(status), now=NOW)
     assert status == read_status(seal(Kind.STATUS, status.payload(), []))
+
+
+def test_the_golden_status_opens_and_is_sealed_again() -> None:
+    vector = read_vector("status")
+
+    assert open_status(ROOT, vector) == signed_documents.STATUS
+    assert vector == sealed(signed_documents.STATUS)
 
 
 @pytest.mark.parametrize("role", [role for role in RoleName if role is not RoleName.STATUS])
