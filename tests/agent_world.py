@@ -44,6 +44,7 @@ from firmware_store.keys import SigningKey, load_key
 from firmware_store.root import Root, init_dev_keys
 from firmware_store.suit import (
     Component,
+    Fetch,
     build_envelope,
     build_manifest,
     class_id,
@@ -52,6 +53,7 @@ from firmware_store.suit import (
     vendor_id,
     verify_envelope,
 )
+from firmware_store.suit_values import SlotImage
 from server.domain.execution import State
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
@@ -129,18 +131,19 @@ def make_bundle(
     signatures: int = 2,
     seed: int = 0,
     blank: bool = False,
+    slots: tuple[int, ...] = (),
 ) -> Bundle:
     blobs: dict[bytes, bytes] = {}
     components: list[Component] = []
     images = {name: b"\xff" * size if blank else picture(seed or hash_of(name, version), size) for name, size in sizes}
     for name, data in images.items():
-        chunked = chunk_image([data])
-        for chunk, wire in chunked:
-            blobs[chunk.wire_digest] = wire
-        index = chunked.index()
-        for blob in (index.root, *index.pages):
-            blobs[hashlib.sha256(blob).digest()] = blob
-        components.append(Component(name, index.image_digest, index.image_size, index.fetch))
+        if not slots:
+            components.append(Component(name, *chunk(data, blobs)))
+            continue
+        per_slot = {slot: b"slot %d" % slot + data for slot in slots}
+        components.append(
+            Component.of_slots(name, [SlotImage(slot, *chunk(own, blobs)) for slot, own in per_slot.items()])
+        )
     vendor_bytes = vendor_id(vendor)
     manifest = build_manifest(
         sequence_number=number,
@@ -155,6 +158,17 @@ def make_bundle(
     blobs[hashlib.sha256(envelope).digest()] = envelope
     digest = hashlib.sha256(manifest_bstr(manifest)).digest()
     return Bundle(envelope, digest, number, blobs, images)
+
+
+def chunk(data: bytes, blobs: dict[bytes, bytes]) -> tuple[bytes, int, Fetch]:
+    """Cut an image, put its blobs to the others, and return what a manifest says of it."""
+    chunked = chunk_image([data])
+    for piece, wire in chunked:
+        blobs[piece.wire_digest] = wire
+    index = chunked.index()
+    for blob in (index.root, *index.pages):
+        blobs[hashlib.sha256(blob).digest()] = blob
+    return index.image_digest, index.image_size, index.fetch
 
 
 def manifest_bstr(manifest: bytes) -> bytes:

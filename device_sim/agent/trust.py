@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from device_sim.agent.boot_environment import SLOT_NAMES
 from device_sim.agent.state import AgentState, Held, Update
 from firmware_store.documents import Kind
 from firmware_store.errors import (
@@ -189,14 +190,17 @@ def check_sequence(number: int, digest: bytes, *, root: Root, identity: Identity
         raise RollbackError(f"another release under the number {number}, which was confirmed here")
 
 
-def open_release(envelope: bytes, update: Update, *, root: Root, identity: Identity, state: AgentState) -> Manifest:
-    """Check an envelope down to the last condition of its manifest; what comes back may be installed.
+def open_release(
+    envelope: bytes, update: Update, *, root: Root, identity: Identity, state: AgentState, slot: str
+) -> Manifest:
+    """Check an envelope down to the last condition of its manifest; what comes back may be installed in ``slot``.
 
     Raises:
         DigestError: not the envelope or the manifest that the directive names.
         CodecError, SignatureError, ManifestError: see ``verify_envelope``.
         RollbackError: see ``check_sequence``; or not the number that the directive names.
-        CompatibilityError: for another vendor or hardware class, or with other components than this device has.
+        CompatibilityError: for another vendor or hardware class, with other components than this device has, or
+            without an image that runs from ``slot``.
     """
     if len(envelope) != update.envelope.size_bytes or hashlib.sha256(envelope).digest() != update.envelope.digest:
         raise DigestError("not the envelope that the directive names")
@@ -208,7 +212,10 @@ def open_release(envelope: bytes, update: Update, *, root: Root, identity: Ident
         raise RollbackError("not the sequence number that the directive names")
     check_sequence(manifest.sequence_number, verified.digest, root=root, identity=identity, state=state)
     _check_hardware(manifest, identity)
-    return manifest
+    try:
+        return manifest.in_slot(SLOT_NAMES.index(slot))
+    except CompatibilityError as exc:
+        raise UnknownComponentError(str(exc)) from exc
 
 
 def _own_audience(directive: Directive, *, root: Root, device: DeviceId, state: AgentState) -> str:

@@ -7,7 +7,7 @@ whatever event came, in whatever order. What was begun and not finished before a
 from dataclasses import replace
 from typing import Any, Final
 
-from device_sim.agent.boot_environment import Image, SlotState
+from device_sim.agent.boot_environment import Image, SlotState, other
 from device_sim.agent.download import Download
 from device_sim.agent.events import Activate, Install, Reboot, Revert, Step
 from device_sim.agent.fetcher import Arrival
@@ -173,7 +173,9 @@ class Updates:
         here, update = self._situation, self._situation.update
         assert update is not None
         try:
-            manifest = open_release(envelope, update, root=here.root, identity=here.identity, state=here.state)
+            manifest = open_release(
+                envelope, update, root=here.root, identity=here.identity, state=here.state, slot=other(here.booted)
+            )
         except TidegateError as exc:
             self._end(State.REJECTED, reason_of(exc), str(exc))
             return

@@ -401,6 +401,25 @@ def test_a_release_with_other_components_is_rejected(tmp_path: Path, components:
     assert world.outcome == (State.REJECTED, Reason.UNKNOWN_COMPONENT)
 
 
+def test_a_release_with_an_image_for_each_slot_writes_the_one_for_the_slot_it_goes_to(world: World) -> None:
+    world.offer(make_bundle(3, "1.3.0", slots=(0, 1)))
+    world.pass_time(61)
+    world.offer(make_bundle(4, "1.4.0", slots=(0, 1)), campaign=OTHER_CAMPAIGN)
+    world.pass_time(61)
+
+    assert world.image("b", "app").startswith(b"slot 1")
+    assert world.image("a", "app").startswith(b"slot 0")
+    assert world.booted == "a"
+
+
+def test_a_release_without_an_image_for_the_slot_is_rejected(world: World) -> None:
+    world.offer(make_bundle(3, "1.3.0", slots=(0, 2)))
+    world.pass_time(100)
+
+    assert world.outcome == (State.REJECTED, Reason.UNKNOWN_COMPONENT)
+    assert world.slot_states()["b"] == "empty"
+
+
 def test_an_older_release_is_rejected_before_anything_is_fetched(world: World) -> None:
     world.offer(make_bundle(5, "1.5.0"))
     world.pass_time(61)
