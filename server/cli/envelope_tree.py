@@ -13,6 +13,7 @@ from firmware_store.suit_labels import SHA256_ID, Command, Common, Envelope, Fet
 from server.cli.words import SLOT_LETTERS, printable
 
 _CONDITIONS: Final = frozenset({Command.VENDOR_ID, Command.CLASS_ID, Command.IMAGE_MATCH, Command.COMPONENT_SLOT})
+_MAX_DEPTH: Final = 4  # byte strings in byte strings would get around the limit of the codec
 _DIRECTIVES: Final = frozenset({Command.FETCH, Command.INVOKE})
 _HEADERS: Final[Mapping[object, str]] = {1: "1 algorithm", 4: "4 key id"}  # RFC 9052 section 3.1
 _SEQUENCES: Final = frozenset({Member.VALIDATE, Member.INVOKE, Member.INSTALL})
@@ -94,33 +95,35 @@ def _component(identifier: Value) -> str:
     return _scalar(identifier)
 
 
-def _commands(commands: Sequence[Value]) -> list[Node]:
+def _commands(commands: Sequence[Value], depth: int = 0) -> list[Node]:
     """A sequence is one flat array of command, argument, command, argument."""
-    nodes = [_command(code, argument) for code, argument in zip(commands[::2], commands[1::2], strict=False)]
+    pairs = zip(commands[::2], commands[1::2], strict=False)
+    nodes = [_command(code, argument, depth) for code, argument in pairs]
     if len(commands) % 2:
         nodes.append(Node(f"{_scalar(commands[-1])} without an argument"))
     return nodes
 
 
-def _command(code: Value, argument: Value) -> Node:
+def _command(code: Value, argument: Value, depth: int) -> Node:
     name = _name(Command, code)
-    if code == Command.OVERRIDE_PARAMETERS and isinstance(argument, dict):
+    command = code if isinstance(code, int) and not isinstance(code, bool) else None
+    if command == Command.OVERRIDE_PARAMETERS and isinstance(argument, dict):
         return Node(name, [_parameter(label, value) for label, value in argument.items()])
-    if code == Command.TRY_EACH and isinstance(argument, list):
-        return Node(name, [_choice(number, choice) for number, choice in enumerate(argument, start=1)])
-    if code in _CONDITIONS:
+    if command == Command.TRY_EACH and isinstance(argument, list):
+        return Node(name, [_choice(number, choice, depth) for number, choice in enumerate(argument, start=1)])
+    if command in _CONDITIONS:
         return Node(f"{name} must hold (report {_scalar(argument)})")
-    if code in _DIRECTIVES:
+    if command in _DIRECTIVES:
         return Node(f"{name} (report {_scalar(argument)})")
-    if code == Command.SET_COMPONENT_INDEX:
+    if command == Command.SET_COMPONENT_INDEX:
         return Node(f"{name}: {'all' if argument is True else _scalar(argument)}")
     return Node(f"{name}: {_scalar(argument)}")
 
 
-def _choice(number: int, choice: Value) -> Node:
-    content = _decoded(choice)
+def _choice(number: int, choice: Value, depth: int) -> Node:
+    content = _decoded(choice) if depth < _MAX_DEPTH else choice
     if isinstance(content, list):
-        return Node(f"choice {number}", _commands(content))
+        return Node(f"choice {number}", _commands(content, depth + 1))
     return Node(f"choice {number}: {_scalar(choice)}")
 
 

@@ -566,3 +566,23 @@ def test_a_component_has_one_image_or_one_for_each_slot(folder: Path, run: Run, 
 def test_a_slot_is_a_letter(folder: Path, run: Run, component: str) -> None:
     with pytest.raises(InvalidInputError, match="NAME@SLOT=PATH"):
         run(f"bundle build --component {component} --vendor v.example --class m --version 1 --sequence 1 -o r.tgb")
+
+
+def test_a_document_that_never_expires_can_be_shown(folder: Path, root: Root, run: Run) -> None:
+    run("status new --root root.cbor -o one.cbor")
+    status = read_status((folder / "one.cbor").read_bytes())
+    eternal = replace(status, expires=(1 << 63) - 1)
+    (folder / "eternal.cbor").write_bytes(seal(Kind.STATUS, eternal.payload(), []))
+
+    assert "to 9223372036854775807 s after 1970" in run("status show eternal.cbor", code=0)
+
+
+def test_show_names_a_status_whose_signature_does_not_hold(folder: Path, root: Root, run: Run) -> None:
+    run("status new --root root.cbor -o one.cbor")
+    sign_status(run, "one.cbor")
+    signed = (folder / "one.cbor").read_bytes()
+    (folder / "one.cbor").write_bytes(signed[:-1] + bytes([signed[-1] ^ 1]))
+
+    shown = run("status show one.cbor --root root.cbor", code=1)
+
+    assert "signed           NO  the signature by key" in shown
