@@ -23,7 +23,7 @@ def run(
     ] = None,
     root: Annotated[Path | None, Parameter(help="The trust root that the devices have pinned.")] = None,
     devices: Annotated[int, Parameter(help="Without a devices file: how many devices to add to --server.")] = 0,
-    server: Annotated[str, Parameter(help="The server's URL.")] = "http://127.0.0.1:8080",
+    server: Annotated[str, Parameter(help="The server's URL.", env_var="TIDEGATE_URL")] = "http://127.0.0.1:8080",
     token: Annotated[str, Parameter(help="An API token that may add devices.", env_var="TIDEGATE_TOKEN")] = "",
     region: Annotated[
         list[str] | None, Parameter(negative=(), help="Regions to spread the added devices over.")

@@ -22,9 +22,11 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")
     topic_root: str = Field("tg/1", description="root of every MQTT topic")
     heartbeat_s: int = Field(60, ge=1, le=86_400, description="how often a device beats; told in its welcome")
-    environment: Literal["development", "production"] = "development"
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    environment: Literal["development", "production"] = Field(
+        "development", description="production refuses a trust root that is marked for development"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
 
     @property
     def keys(self) -> Path:

