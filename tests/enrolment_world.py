@@ -166,7 +166,7 @@ class EnrolmentWorld:
         nonce = forged.get("nonce") or await self.nonce()
         proof = forged.get("proof") or prove_renewal(forged.get("signer", device.key), device.id, der, nonce)
         body = {
-            "device": forged.get("device", device.id),
+            "device": forged.get("name", device.id),
             "csr": b64encode(forged.get("der", der)).decode(),
             "nonce": b64encode(nonce).decode(),
             "proof": b64encode(proof).decode(),
