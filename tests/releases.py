@@ -74,7 +74,7 @@ def envelope(content: bytes, signers: Sequence[SigningKey] = RELEASE, **further:
 
 
 # draft-ietf-suit-manifest-37: the key of its examples.
-_DRAFT_KEY = b"""-----BEGIN PUBLIC KEY-----
+DRAFT_KEY = b"""-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhJaBGq4LqqvSYVcYnuzaJr6qi/Eb
 bz/m4rVlnIXbwK07HypLbAmBMcCjbazR14vTgdzfsJwFLbM5kdtzOLSolg==
 -----END PUBLIC KEY-----
@@ -87,7 +87,7 @@ def check_draft_signature(opened: OpenEnvelope) -> None:
     protected, unprotected, payload, signature = decode(block).value
     assert (decode(protected), unprotected, payload) == ({1: -7}, {}, None)
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    key = serialization.load_pem_public_key(_DRAFT_KEY)
+    key = serialization.load_pem_public_key(DRAFT_KEY)
     assert isinstance(key, ec.EllipticCurvePublicKey)
     message = encode(["Signature1", protected, b"", opened.signed])
     key.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
