@@ -30,6 +30,7 @@ from firmware_store.bundle_file import (
 from firmware_store.chunks import Chunk, decode_index, decode_page, unpack_chunk
 from firmware_store.errors import CodecError, DigestError, TooLargeError
 from firmware_store.root import Root
+from firmware_store.status import Status
 from firmware_store.suit import Component, VerifiedEnvelope, verify_envelope
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ class ReceivedBundle:
 
 
 async def receive_bundle(
-    stream: AsyncIterable[bytes], *, root: Root, store: BlobSink, max_bytes: int
+    stream: AsyncIterable[bytes], *, root: Root, store: BlobSink, max_bytes: int, status: Status | None = None
 ) -> ReceivedBundle:
-    """Read a bundle to its end, and store each blob once it is verified.
+    """Read a bundle to its end, and store each blob once it is verified. With a ``status``, no revoked one.
 
     No image byte is read before the envelope has its signatures. When this raises, blobs that were verified until then
     are in the store, and nothing refers to them; sending the bundle again goes on from them.
@@ -84,7 +85,7 @@ async def receive_bundle(
     """
     source = _Source(stream, max_bytes)
     envelope = await source.read_envelope()
-    verified = verify_envelope(envelope, root)
+    verified = verify_envelope(envelope, root, status=status)
     blobs: dict[bytes, int] = {}
     for component in verified.manifest.components:
         for image in component.images().values():
@@ -93,14 +94,15 @@ async def receive_bundle(
     return ReceivedBundle(envelope, verified, blobs)
 
 
-async def verify_bundle(path: Path, root: Root) -> ReceivedBundle:
+async def verify_bundle(path: Path, root: Root, *, status: Status | None = None) -> ReceivedBundle:
     """Do all that ``receive_bundle`` does with a file, except storing it.
 
     Raises:
         ConfigurationError: the file cannot be read.
         CodecError, TrustError: see ``receive_bundle``.
     """
-    return await receive_bundle(bundle_pieces(path), root=root, store=_Nowhere(), max_bytes=sys.maxsize)
+    pieces = bundle_pieces(path)
+    return await receive_bundle(pieces, root=root, store=_Nowhere(), max_bytes=sys.maxsize, status=status)
 
 
 async def bundle_pieces(path: Path) -> AsyncIterator[bytes]:

@@ -185,7 +185,7 @@ def attach(file: Path, *, signature: Annotated[list[Path], _Several], root: Path
 
 
 @app.command
-def verify(file: Path, *, root: Path) -> None:
+def verify(file: Path, *, root: Path, status: Path | None = None) -> None:
     """Check a bundle as the server and the devices do: signatures, scope, and every byte of every image.
 
     Parameters
@@ -194,18 +194,25 @@ def verify(file: Path, *, root: Path) -> None:
         The bundle file.
     root
         The root document that says whose signatures count.
+    status
+        The status document that says what has been taken back.
     """
     import asyncio
     import time
 
     from firmware_store.bundle import verify_bundle
     from firmware_store.root import RoleName, open_root
+    from firmware_store.status import open_status
     from firmware_store.suit import format_version
     from server.cli.ask import read_file
 
-    trust = open_root(read_file(root), now=int(time.time()))
-    received = asyncio.run(verify_bundle(file, trust))
+    now = int(time.time())
+    trust = open_root(read_file(root), now=now)
+    known = None if status is None else open_status(trust, read_file(status), now=now)
+    received = asyncio.run(verify_bundle(file, trust, status=known))
     manifest, kids = received.verified.manifest, received.verified.kids
+    if known is not None:
+        known.check(manifest, kids, threshold=trust.roles[RoleName.RELEASE].threshold)
     print(
         f"{file} holds: version {format_version(manifest.version)}, sequence number {manifest.sequence_number}, "
         f"signed by {len(kids)} release keys (needed: {trust.roles[RoleName.RELEASE].threshold}), "

@@ -16,10 +16,19 @@ from firmware_store.blobs import BlobStore
 from firmware_store.bundle import ReceivedBundle, receive_bundle
 from firmware_store.chunks import chunk_image
 from firmware_store.codec import encode
-from firmware_store.errors import CodecError, DigestError, ManifestError, SignatureError, TidegateError, TooLargeError
+from firmware_store.errors import (
+    CodecError,
+    DigestError,
+    ManifestError,
+    RevokedError,
+    SignatureError,
+    TidegateError,
+    TooLargeError,
+)
 from firmware_store.keys import SigningKey
 from firmware_store.root import RoleName, Scope
-from firmware_store.suit import Component, Fetch
+from firmware_store.status import Status
+from firmware_store.suit import Component, Fetch, open_envelope
 from tests.releases import CLASS_1, RELEASE, ROOT, SIGNERS, STRANGER, envelope, manifest
 
 LIMIT = 1 << 20
@@ -133,6 +142,16 @@ async def test_a_dead_release_key_does_not_count(tmp_path: Path) -> None:
 
     with pytest.raises(SignatureError):
         await upload(bundle(APP, signers=RELEASE[:1]), tmp_path, root=root)
+    assert await stored(tmp_path) == set()
+
+
+async def test_a_revoked_bundle_is_not_received(tmp_path: Path) -> None:
+    data = bundle(APP)
+    digest = open_envelope(data[8 : 8 + int.from_bytes(data[4:8], "big")]).digest
+    status = Status(1, ROOT.issued, ROOT.expires, ROOT.fleet, revoked_digests=frozenset({digest}))
+
+    with pytest.raises(RevokedError):
+        await receive_bundle(pieces(data), root=ROOT, store=BlobStore(tmp_path), max_bytes=LIMIT, status=status)
     assert await stored(tmp_path) == set()
 
 

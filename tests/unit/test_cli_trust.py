@@ -23,6 +23,8 @@ from firmware_store.errors import (
     InvalidInputError,
     NotFoundError,
     ReplayError,
+    RevokedError,
+    RollbackError,
     SignatureError,
     SuccessionError,
     TrustError,
@@ -586,3 +588,18 @@ def test_show_names_a_status_whose_signature_does_not_hold(folder: Path, root: R
     shown = run("status show one.cbor --root root.cbor", code=1)
 
     assert "signed           NO  the signature by key" in shown
+
+
+def test_verify_refuses_what_a_status_has_taken_back(folder: Path, root: Root, bundle: Path, run: Run) -> None:
+    run(f"bundle sign r.tgb --key release-1.pem release-2.pem {WITH}")
+    run("status new --root root.cbor -o one.cbor")
+    run("status revoke one.cbor --bundle r.tgb -o two.cbor")
+    run(f"status floor one.cbor --at {GAUGE.hex()}=5 -o other.cbor")
+    for name in ("one.cbor", "two.cbor", "other.cbor"):
+        sign_status(run, name)
+
+    assert "all intact" in run("bundle verify r.tgb --root root.cbor --status one.cbor")
+    with pytest.raises(RevokedError):
+        run("bundle verify r.tgb --root root.cbor --status two.cbor")
+    with pytest.raises(RollbackError):
+        run("bundle verify r.tgb --root root.cbor --status other.cbor")
