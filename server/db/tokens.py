@@ -24,6 +24,8 @@ ADD: Final = """
     INSERT INTO token (id, name, role, secret, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
 """
 
+LOCK: Final = "LOCK TABLE token IN SHARE ROW EXCLUSIVE MODE"
+
 ADD_FIRST: Final = """
     INSERT INTO token (id, name, role, secret, created_at, expires_at)
     SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT FROM token)
@@ -46,6 +48,7 @@ class TokenRepository:
     async def add_first(self, token: TokenRecord) -> bool:
         """Add it if there is no token at all; False otherwise."""
         async with self._database.transaction() as connection:
+            await connection.execute(LOCK)  # or servers that start together would each find the table empty
             return await connection.fetchval(ADD_FIRST, *_values(token)) is not None
 
     async def get(self, token_id: str) -> TokenRecord | None:

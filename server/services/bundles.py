@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
+
 from firmware_store.blobs import BlobStore
 from firmware_store.bundle import receive_bundle
-
 from firmware_store.errors import ConflictError
 from firmware_store.suit import format_version
 from server.db.bundles import BundleRecord, BundleRepository

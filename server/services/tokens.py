@@ -76,7 +76,7 @@ class Tokens:
     async def authenticate(self, text: str) -> Caller:
         """Raises: AuthenticationError."""
         parts = text.split("_", 2)
-        if len(parts) != 3 or parts[0] != "tg":
+        if len(parts) != 3 or parts[0] != "tg" or not text.isascii():
             raise AuthenticationError("Not a token: it would look like tg_<id>_<secret>.")
         record = await self._repository.get(parts[1])
         secret = hashlib.sha256(parts[2].encode()).digest()
