@@ -1,0 +1,212 @@
+"""A real server for tests: ``tidegate serve`` in a process of its own, and a client of its REST API."""
+
+import itertools
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from firmware_store.bundle import build_bundle, read_envelope, replace_envelope
+from firmware_store.keys import load_key
+from firmware_store.root import RoleName, init_dev_keys, key_file
+from firmware_store.suit import sign_envelope
+
+ROOT = Path(__file__).parent.parent
+START_S, STOP_S = 60.0, 30.0
+VENDOR, HARDWARE = "acme.example", "gw100-rev-b"
+
+_numbers = itertools.count(1)
+
+
+class ServerProcess:
+    """``start()`` and ``kill()`` as often as a test likes, always on the same data directory.
+
+    ``url`` and ``token`` (the first admin's) are there after the first start; ``log`` is what it says on stderr.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.log = folder / "server.log"
+        self.url = ""
+        self.token = ""
+        self._printed = b""
+        self._settings = {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.keys = self.data_dir / "keys"
+        init_dev_keys(self.keys, fleet=None, now=int(time.time()) - 60)
+
+    def start(self) -> None:
+        """Return when it listens."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(self.data_dir)],
+                cwd=ROOT,
+                env={**environment, **self._settings},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self._printed = b""
+        self.url = self._await_line(r"listening on (\S+)")
+        if not self.token:
+            self.token = self._await_line(r"first admin token .*: (\S+)")
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill -9: the server has no chance to say or write anything; its database and broker live on."""
+        assert self._process is not None
+        self._process.kill()
+        self._end()
+
+    def stop(self) -> int:
+        """Ask it to stop, as a supervisor does; returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def _end(self) -> int:
+        assert self._process is not None
+        code = self._process.wait(STOP_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return code
+
+    def _await_line(self, pattern: str) -> str:
+        """Read what it prints, for a bounded time."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not (found := re.search(pattern.encode(), self._printed)):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    break
+                data = os.read(self._process.stdout.fileno(), 4096)
+                if not data:
+                    break
+                self._printed += data
+        if not found:
+            self._process.kill()
+            self._end()
+            raise AssertionError(f"the server did not start: {self.log.read_text()[-3000:]}")
+        return found[1].decode()
+
+
+@cache
+def shared_server() -> ServerProcess:
+    """The one that all tests share which do not kill it; they keep to ids of their own."""
+    server = ServerProcess(open_folder(), heartbeat_s="1")
+    server.start()
+    return server
+
+
+def stop_shared_server() -> None:
+    """For the end of the run, whether or not a test has asked for it."""
+    if shared_server.cache_info().currsize:
+        server = shared_server()
+        shared_server.cache_clear()
+        server.stop()
+        shutil.rmtree(server.folder)
+
+
+def open_folder() -> Path:
+    """A short path that PostgreSQL's account may enter when the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-test-"))
+    folder.chmod(0o711)
+    return folder
+
+
+def unique(prefix: str) -> str:
+    """A name that nothing else of the run has; it fits a device, a region and a cohort."""
+    return f"{prefix}-{next(_numbers)}-{os.getpid()}"
+
+
+def make_bundle(
+    folder: Path,
+    keys: Path,
+    *,
+    version: tuple[int, ...] = (1, 1, 0),
+    content: Mapping[str, bytes] | None = None,
+    signers: Sequence[int] = (1, 2),
+    hardware: Sequence[str] = (HARDWARE,),
+) -> Path:
+    """Build a bundle that nothing else of the run equals, and sign it with some of the release keys."""
+    number = next(_numbers)
+    path = folder / f"bundle-{number}.tgb"
+    images = {}
+    for name, data in (content or {"app": b"the app of bundle %d. " % number * 3000}).items():
+        images[name] = folder / f"{name}-{number}.img"
+        images[name].write_bytes(data)
+    build_bundle(
+        path,
+        images=images,
+        vendor=VENDOR,
+        models=list(hardware),
+        version=version,
+        sequence_number=number,
+        description=None,
+    )
+    for signer in signers:
+        key = load_key(key_file(keys, RoleName.RELEASE, signer), None)
+        replace_envelope(path, sign_envelope(read_envelope(path), key))
+    return path
+
+
+class Answer(NamedTuple):
+    """What came back; ``body`` is parsed where it is JSON, and bytes elsewhere."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+class Api:
+    """A caller with a token, or with none."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._session = aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=30))
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def call(self, method: str, path: str, **options: Any) -> Answer:
+        async with self._session.request(method, path, **options) as response:
+            data = await response.read()
+            is_json = response.content_type.endswith("json")
+            body = await response.json(content_type=None) if is_json else data
+            return Answer(response.status, body, response.headers)
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.call("GET", path, **options)
+
+    async def post(self, path: str, body: object = None, **options: Any) -> Answer:
+        return await self.call("POST", path, json=body, **options)
+
+    async def upload(self, data: Any, **headers: str) -> Answer:
+        """Send a bundle; ``data`` is bytes, a file or an asynchronous iterator."""
+        given = {"Content-Type": "application/vnd.tidegate.bundle"} | headers
+        return await self.call("POST", "/v1/bundles", data=data, headers=given)
+
+    async def add_device(self, device: str, region: str, cohort: str = "main") -> dict[str, Any]:
+        """Add one, and return its credential."""
+        answer = await self.post("/v1/devices", {"devices": [{"id": device, "region": region, "cohort": cohort}]})
+        assert answer.status == 201, answer
+        credential: dict[str, Any] = answer.body["devices"][0]["credential"]
+        return credential
