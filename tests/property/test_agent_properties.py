@@ -59,6 +59,7 @@ class DeviceMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             self.folder.cleanup()
+            del self.world  # hypothesis keeps the machines of all examples
 
     # --- the operator and the signer ---
 
