@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class Client:
-    """An API session; use as an async context manager."""
+    """An API session; use as an async context manager. Without a token it opens what is open to anybody."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str | None) -> None:
         self._base = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,7 +109,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     raise _FAMILIES.get(response.status, errors.StoreUnavailableError)(text)
 
 
-def call(url: str, token: str, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+def call(url: str, token: str | None, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """Run ``use`` with a session, for a command of one or a few requests."""
     import asyncio
 

@@ -1,15 +1,19 @@
-"""``tidegate device``: add devices and look at them."""
+"""``tidegate device``: add devices, give them an identity, take it away, and look at them."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
 from server.cli.output import Format, show
 
-app = App(name="device", help="Add devices and look at them.")
+app = App(name="device", help="Add, enrol and revoke devices, and look at them.")
+app.command(ca := App(name="ca", help="The authority that signs devices' certificates."))
 
-_COLUMNS = ("id", "region", "cohort", "online", "hardware", "running_version", "last_seen")
+AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on the way can become the device.")]
+
+_COLUMNS = ("id", "region", "cohort", "online", "revoked", "hardware", "running_version", "last_seen")
 
 
 @app.command
@@ -58,6 +62,136 @@ def show_one(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
     """
     answer = call(server, token, lambda client: client.get(f"/v1/devices/{device}"))
     show([answer], _COLUMNS, output)
+
+
+@app.command
+def claim(device: str, *, token: Token, server: Url = DEFAULT_URL, valid_hours: int = 24) -> None:
+    """Print a token with which the device enrols, once. It is shown this once; an earlier one is withdrawn.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    valid_hours
+        How long there is to use it.
+    """
+    body = {"valid_seconds": valid_hours * 3600}
+    print(call(server, token, lambda client: client.post(f"/v1/devices/{device}/claim", body))["claim"])
+
+
+@app.command
+def revoke(device: str, *, reason: str, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Refuse the device's certificates and credentials, and end its session. A new claim lets it in again.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    reason
+        Why; it is kept.
+    """
+    import sys
+
+    answer = call(server, token, lambda client: client.post(f"/v1/devices/{device}/revoke", {"reason": reason}))
+    show([answer], ("device", "revoked_at", "session_ended"), output)
+    if not answer["session_ended"]:
+        print("Your broker learns of it when it reads the revocation list again (/v1/enrol/crl).", file=sys.stderr)
+
+
+@app.command
+def enrol(
+    *,
+    claim: Annotated[str, Parameter(env_var="TIDEGATE_CLAIM", help="The token that `device claim` has printed.")],
+    id: str,  # noqa: A002 - the option is --id
+    out: Path,
+    server: Url = DEFAULT_URL,
+    algorithm: Literal["esp256", "ed25519"] = "esp256",
+    allow_http: AllowHttp = False,
+) -> None:
+    """On the device: make a key and turn a claim into a certificate. Can be repeated until it has worked.
+
+    Parameters
+    ----------
+    id
+        The device's id.
+    out
+        Where key, certificate, credential and trust root go, each readable by their owner alone. A root.cbor that is
+        there already stays.
+    algorithm
+        The key's: P-256, which every broker's TLS knows, or Ed25519.
+    """
+    from firmware_store.keys import Algorithm
+    from server.cli.enrol import enrol_device
+    from server.domain.identity import device_id
+
+    chosen = Algorithm[algorithm.upper()]
+    device = device_id(id)
+    _say_identity(enrol_device(device, claim, out, server=server, algorithm=chosen, allow_http=allow_http).identity)
+
+
+@app.command
+def renew(*, out: Path, server: Url = DEFAULT_URL, now: bool = False, allow_http: AllowHttp = False) -> None:
+    """On the device: ask for the next certificate if two thirds of this one's life are over. Run it every day.
+
+    Parameters
+    ----------
+    out
+        The folder that `device enrol` has written.
+    now
+        Ask even if it is not due.
+    """
+    import sys
+
+    from server.cli.enrol import renew_device
+    from server.cli.identity import DeviceFolder
+
+    folder = DeviceFolder(out)
+    if not (now or folder.is_due()):
+        print(f"Not due before {folder.identity['renew_at']:%Y-%m-%d %H:%M} UTC.", file=sys.stderr)
+        return
+    _say_identity(renew_device(out, server=server, allow_http=allow_http).identity)
+
+
+@ca.command
+def init(directory: Path, *, passphrase_file: Path | None = None, name: str = "Tidegate devices") -> None:
+    """Make the authority: a key, encrypted, and its certificate, whose file is printed.
+
+    In development the server makes one by itself.
+
+    Parameters
+    ----------
+    directory
+        The server's keys directory.
+    passphrase_file
+        Where the passphrase is, which must be the one of the server's other keys; without it, you are asked twice.
+    name
+        The certificate's common name.
+    """
+    import sys
+
+    from server.cli.ask import new_passphrase
+    from server.services.device_ca import CERTIFICATE_FILE, KEY_FILE, create_device_ca
+
+    passphrase = new_passphrase(directory / KEY_FILE, passphrase_file)
+    made = create_device_ca(directory, passphrase=passphrase, name=name)
+    print(f"Good until {made.expires:%Y-%m-%d}. Brokers trust devices by this certificate:", file=sys.stderr)
+    print(directory / CERTIFICATE_FILE)
+
+
+@ca.command(name="show")
+def show_ca(*, server: Url = DEFAULT_URL) -> None:
+    """Print the authority's certificate in PEM, for a broker's list of those it trusts."""
+    print(call(server, None, lambda client: client.get_bytes("/v1/enrol/ca")).decode(), end="")
+
+
+@ca.command
+def crl(*, server: Url = DEFAULT_URL) -> None:
+    """Print the signed list of revoked certificates in PEM, for a broker that reads one."""
+    print(call(server, None, lambda client: client.get_bytes("/v1/enrol/crl")).decode(), end="")
+
+
+def _say_identity(identity: dict[str, Any]) -> None:
+    show([identity], ("device", "serial", "renew_at", "expires_at"), "table")
 
 
 async def list_all(client: Client, path: str, member: str, query: dict[str, str]) -> list[dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""Whatever is sent for a signing request, our own errors are all that comes of it."""
+
+from base64 import b64encode
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from firmware_store.errors import InvalidInputError, TrustError
+from firmware_store.keys import Algorithm, SigningKey
+from server.services.csr import read_request
+from tests.enrolment_world import request_builder, sign_request
+
+
+def good(algorithm: Algorithm) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    key = SigningKey.generate(algorithm)
+    return sign_request(request_builder("pump-1"), key).public_bytes(Encoding.DER)
+
+
+GOOD = [good(algorithm) for algorithm in Algorithm]
+
+
+@given(st.sampled_from(GOOD), st.data())
+def test_no_flipped_bit_goes_through(der: bytes, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(der) * 8 - 1))
+    flipped = bytearray(der)
+    flipped[place // 8] ^= 1 << place % 8
+
+    with pytest.raises((InvalidInputError, TrustError)):
+        read_request(b64encode(bytes(flipped)).decode())
+
+
+@given(st.sampled_from(GOOD), st.data())
+def test_no_cut_goes_through(der: bytes, data: st.DataObject) -> None:
+    with pytest.raises((InvalidInputError, TrustError)):
+        read_request(b64encode(der[: data.draw(st.integers(0, len(der) - 1))]).decode())
+
+
+@given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda data: b64encode(data).decode())))
+@example("-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----")
+@example("\ud800")
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises((InvalidInputError, TrustError)):
+        read_request(text)
