@@ -54,7 +54,7 @@ class DeviceMachine(RuleBasedStateMachine):
         self.sealed: list[bytes] = []
         self.counters: dict[str, Counter] = {}
         self.highest = 0
-        self.checked = 0
+        self.proven = {"1.0.0"}
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -142,7 +142,7 @@ class DeviceMachine(RuleBasedStateMachine):
 
     @rule(boots=st.booleans())
     def refuse_to_boot(self, boots: bool) -> None:
-        self.world.boots = lambda version: boots or version == "1.0.0"
+        self.world.boots = lambda version: boots or version in self.proven
 
     # --- what must hold ---
 
@@ -155,6 +155,11 @@ class DeviceMachine(RuleBasedStateMachine):
     def there_is_always_a_confirmed_slot(self) -> None:
         if hasattr(self, "world"):
             assert "confirmed" in self.world.slot_states().values()
+
+    @invariant()
+    def what_was_confirmed_has_booted_and_will_again(self) -> None:
+        if hasattr(self, "world"):
+            self.proven |= {slot.version for slot in self.world.slots.slots() if slot.state == "confirmed"}
 
     @invariant()
     def only_signed_bytes_are_bootable(self) -> None:
