@@ -70,19 +70,19 @@ class Ingest:
     def _hand_on(self, incoming: Incoming, topic: UpTopic, device: Device) -> None:
         now = time.time()
         self._taken[topic.kind].inc()
+        if topic.region != device.region:
+            self._dropped.labels("other_region").inc()
         if topic.kind is Up.REPORT:
             report = decode_report(incoming.payload)
             self._fleet.hear(device, now)
             self._reports.submit(DeviceReport(device.id, device.region, report), lambda: self._session.ack(incoming))
         elif topic.kind is Up.BEAT:
             beat = decode_beat(incoming.payload)
-            self._presence.beat(device, beat, now)
+            self._presence.beat(device, beat, now, region=topic.region)
             self._repair(device, beat.execution)
             self._session.ack(incoming)
         elif topic.kind is Up.HELLO:
             hello = decode_hello(incoming.payload)
-            if topic.region != device.region:
-                self._dropped.labels("other_region").inc()
             self._presence.hello(device, hello, now, region=topic.region)
             self._reports.submit(DeviceHello(device.id, hello), lambda: self._session.ack(incoming))
             self._repair(device, hello.execution)

@@ -133,15 +133,16 @@ class ServerSession:
         log.warning("broker_down", reason=reason)
 
     def _receive(self, incoming: Incoming) -> None:
-        if incoming.topic.endswith("/directive"):
+        if incoming.topic.endswith("/directive") and not incoming.topic.endswith("/up/directive"):
             self._note_directive(incoming)
             self.ack(incoming)
         else:
             self.on_message(incoming)
 
     def _note_directive(self, incoming: Incoming) -> None:
-        if not incoming.retain or self._retained is None:
-            return  # our own publication, coming back live
+        if self._retained is None:
+            return
+        # Live or not: what is published on these topics is retained, so the last of each is what the broker has.
         try:
             self._retained[self._topics.parse_directive(incoming.topic)] = incoming.payload
         except CodecError as exc:

@@ -59,13 +59,19 @@ class Presence:
             self._note_counter(device, hello.cohort_counter, now)
         self._welcome(device, now, region)
 
-    def beat(self, device: Device, beat: Beat, now: float) -> None:
-        """A device is alive; one that holds an old directive is told so."""
+    def beat(self, device: Device, beat: Beat, now: float, *, region: Region) -> None:
+        """A device is alive; one that holds an old directive, or is in a region where it does not belong, is told so.
+
+        What it holds of another region's directives says nothing of its own's.
+        """
         self._fleet.hear(device, now)
-        self._note_counter(device, beat.cohort_counter, now)
+        at_home = region == device.region
+        if at_home:
+            self._note_counter(device, beat.cohort_counter, now)
         current = self._directives.counter(CohortAudience(device.region, device.cohort))
-        if beat.cohort_counter < current and device.nonce and now - device.welcomed_at >= WELCOME_AGAIN_S:
-            self._welcome(device, now, device.region)
+        astray = not at_home or beat.cohort_counter < current
+        if astray and device.nonce and now - device.welcomed_at >= WELCOME_AGAIN_S:
+            self._welcome(device, now, region)
 
     def gone(self, device: Device, gone: Gone) -> None:
         """The broker published a last will."""
