@@ -54,12 +54,16 @@ ROOTFS = Component("rootfs", sha256(b"rootfs").digest(), 16_384, Fetch(sha256(b"
 
 
 def manifest(
-    components: Sequence[Component] = (APP,), classes: Sequence[bytes] = (CLASS_1,), sequence_number: int = 7
+    components: Sequence[Component] = (APP,),
+    classes: Sequence[bytes] = (CLASS_1,),
+    sequence_number: int = 7,
+    *,
+    vendor: bytes = VENDOR,
 ) -> bytes:
     return build_manifest(
         sequence_number=sequence_number,
         version=(1, 2, 0),
-        vendor_id=VENDOR,
+        vendor_id=vendor,
         class_ids=classes,
         components=components,
     )
