@@ -31,8 +31,8 @@ CA_LIFE: Final = timedelta(days=3653)
 CRL_LIFE: Final = timedelta(days=7)
 """A broker with an older list lets nobody in: long enough for a weekend without the server."""
 
-BACKDATED: Final = timedelta(minutes=5)
-"""A broker's clock may be behind ours."""
+BACKDATED: Final = timedelta(hours=1)
+"""A broker's clock may be behind ours, and with a list from its future it lets nobody in."""
 
 ACCESS_FOLDER: Final = 0o700
 ACCESS_PUBLIC: Final = 0o644

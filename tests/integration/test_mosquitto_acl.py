@@ -1,174 +1,50 @@
 """The configuration in deploy/mosquitto on a real Mosquitto with mutual TLS: attempts to break its access rules."""
 
 import contextlib
-import datetime as dt
-import getpass
-import os
-import shutil
-import socket
 import ssl
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.mosquitto_peer import Authority, Mosquitto, require_mosquitto
 from tests.mqtt_client import ConnectRefusedError, HungUpError, MqttClient
 
 pytestmark = pytest.mark.peer
 
-SHIPPED = Path(__file__).parents[2] / "deploy" / "mosquitto"
-PATIENCE_S = 10
 BASE = "tg/1/eu/device"
 FORGED = b"forged"
 
 
-class Authority:
-    """Signs what its caller wants signed, which is the point: some of it is an attack."""
+class Lab(Mosquitto):
+    """A broker that believes an authority which signs anything."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        authority = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, 0), critical=True)
-        self._certificate = authority.sign(self._key, hashes.SHA256())
-        self._write("ca.pem", self._certificate)
-        self._revoked: list[int] = []
-        self._write_revoked()
-
-    def issue(self, common_name: str, *, file: str, revoked: bool = False) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        builder = self._builder(subject, key).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
-        )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        if revoked:
-            self._revoked.append(certificate.serial_number)
-            self._write_revoked()
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (self._folder / f"{file}.key").write_bytes(secret)
-        return self._write(f"{file}.pem", certificate), self._folder / f"{file}.key"
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-        )
-
-    def _write(self, name: str, what: x509.Certificate | x509.CertificateRevocationList) -> Path:
-        (self._folder / name).write_bytes(what.public_bytes(serialization.Encoding.PEM))
-        return self._folder / name
-
-    def _write_revoked(self) -> None:
-        now = dt.datetime.now(dt.UTC)
-        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
-        builder = builder.last_update(now - dt.timedelta(hours=1)).next_update(now + dt.timedelta(hours=1))
-        for serial in self._revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
-            builder = builder.add_revoked_certificate(entry)
-        self._write("crl.pem", builder.sign(self._key, hashes.SHA256()))
-
-
-class Mosquitto:
-    """A broker that runs the shipped configuration; only its paths and ports differ."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.authority = Authority(folder)
         self.authority.issue("localhost", file="broker")
         self.authority.issue("stolen", file="stolen", revoked=True)
         self._names = iter(range(1_000_000))
-        self.device_port, self.server_port = free_port(), free_port()
-        shutil.copy(SHIPPED / "acl", folder)
-        subprocess.run(
-            ["mosquitto_passwd", "-b", "-c", folder / "passwords", "tidegate.server", "secret"],
-            check=True,
-            capture_output=True,
-        )
-        config = (SHIPPED / "mosquitto.conf").read_text()
-        for shipped, ours in (
-            ("/etc/mosquitto/tidegate", str(folder)),
-            ("/var/lib/mosquitto/", f"{folder}/"),
-            ("listener 8883", f"listener {self.device_port} 127.0.0.1"),
-            ("listener 1883", f"listener {self.server_port}"),
-        ):
-            assert shipped in config
-            config = config.replace(shipped, ours)
-        (folder / "mosquitto.conf").write_text(f"{config}\nuser {getpass.getuser()}\n")
-
-    def start(self) -> None:
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(["mosquitto", "-c", self._folder / "mosquitto.conf"], stderr=log)
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.server_port)).close()
-            except ConnectionRefusedError:
-                assert self._process.poll() is None, (self._folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            else:
-                return
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(PATIENCE_S)
-
-    def server(self, **options: object) -> MqttClient:
-        arguments = {"client_id": "server", "username": "tidegate.server", "password": "secret", **options}
-        return MqttClient("127.0.0.1", self.server_port, **arguments)
+        super().__init__(folder)
 
     def device(self, common_name: str, **options: object) -> MqttClient:
-        files = self.authority.issue(common_name, file=f"device-{next(self._names)}")
-        return self.connect(files, **{"client_id": "any", **options})
-
-    def connect(self, files: tuple[Path, Path] | None, **options: object) -> MqttClient:
-        context = ssl.create_default_context(cafile=self._folder / "ca.pem")
-        if files:
-            context.load_cert_chain(*files)
-        return MqttClient("localhost", self.device_port, tls=context, **options)
+        return self.connect(self.authority.issue(common_name, file=f"device-{next(self._names)}"), **options)
 
     def stolen(self) -> MqttClient:
-        return self.connect((self._folder / "stolen.pem", self._folder / "stolen.key"), client_id="stolen")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return self.connect((self.folder / "stolen.pem", self.folder / "stolen.key"), client_id="stolen")
 
 
 @pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    if not (shutil.which("mosquitto") and shutil.which("mosquitto_passwd")):
-        if os.environ.get("TIDEGATE_REQUIRE_PEERS") == "1":
-            pytest.fail("mosquitto is not installed, and TIDEGATE_REQUIRE_PEERS=1 wants it")
-        pytest.skip("mosquitto is not installed")
-    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
-    broker.start()
-    yield broker
-    broker.stop()
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    require_mosquitto()
+    with Lab(tmp_path_factory.mktemp("mosquitto")) as broker:
+        yield broker
 
 
 def payloads_until(client: MqttClient, last: bytes) -> list[bytes]:
     return [payload for _, payload in client.receive_until(last)]
 
 
-def test_a_device_may_do_what_it_needs(mosquitto: Mosquitto) -> None:
+def test_a_device_may_do_what_it_needs(mosquitto: Lab) -> None:
     readable = [f"{BASE}/dev1/down/ack", "tg/1/eu/cohort/stable/directive", "tg/1/trust/root/1", "tg/1/trust/status"]
     with mosquitto.server() as server, mosquitto.device("dev1") as device:
         server.subscribe("tg/1/+/device/+/up/+", qos=1)
@@ -199,7 +75,7 @@ def test_a_device_may_do_what_it_needs(mosquitto: Mosquitto) -> None:
         "$share/group/tg/#",
     ],
 )
-def test_a_device_reads_nothing_but_its_own(mosquitto: Mosquitto, topic: str, qos: int) -> None:
+def test_a_device_reads_nothing_but_its_own(mosquitto: Lab, topic: str, qos: int) -> None:
     with mosquitto.server() as server, mosquitto.device("dev1") as thief:
         try:
             thief.subscribe(topic, qos=qos)
@@ -211,7 +87,7 @@ def test_a_device_reads_nothing_but_its_own(mosquitto: Mosquitto, topic: str, qo
         assert b"secret" not in [payload for _, payload in thief.drain()]
 
 
-def test_retained_messages_of_others_stay_theirs(mosquitto: Mosquitto) -> None:
+def test_retained_messages_of_others_stay_theirs(mosquitto: Lab) -> None:
     with mosquitto.server() as server, mosquitto.device("dev1") as thief:
         server.publish(f"{BASE}/dev3/down/directive", b"secret", retain=True)
         thief.subscribe(f"{BASE}/+/down/directive", f"{BASE}/dev1/down/ack")
@@ -235,7 +111,7 @@ def test_retained_messages_of_others_stay_theirs(mosquitto: Mosquitto) -> None:
         f"{BASE}/%u/up/report",
     ],
 )
-def test_a_device_writes_nothing_but_its_own(mosquitto: Mosquitto, topic: str, qos: int, retain: bool) -> None:
+def test_a_device_writes_nothing_but_its_own(mosquitto: Lab, topic: str, qos: int, retain: bool) -> None:
     with mosquitto.server() as server:
         server.subscribe("tg/#")
         with contextlib.suppress(HungUpError), mosquitto.device("dev1") as forger:
@@ -252,7 +128,7 @@ def test_a_device_writes_nothing_but_its_own(mosquitto: Mosquitto, topic: str, q
         assert FORGED not in payloads_until(late, b"end")
 
 
-def test_a_last_will_reaches_no_further_than_its_device(mosquitto: Mosquitto) -> None:
+def test_a_last_will_reaches_no_further_than_its_device(mosquitto: Lab) -> None:
     with mosquitto.server() as server:
         server.subscribe("tg/#")
         for topic in (f"{BASE}/dev2/up/gone", f"{BASE}/dev2/down/directive", "tg/1/eu/cohort/stable/directive"):
@@ -267,7 +143,7 @@ def test_a_last_will_reaches_no_further_than_its_device(mosquitto: Mosquitto) ->
         assert FORGED not in payloads_until(server, b"end")
 
 
-def test_another_ones_client_id_takes_nothing_over(mosquitto: Mosquitto) -> None:
+def test_another_ones_client_id_takes_nothing_over(mosquitto: Lab) -> None:
     with mosquitto.server() as server, mosquitto.device("dev2", clean_session=False) as victim:
         victim.subscribe(f"{BASE}/dev2/down/directive", qos=1)
         for client_id in ("dev2", "tidegate.server"):
@@ -283,7 +159,7 @@ def test_another_ones_client_id_takes_nothing_over(mosquitto: Mosquitto) -> None
                 pass  # forgets the thief's own session
 
 
-def test_a_user_name_beside_the_certificate_changes_nothing(mosquitto: Mosquitto) -> None:
+def test_a_user_name_beside_the_certificate_changes_nothing(mosquitto: Lab) -> None:
     with mosquitto.server() as server, mosquitto.device("dev1", username="tidegate.server", password="secret") as thief:
         thief.subscribe(f"{BASE}/dev2/down/ack", f"{BASE}/dev1/down/end")
         server.publish(f"{BASE}/dev2/down/ack", b"secret")
@@ -293,7 +169,7 @@ def test_a_user_name_beside_the_certificate_changes_nothing(mosquitto: Mosquitto
 
 
 @pytest.mark.parametrize("name", ["+", "#", "dev2/down/#", "+/down/+"])
-def test_a_certificate_whose_name_is_a_pattern_reads_nothing(mosquitto: Mosquitto, name: str) -> None:
+def test_a_certificate_whose_name_is_a_pattern_reads_nothing(mosquitto: Lab, name: str) -> None:
     with (
         contextlib.suppress(ConnectRefusedError),
         mosquitto.server() as server,
@@ -305,26 +181,26 @@ def test_a_certificate_whose_name_is_a_pattern_reads_nothing(mosquitto: Mosquitt
         assert thief.drain() == []
 
 
-def test_without_a_certificate_nobody_comes_in(mosquitto: Mosquitto) -> None:
+def test_without_a_certificate_nobody_comes_in(mosquitto: Lab) -> None:
     with pytest.raises((ssl.SSLError, ConnectRefusedError, ConnectionError)), mosquitto.connect(None, client_id="x"):
         pass
 
 
-def test_a_certificate_of_another_authority_is_refused(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_a_certificate_of_another_authority_is_refused(mosquitto: Lab, tmp_path: Path) -> None:
     files = Authority(tmp_path).issue("dev1", file="rogue")
 
     with pytest.raises((ssl.SSLError, ConnectRefusedError, ConnectionError)), mosquitto.connect(files, client_id="x"):
         pass
 
 
-def test_a_revoked_certificate_is_refused(mosquitto: Mosquitto) -> None:
+def test_a_revoked_certificate_is_refused(mosquitto: Lab) -> None:
     with pytest.raises((ssl.SSLError, ConnectRefusedError, ConnectionError)), mosquitto.stolen():
         pass
 
 
 @pytest.mark.parametrize(("username", "password"), [(None, None), ("tidegate.server", "guess"), ("dev1", "secret")])
 def test_the_servers_door_opens_to_its_password_only(
-    mosquitto: Mosquitto, username: str | None, password: str | None
+    mosquitto: Lab, username: str | None, password: str | None
 ) -> None:
     with pytest.raises(ConnectRefusedError), mosquitto.server(username=username, password=password):
         pass

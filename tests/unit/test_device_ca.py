@@ -51,7 +51,7 @@ def test_the_authority_can_sign_devices_and_no_other_authority(ca: DeviceCa) -> 
 def test_a_certificate_is_good_a_little_earlier_and_for_90_days(ca: DeviceCa) -> None:
     certificate = leaf(ca)
 
-    assert timedelta() < NOW - certificate.not_valid_before_utc <= timedelta(minutes=6)
+    assert timedelta(minutes=30) < NOW - certificate.not_valid_before_utc <= timedelta(hours=2)
     assert abs(certificate.not_valid_after_utc - NOW - CREDENTIAL_LIFE) < timedelta(seconds=1)
 
 
@@ -60,7 +60,7 @@ def test_no_certificate_outlives_its_authority(ca: DeviceCa) -> None:
 
     assert leaf(ca, late).not_valid_after_utc == ca.expires
     with pytest.raises(ConfigurationError, match="expired"):
-        leaf(ca, NOW + CA_LIFE)
+        leaf(ca, NOW + CA_LIFE + timedelta(minutes=1))
 
 
 def test_serial_numbers_do_not_repeat_and_cannot_be_guessed(ca: DeviceCa) -> None:
