@@ -48,6 +48,7 @@ from firmware_store.suit import (
     build_envelope,
     build_manifest,
     class_id,
+    open_envelope,
     parse_version,
     sign_envelope,
     vendor_id,
@@ -132,6 +133,7 @@ def make_bundle(
     seed: int = 0,
     blank: bool = False,
     slots: tuple[int, ...] = (),
+    release: tuple[SigningKey, ...] = (),
 ) -> Bundle:
     blobs: dict[bytes, bytes] = {}
     components: list[Component] = []
@@ -153,7 +155,7 @@ def make_bundle(
         components=components,
     )
     envelope = build_envelope(manifest)
-    for key in dev_keys(signers).release[:signatures]:
+    for key in (release or dev_keys(signers).release)[:signatures]:
         envelope = sign_envelope(envelope, key)
     blobs[hashlib.sha256(envelope).digest()] = envelope
     digest = hashlib.sha256(manifest_bstr(manifest)).digest()
@@ -177,6 +179,13 @@ def manifest_bstr(manifest: bytes) -> bytes:
 
 def hash_of(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:4], "big")
+
+
+def matches(wanted: str, topic: str) -> bool:
+    """Tell whether a subscription, whose last level may be ``+``, brings a topic (MQTT 3.1.1 4.7)."""
+    if not wanted.endswith("/+"):
+        return wanted == topic
+    return topic.rpartition("/")[0] == wanted.removesuffix("/+")
 
 
 class PowerCutError(Exception):
@@ -303,8 +312,11 @@ class World:
             case Subscribe(topics):
                 self.subscribed.update(topics)
                 for topic in topics:
-                    if topic in self.retained:
-                        self._inbox.append(Received(topic, self.retained[topic]))
+                    self._inbox.extend(
+                        Received(retained, payload)
+                        for retained, payload in self.retained.items()
+                        if matches(topic, retained)
+                    )
                     if "/blob/" in topic:
                         self.fetched.append(self.topics.parse_blob(topic))
             case Unsubscribe(topics):
@@ -426,7 +438,7 @@ class World:
 
     def retain(self, topic: str, payload: bytes) -> None:
         self.retained[topic] = payload
-        if self.is_up and topic in self.subscribed:
+        if self.is_up and any(matches(one, topic) for one in self.subscribed):
             self.feed(Received(topic, payload))
 
     # --- what a test looks at ---
@@ -468,7 +480,7 @@ class World:
 
 def chunk_digests(bundle: Bundle) -> list[bytes]:
     """The wire digests of a bundle's chunks, in the order in which they are fetched."""
-    manifest = verify_envelope(bundle.envelope, dev_keys().root).manifest
+    manifest, _ = open_envelope(bundle.envelope).read()
     digests: list[bytes] = []
     for component in manifest.components:
         for page in decode_index(bundle.blobs[component.fetch.index_digest], component.fetch):

@@ -32,7 +32,8 @@ from device_sim.agent.session import Session
 from device_sim.agent.situation import Situation
 from device_sim.agent.state import AgentState
 from device_sim.agent.trial import Trial
-from device_sim.agent.trust import Identity, reason_of
+from device_sim.agent.trust import Identity, Trust, reason_of
+from device_sim.agent.trust_store import TrustStore
 from device_sim.agent.update import Updates
 from firmware_store.errors import CodecError, TidegateError
 from firmware_store.root import Root
@@ -41,7 +42,10 @@ from server.protocol.topics import CohortAudience, DeviceAudience, Topics
 
 
 class Agent:
-    """One boot of one device. Call ``boot`` first; feed ``handle``; carry out what they return, in order."""
+    """One boot of one device. Call ``boot`` first; feed ``handle``; carry out what they return, in order.
+
+    ``root`` is the one that the factory has pinned: the device may have walked on from it since.
+    """
 
     def __init__(
         self,
@@ -57,14 +61,15 @@ class Agent:
         rng: random.Random | None = None,
     ) -> None:
         journal = Journal(_with_highest(state, slots))
+        store = TrustStore(journal, root)
         self._situation = Situation(
             identity=identity,
-            root=root,
+            store=store,
             topics=topics or Topics(),
             rng=rng or random.Random(),
             boot_id=boot_id,
             journal=journal,
-            directives=Directives(journal, identity=identity, root=root),
+            directives=Directives(journal, identity=identity, store=store),
             slots=slots,
             booted=booted,
             booted_at=now,
@@ -187,8 +192,31 @@ class Agent:
             here.topics.directive(CohortAudience(region, here.state.cohort)),
         }:
             here.directives.accept(payload)
+            session.ask_for_what_lags()
+        elif topic == here.topics.trust_status or topic.startswith(f"{here.topics.root}/trust/root/"):
+            self._take_trust(session, topic, payload)
         else:
             raise CodecError("a message on a topic that is not this device's")
+
+    def _take_trust(self, session: Session, topic: str, payload: bytes) -> None:
+        """Even where a step fails, those before it count: see ``TrustStore.take_root``."""
+        here = self._situation
+        before = here.trust
+        try:
+            if topic == here.topics.trust_status:
+                here.store.take_status(payload)
+            else:
+                here.store.take_root(here.topics.parse_trust_root(topic), payload)
+        finally:
+            if here.trust is not before:
+                here.directives.recheck()
+                here.journal.emit(Note("trust_changed", detail=_in_words(here.trust)))
+                session.trust_changed()
+
+
+def _in_words(trust: Trust) -> str:
+    status = "no status" if trust.status is None else f"status {trust.status.version}"
+    return f"root {trust.root.version}, {status}"
 
 
 def _with_highest(state: AgentState, slots: tuple[SlotInfo, ...]) -> AgentState:

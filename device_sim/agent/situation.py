@@ -5,24 +5,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from device_sim.agent.boot_environment import SlotInfo
-from device_sim.agent.directives import Directives
+from device_sim.agent.directives import Directives, Order
 from device_sim.agent.events import Note
 from device_sim.agent.journal import Journal
 from device_sim.agent.state import PAST_MOST, AgentState, Phase, Update
 from device_sim.agent.trust import (
     DEVICE_AUDIENCE,
     Identity,
+    Trust,
+    check_at_work,
+    check_not_revoked,
     check_offer_time,
     check_sequence,
     cohort_key,
     own_floor,
     reason_of,
 )
-from firmware_store.errors import RollbackError, TrustError
-from firmware_store.root import Root
+from device_sim.agent.trust_store import TrustStore
+from firmware_store.errors import TrustError
 from server.domain.identity import CampaignId
 from server.protocol.messages import Counter
-from server.protocol.orders import Directive, Welcome
+from server.protocol.orders import Action, Directive, Welcome
 from server.protocol.reasons import Reason
 from server.protocol.topics import Topics
 
@@ -39,7 +42,7 @@ class Situation:
     """Mutable, and owned by the core; ``now`` and ``booted_at`` are monotonic seconds."""
 
     identity: Identity
-    root: Root
+    store: TrustStore
     topics: Topics
     rng: random.Random
     boot_id: bytes
@@ -54,7 +57,15 @@ class Situation:
     """The welcome of the present session; None from its beginning, and while there is none."""
     clock_offset: float | None = None
     """Server time minus monotonic time, by the latest welcome of this boot."""
+    latest_offset: float | None = None
+    """The highest ``clock_offset`` of this boot: what has expired once does not become valid again."""
+    is_trust_late: bool = False
+    """A root or a status that was announced has not come in good time."""
     refusals: int = 0
+
+    @property
+    def trust(self) -> Trust:
+        return self.store.trust
 
     @property
     def state(self) -> AgentState:
@@ -104,35 +115,75 @@ class Situation:
         return Counter() if held is None else held.counter
 
     def permit(self, offer: Directive) -> Permit:
-        """Ask this before starting and before activating: a fresh welcome, no hold, and nothing expired."""
+        """Ask this before starting and before activating: a fresh welcome, no hold, nothing missing or expired."""
         welcome, server_now = self.welcome, self.server_now
         if not self.is_up or welcome is None or server_now is None or self.lags(welcome):
             return Permit(False)
         if welcome.held:
             return Permit(False, Reason.HELD)
+        if self.lacks_root(welcome) or self.lacks_status(welcome):
+            return Permit(False, Reason.TRUST_BEHIND if self.is_trust_late else Reason.NONE)
         try:
-            check_offer_time(offer, self.root, server_now)
+            check_offer_time(offer, self.trust, server_now)
+            check_offer_time(offer, self.trust, max(server_now, self._least_now))
         except TrustError as exc:
             return Permit(False, reason_of(exc))
         return Permit(True)
+
+    @property
+    def _least_now(self) -> float:
+        """Unix seconds that have passed for certain, whatever a welcome says: the clock is turned back by nobody.
+
+        By the signed documents that are held, and by the welcomes of this boot. The latter are not stored: a server
+        whose clock was a year ahead for a minute would else stop its fleet for that year.
+        """
+        signed = max(self.trust.issued, self.directives.issued)
+        return signed if self.latest_offset is None else max(signed, self.latest_offset + self.now)
 
     def lags(self, welcome: Welcome) -> tuple[str, ...]:
         """The audiences whose current directive, according to ``welcome``, has not arrived yet."""
         told = {cohort_key(self.state): welcome.cohort_counter, DEVICE_AUDIENCE: welcome.device_counter}
         return tuple(audience for audience, counter in told.items() if self.counter(audience) < counter)
 
+    def lacks_root(self, welcome: Welcome) -> bool:
+        """Tell whether the server knows a newer root."""
+        return self.trust.root.version < welcome.root_version
+
+    def lacks_status(self, welcome: Welcome) -> bool:
+        """Tell whether the server, or a directive, knows a newer status, or the one there was holds no longer."""
+        status = self.trust.status
+        return (
+            (0 if status is None else status.version) < welcome.status_version
+            or self.store.is_status_missing
+            or not all(map(self.store.has_status, self.directives.named_statuses))
+        )
+
     @property
     def floor(self) -> int:
-        """The lowest sequence number that the fleet's root lets this hardware run."""
-        return own_floor(self.root, self.identity)
+        """The lowest sequence number that root and status let this hardware run."""
+        return own_floor(self.trust, self.identity)
 
-    def is_too_old(self, number: int, digest: bytes) -> str:
-        """Say why a release may not run here any more; empty when it may."""
+    def is_revoked(self, manifest_digest: bytes) -> bool:
+        status = self.trust.status
+        return status is not None and manifest_digest in status.revoked_digests
+
+    def check_release(self, number: int, digest: bytes) -> None:
+        """Check what an offer says of its release, before anything of it is fetched.
+
+        Raises:
+            RollbackError, RevokedError: it may not run here, or not any more.
+        """
+        check_not_revoked(digest, self.trust)
+        check_sequence(number, digest, trust=self.trust, identity=self.identity, state=self.state)
+
+    def order(self, update: Update) -> Order:
+        """Return what is ordered for an update at work. What the trust documents take back is halted, for good."""
+        order = self.directives.order(update.campaign, update.manifest_digest)
         try:
-            check_sequence(number, digest, root=self.root, identity=self.identity, state=self.state)
-        except RollbackError as exc:
-            return str(exc)
-        return ""
+            check_at_work(update, trust=self.trust, identity=self.identity, state=self.state)
+        except TrustError as exc:
+            return Order(Action.HALT, because=reason_of(exc))
+        return order
 
     def note(self, event: str, reason: Reason = Reason.NONE, detail: str = "") -> None:
         """Write a fact about the current update into the device's log."""

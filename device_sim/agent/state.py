@@ -9,13 +9,14 @@ from uuid import UUID
 
 from firmware_store.codec import Encodable, Value, decode, encode
 from firmware_store.errors import CodecError, InvalidInputError
+from firmware_store.keys import Kid
 from server.domain.execution import State
 from server.domain.identity import CampaignId, Cohort, Region, cohort, region
 from server.protocol.messages import Counter, Report, decode_report, encode_report
 from server.protocol.orders import Deadlines, Envelope
 from server.protocol.reasons import Reason
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_BYTES: Final = 1 << 20  # the directives of two audiences, and a counter for each audience of a device's life
 
 
@@ -59,6 +60,8 @@ class Update:
     was_confirmed: bool = False
     """An operator's rollback is under way."""
     no_way_back: bool = False
+    signers: frozenset[Kid] = frozenset()
+    """The release keys whose signatures counted; empty until the envelope has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,10 @@ class AgentState:
     update: Update | None = None
     past: tuple[Update, ...] = ()
     """How other campaigns ended here, the oldest first: none of them is begun again as if nothing had happened."""
+    root: bytes = b""
+    """The root document that was walked to; empty where the pinned one is in force."""
+    status: bytes = b""
+    """The newest status document that was accepted."""
 
 
 PAST_MOST: Final = 16
@@ -109,6 +116,7 @@ def encode_state(state: AgentState) -> bytes:
             7: [encode_report(report) for report in state.unacked],
             8: None if state.update is None else _encode_update(state.update),
             9: [_encode_update(update) for update in state.past],
+            10: [state.root, state.status],
         }
     )
 
@@ -122,7 +130,7 @@ def decode_state(data: bytes) -> AgentState:
     try:
         match decode(data, max_bytes=MAX_BYTES):
             case {
-                0: 1,
+                0: 2,
                 1: str(in_region),
                 2: str(name),
                 3: dict(held),
@@ -132,6 +140,7 @@ def decode_state(data: bytes) -> AgentState:
                 7: [*unacked],
                 8: [*_] | None as update,
                 9: [*past],
+                10: [bytes(root), bytes(status)],
             }:
                 return AgentState(
                     region=region(in_region),
@@ -144,6 +153,8 @@ def decode_state(data: bytes) -> AgentState:
                     unacked=tuple(decode_report(report) for report in unacked if isinstance(report, bytes)),
                     update=None if update is None else _decode_update(update),
                     past=tuple(_decode_update(one) for one in past),
+                    root=root,
+                    status=status,
                 )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"the agent's state is damaged: {exc}") from exc
@@ -178,6 +189,7 @@ def _encode_update(update: Update) -> Encodable:
         update.retry_at,
         update.was_confirmed,
         update.no_way_back,
+        sorted(update.signers),
     ]
 
 
@@ -202,6 +214,7 @@ def _decode_update(value: Value) -> Update:
             int(retry_at),
             bool(was_confirmed),
             bool(no_way_back),
+            [*signers],
         ]:
             return Update(
                 CampaignId(UUID(bytes=campaign)),
@@ -222,5 +235,6 @@ def _decode_update(value: Value) -> Update:
                 retry_at=retry_at,
                 was_confirmed=was_confirmed,
                 no_way_back=no_way_back,
+                signers=frozenset(Kid(kid) for kid in signers if isinstance(kid, bytes)),
             )
     raise CodecError("the update in the agent's state is damaged")

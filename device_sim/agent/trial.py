@@ -9,7 +9,7 @@ from device_sim.agent.events import CheckHealth, Confirm, HealthChecked, Reboot,
 from device_sim.agent.reports import Reports, report_update
 from device_sim.agent.situation import Situation
 from device_sim.agent.state import ACTIVE, Phase, Update
-from device_sim.agent.switch import REASONS, Course, Stage, course
+from device_sim.agent.switch import Course, Stage, course
 from server.domain.execution import State
 from server.protocol.reasons import Reason
 
@@ -124,10 +124,10 @@ class Trial:
 
     def _reconcile_trial(self, update: Update) -> None:
         here = self._situation
-        order = here.directives.order(update.campaign, update.manifest_digest)
+        order = here.order(update)
         elapsed_s = here.now - here.booted_at
         if course(Stage.TRIAL, order.action, keep_on_halt=order.keep_on_halt) is Course.REVERT:
-            self._leave(REASONS[order.action])
+            self._leave(order.reason)
         elif self._elapsed_before_s + elapsed_s >= update.deadlines.confirm_s:
             self._leave(self._why_not_confirmed())
         elif here.is_up and here.welcome is not None and self._health is not _Health.ASKED:
@@ -193,6 +193,8 @@ class Trial:
             self._stay("the other slot is not a confirmed one")
         elif previous.sequence_number < here.floor:
             self._stay("the other slot is below the fleet's floor")
+        elif here.is_revoked(previous.manifest_digest):
+            self._stay("the release in the other slot has been revoked")
         else:
             self._change(phase=Phase.REVERTING, reason=Reason.ROLLED_BACK, was_confirmed=True)
             self._revert(verify=True)

@@ -16,12 +16,12 @@ from device_sim.agent.reports import Reports, report_update
 from device_sim.agent.situation import Situation
 from device_sim.agent.slots import Release
 from device_sim.agent.state import ACTIVE, Phase, Update
-from device_sim.agent.switch import REASONS, Course, Stage, course
+from device_sim.agent.switch import Course, Stage, course
 from device_sim.agent.trust import open_release, reason_of
 from firmware_store.errors import DigestError, TidegateError
 from firmware_store.suit import Manifest, format_version
 from server.domain.execution import State
-from server.protocol.orders import Action, Directive
+from server.protocol.orders import Directive
 from server.protocol.reasons import Reason
 
 RETRY_AFTER_S: Final = 30.0
@@ -119,9 +119,10 @@ class Updates:
         here.take_up(update)
         self._manifest = None
         self._rebooting = None
-        too_old = here.is_too_old(offer.sequence_number, offer.manifest_digest)
-        if too_old:
-            self._end(State.REJECTED, Reason.OLDER_SEQUENCE, too_old)
+        try:
+            here.check_release(offer.sequence_number, offer.manifest_digest)
+        except TidegateError as exc:
+            self._end(State.REJECTED, reason_of(exc), str(exc))
             return
         self._report(State.DOWNLOADING)
         here.note("started")
@@ -130,9 +131,9 @@ class Updates:
     # --- downloading ---
 
     def _reconcile_download(self, update: Update) -> None:
-        order = self._order(update)
-        if course(Stage.DOWNLOADING, order) is Course.STOP:
-            self._end(State.CANCELLED, REASONS[order])
+        order = self._situation.order(update)
+        if course(Stage.DOWNLOADING, order.action) is Course.STOP:
+            self._end(State.CANCELLED, order.reason)
             return
         server_now = self._situation.server_now
         if server_now is not None and server_now >= update.started_at + update.deadlines.download_s:
@@ -173,16 +174,17 @@ class Updates:
         here, update = self._situation, self._situation.update
         assert update is not None
         try:
-            manifest = open_release(
-                envelope, update, root=here.root, identity=here.identity, state=here.state, slot=other(here.booted)
+            verified = open_release(
+                envelope, update, trust=here.trust, identity=here.identity, state=here.state, slot=other(here.booted)
             )
         except TidegateError as exc:
             self._end(State.REJECTED, reason_of(exc), str(exc))
             return
-        self._manifest = manifest
+        self._manifest = manifest = verified.manifest
         version = format_version(manifest.version)
         images = tuple(Image(one.name, one.image_digest, one.image_size) for one in manifest.components)
-        self._change(version=version, total_bytes=sum(image.size_bytes for image in images))
+        total_bytes = sum(image.size_bytes for image in images)
+        self._change(version=version, total_bytes=total_bytes, signers=verified.kids)
         self._busy = Step.INSTALL
         here.journal.emit(Install(Release(manifest.sequence_number, version, manifest.digest, images)))
 
@@ -222,10 +224,10 @@ class Updates:
     # --- written, not yet booted ---
 
     def _reconcile_written(self, update: Update) -> None:
-        order = self._order(update)
-        whither = course(Stage.WRITTEN, order)
+        order = self._situation.order(update)
+        whither = course(Stage.WRITTEN, order.action)
         if whither is Course.DISCARD:
-            self._discard(REASONS[order])
+            self._discard(order.reason)
         elif whither is Course.GO_ON and self._may_activate(update) and self._is_rebooting_acknowledged():
             # Saved first: whatever the next boot finds, it knows that a switch was under way.
             self._change(phase=Phase.TRIAL)
@@ -283,9 +285,6 @@ class Updates:
         self._change(phase=Phase.ENDED, ended=state, reason=reason, detail=detail, retry_at=retry_at)
         self._report(state, reason, detail)
         here.note(_NOTES[state], reason, detail)
-
-    def _order(self, update: Update) -> Action:
-        return self._situation.directives.order(update.campaign, update.manifest_digest).action
 
     def _report(self, state: State, reason: Reason = Reason.NONE, detail: str = "") -> int:
         update = self._situation.update

@@ -35,11 +35,14 @@ class Reason(IntEnum):
     WRONG_AUDIENCE = 14
     BAD_MANIFEST = 15
     DIGEST_MISMATCH = 16
+    BAD_SUCCESSION = 17
     # policy
     OLDER_SEQUENCE = 20
     HELD = 21
     ALREADY_RUNNING = 22
     ATTEMPTS_SPENT = 23
+    REVOKED = 24
+    TRUST_BEHIND = 25
     # compatibility
     WRONG_VENDOR = 30
     WRONG_CLASS = 31

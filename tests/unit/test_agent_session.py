@@ -31,6 +31,8 @@ def test_a_session_begins_with_its_subscriptions_and_a_hello(world: World) -> No
     talk = [effect for effect in world.effects if isinstance(effect, Subscribe | Publish)]
     assert isinstance(talk[0], Subscribe)
     assert talk[0].topics == (
+        "tg/1/trust/root/+",
+        "tg/1/trust/status",
         "tg/1/eu/device/gw-0001/down/welcome",
         "tg/1/eu/device/gw-0001/down/ack",
         "tg/1/eu/device/gw-0001/down/directive",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_sim.agent.events import Activate, Install, Persist, Reboot
-from device_sim.agent.trust import check_offer_time, own_floor, reason_of
+from device_sim.agent.trust import Trust, check_offer_time, own_floor, reason_of
 from firmware_store.documents import Kind, seal
 from firmware_store.errors import (
     CompatibilityError,
@@ -354,9 +354,9 @@ def test_an_expired_root_starts_nothing(world: World) -> None:
     root = world.keys.root
     eternal = world.make_directive(Action.OFFER, BUNDLE, issued=0, expires=1 << 40)
 
-    check_offer_time(eternal, root, root.expires - 1)
+    check_offer_time(eternal, Trust(root), root.expires - 1)
     with pytest.raises(ExpiredError):
-        check_offer_time(eternal, root, root.expires)
+        check_offer_time(eternal, Trust(root), root.expires)
 
 
 BAD_RELEASES: dict[str, tuple[dict[str, object], dict[str, object], Reason]] = {
@@ -465,7 +465,7 @@ def test_a_release_below_the_fleets_floor_is_rejected(tmp_path: Path) -> None:
     world.connect()
     world.settle()
 
-    assert own_floor(root, world.agent._situation.identity) == 2
+    assert own_floor(Trust(root), world.agent._situation.identity) == 2
     assert world.outcome == (State.REJECTED, Reason.OLDER_SEQUENCE)
 
 
