@@ -34,7 +34,7 @@ HEARTBEAT_S: Final = 2
 CANARIES: Final = 48
 """How many devices the first wave is for: as many as a brick rate of 30 % needs to show with near certainty."""
 
-RATE_PER_S: Final = 35
+RATE_PER_S: Final = 20
 SCALE_FROM: Final = 400
 ONLINE_S: Final = 120.0
 CAMPAIGN_S: Final = 600.0
@@ -152,8 +152,8 @@ def _policy(devices: int) -> dict[str, Any]:
     scale = max(1.0, devices / SCALE_FROM)
     return {
         "reboot_s": 3,
-        "silence_deadline_s": 8 * scale,
-        "trial_s": round(14 * scale),
+        "silence_deadline_s": 10 * scale,
+        "trial_s": round(17 * scale),
         "watch_s": 2,
     }
 
