@@ -83,11 +83,12 @@ class Authority:
         self._write("crl.pem", builder.sign(self._key, hashes.SHA256()))
 
 
-def require_mosquitto() -> None:
-    if not (shutil.which("mosquitto") and shutil.which("mosquitto_passwd")):
+def require_programs(*programs: str) -> None:
+    """Skip the test where one is missing, or fail it where all peers are to be there."""
+    if missing := [program for program in programs if not shutil.which(program)]:
         if os.environ.get("TIDEGATE_REQUIRE_PEERS") == "1":
-            pytest.fail("mosquitto is not installed, and TIDEGATE_REQUIRE_PEERS=1 wants it")
-        pytest.skip("mosquitto is not installed")
+            pytest.fail(f"{', '.join(missing)}: not installed, and TIDEGATE_REQUIRE_PEERS=1 wants it")
+        pytest.skip(f"{', '.join(missing)}: not installed")
 
 
 class Mosquitto:

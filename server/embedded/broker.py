@@ -11,31 +11,29 @@ import asyncio
 import importlib.metadata
 import json
 import random
-import secrets
 import signal
 import socket
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, ConfigurationError, InvalidInputError
+from firmware_store.errors import BrokerUnavailableError, ConfigurationError
 from server.domain.enrolment import CREDENTIAL_LIFE
 from server.domain.identity import DeviceId
-from server.embedded.credentials import PROBE_NAME, BrokerKeys, MqttCredential
-from server.embedded.mqtt_probe import Answer, ask_mqtt
+from server.embedded.credentials import MqttCredential
+from server.embedded.mqtt_probe import Answer, ask_mqtt, await_refusal
+from server.embedded.nats_access import NatsAccess
 from server.embedded.process import POLL_S, Child, FolderLock, StopPlan, in_thread, stop_orphans, write_private
-from server.embedded.revocations import Revocations
 
 LOOPBACK: Final = "127.0.0.1"
 PORTS: Final = range(20000, 32768)  # below what systems hand out to outgoing connections, so that ours stays free
 PORT_TRIALS: Final = 200
 
 START_TIMEOUT_S: Final = 60.0  # many retained messages and sessions take a while to load
-RELOAD_TIMEOUT_S: Final = 20.0
 STOP_PLAN: Final[StopPlan] = ((signal.SIGTERM, 20.0),)
 
 ACK_WAIT: Final = "5s"  # an unacknowledged message comes again after this
@@ -60,11 +58,7 @@ class EmbeddedBroker:
         self._host = host
         self._wanted_port = port
         self._port = 0
-        self._keys: BrokerKeys | None = None
-        self._revocations: Revocations | None = None
-        self._enforced: dict[str, int] = {}
-        self._reloading = asyncio.Lock()
-        self._launched = datetime.now(UTC)
+        self._access: NatsAccess | None = None
         self._lock: FolderLock | None = None
         self._child: Child | None = None
 
@@ -86,7 +80,7 @@ class EmbeddedBroker:
         Raises:
             BrokerUnavailableError: not started.
         """
-        return self._known_keys().server(self._topic_root, now=datetime.now(UTC))
+        return self._known_access().server
 
     def issue_device_credential(
         self, device: str, *, issued: datetime | None = None, valid_for: timedelta = CREDENTIAL_LIFE
@@ -99,10 +93,7 @@ class EmbeddedBroker:
             InvalidInputError: not a device id, or a longer life than a revocation is remembered.
             BrokerUnavailableError: not started.
         """
-        if valid_for > CREDENTIAL_LIFE:
-            raise InvalidInputError(f"A credential is valid for at most {CREDENTIAL_LIFE.days} days.")
-        since = issued or datetime.now(UTC)
-        return self._known_keys().device(DeviceId(device), issued=since, expires=since + valid_for)
+        return self._known_access().device(device, issued=issued, valid_for=valid_for)
 
     async def revoke(self, devices: Mapping[DeviceId, datetime]) -> None:
         """Refuse these devices' credentials issued at or before the instants given, and end the sessions they have.
@@ -114,13 +105,7 @@ class EmbeddedBroker:
             BrokerUnavailableError: not started, or it does not answer. What was written down is enforced by the next
                 call, or the next start.
         """
-        keys = self._known_keys()
-        async with self._reloading:
-            revocations = self._revocations
-            assert revocations is not None
-            await in_thread(lambda: revocations.add(devices, now=datetime.now(UTC)))
-            if revocations.as_seconds() != self._enforced:
-                await self._reload(keys, revocations.as_seconds())
+        await self._known_access().revoke(devices, self._reload)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -171,10 +156,10 @@ class EmbeddedBroker:
         if self._child is child:
             raise BrokerUnavailableError(f"The embedded MQTT broker has ended by itself ({why}).")
 
-    def _known_keys(self) -> BrokerKeys:
-        if self._keys is None:
+    def _known_access(self) -> NatsAccess:
+        if self._access is None:
             raise BrokerUnavailableError("The embedded MQTT broker has not been started.")
-        return self._keys
+        return self._access
 
     def _launch(self) -> int:
         """Do all that blocks; return the port."""
@@ -183,12 +168,10 @@ class EmbeddedBroker:
         self._home.chmod(0o700)
         self._lock = FolderLock(self._home)
         stop_orphans({"nats-server"}, (self._home,), STOP_PLAN)
-        self._keys = BrokerKeys.load_or_create(self._home / "keys.json")
-        self._revocations = Revocations(self._home / "revoked.json")
-        self._enforced = self._revocations.as_seconds()
-        self._launched = datetime.now(UTC)
+        self._access = NatsAccess(self._home, self._topic_root)
         port = self._choose_port()
-        self._write_configuration(self._keys, port, self._enforced)
+        self._write_configuration(self._access.settings(), port)
+        self._access.note_enforced()
         self._child = Child.spawn(
             [str(program), "--config", str(self._home / "nats.json")],
             cwd=self._home,
@@ -197,44 +180,24 @@ class EmbeddedBroker:
         )
         return port
 
-    def _write_configuration(self, keys: BrokerKeys, port: int, revoked: Mapping[str, int]) -> None:
-        """NATS reads JSON as its own format. It reloads no other operator token, so that one is always the launch's."""
+    def _write_configuration(self, trust: Mapping[str, Any], port: int) -> None:
+        """NATS reads JSON as its own format."""
         config: Mapping[str, Any] = {
             "server_name": "tidegate",
             "listen": f"{LOOPBACK}:-1",
-            **keys.trust_settings(self._topic_root, now=self._launched, revoked=revoked),
+            **trust,
             "jetstream": {"store_dir": str(self._home / "jetstream"), "sync_interval": SYNC_INTERVAL},
             "mqtt": {"listen": f"{self._host}:{port}", "ack_wait": ACK_WAIT, "max_ack_pending": MAX_ACK_PENDING},
         }
         write_private(self._home / "nats.json", json.dumps(config, indent=2) + "\n")
 
-    async def _reload(self, keys: BrokerKeys, revoked: dict[str, int]) -> None:
-        """Have the broker read its configuration again, and see that it has.
-
-        A signal has no answer. So each new configuration also revokes a credential made for this once: when that is
-        refused, the configuration is in force, and NATS has closed the sessions that it no longer allows.
-        """
-        now = datetime.now(UTC)
-        canary = f"{PROBE_NAME}.{secrets.token_hex(8)}"
-        probe = keys.probe(now=now, name=canary)
-        entries = {**revoked, canary: int(now.timestamp())}
-        await in_thread(lambda: self._write_configuration(keys, self.mqtt_port, entries))
-        child = self._child
-        if child is None:
-            raise BrokerUnavailableError("The embedded MQTT broker is not running.")
+    async def _reload(self, trust: Mapping[str, Any], canary: MqttCredential) -> None:
+        port, child = self.mqtt_port, self._child
+        assert child is not None
+        await in_thread(lambda: self._write_configuration(trust, port))
         child.reload()
-        try:
-            async with asyncio.timeout(RELOAD_TIMEOUT_S):
-                while await ask_mqtt(self._host, self.mqtt_port, probe) is not Answer.REFUSED:
-                    if child.has_ended:
-                        raise BrokerUnavailableError(f"The MQTT broker has ended ({await child.wait()}).")
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError as exc:
-            raise BrokerUnavailableError(
-                f"The MQTT broker did not read its configuration again within {RELOAD_TIMEOUT_S:.0f} s."
-            ) from exc
-        self._enforced = revoked
-        log.info("embedded_broker_reloaded", revoked=len(revoked))
+        await await_refusal(self._host, port, canary, give_up=lambda: child.has_ended)
+        log.info("embedded_broker_reloaded")
 
     def _choose_port(self) -> int:
         if self._wanted_port is not None:
@@ -251,7 +214,7 @@ class EmbeddedBroker:
     async def _await_answer(self, port: int) -> None:
         child = self._child
         assert child is not None
-        probe = self._known_keys().probe(now=datetime.now(UTC))
+        probe = self._known_access().probe
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while await ask_mqtt(self._host, port, probe) is not Answer.ACCEPTED:

@@ -9,7 +9,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -63,11 +63,14 @@ def device_permissions(topic_root: str) -> Permissions:
 class BrokerKeys:
     """What makes credentials valid. Lost, every device needs a new one; stolen, the thief is every device."""
 
-    def __init__(self, *, operator: NKey, account: NKey, device_signer: NKey, system_account: str) -> None:
+    def __init__(
+        self, *, operator: NKey, account: NKey, device_signer: NKey, system_account: str, created: datetime
+    ) -> None:
         self._operator = operator
         self._account = account
         self._device_signer = device_signer
         self._system_account = system_account
+        self._created = created
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
@@ -79,12 +82,14 @@ class BrokerKeys:
             account=NKey.generate(KeyKind.ACCOUNT),
             device_signer=NKey.generate(KeyKind.ACCOUNT),
             system_account=NKey.generate(KeyKind.ACCOUNT).public,  # its seed is dropped: nobody signs for it
+            created=datetime.now(UTC),
         )
         stored = {
             "operator_seed": keys._operator.seed_text,
             "account_seed": keys._account.seed_text,
             "device_signer_seed": keys._device_signer.seed_text,
             "system_account": keys._system_account,
+            "created": int(keys._created.timestamp()),
         }
         write_private(path, json.dumps(stored, indent=2) + "\n")
         return keys
@@ -98,14 +103,13 @@ class BrokerKeys:
                 account=NKey.from_seed_text(stored["account_seed"]),
                 device_signer=NKey.from_seed_text(stored["device_signer_seed"]),
                 system_account=str(stored["system_account"]),
+                created=datetime.fromtimestamp(stored.get("created", 0), UTC),
             )
-        except (ConfigurationError, ValueError, KeyError, TypeError) as exc:
+        except (ConfigurationError, ValueError, KeyError, TypeError, OverflowError) as exc:
             raise ConfigurationError(f"{path} is damaged: restore it from a backup.") from exc
 
-    def trust_settings(
-        self, topic_root: str, *, now: datetime, revoked: Mapping[str, int] | None = None
-    ) -> dict[str, Any]:
-        """Return the part of the broker's configuration that says whom it believes.
+    def trust_settings(self, topic_root: str, *, revoked: Mapping[str, int]) -> dict[str, Any]:
+        """Return the part of the broker's configuration that says whom it believes: the same for the same arguments.
 
         ``revoked``: name -> Unix second; that name's credentials issued then or earlier are refused.
         """
@@ -114,12 +118,12 @@ class BrokerKeys:
             account=self._account.public,
             name="fleet",
             templates={self._device_signer.public: device_permissions(topic_root)},
-            now=now,
-            revocations={self._user_key(name): second for name, second in (revoked or {}).items()},
+            now=self._created,
+            revocations={self._user_key(name): second for name, second in revoked.items()},
         )
-        system = system_account_token(self._operator, account=self._system_account, now=now)
+        system = system_account_token(self._operator, account=self._system_account, now=self._created)
         return {
-            "operator": operator_token(self._operator, system_account=self._system_account, now=now),
+            "operator": operator_token(self._operator, system_account=self._system_account, now=self._created),
             "system_account": self._system_account,
             "resolver": "MEMORY",
             "resolver_preload": {self._account.public: fleet, self._system_account: system},

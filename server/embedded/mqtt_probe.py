@@ -1,19 +1,24 @@
 """One MQTT connection, to learn whom a broker lets in: raw bytes, so that no client library is started for it."""
 
 import asyncio
+import ssl
 import struct
+from collections.abc import Callable
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
+from firmware_store.errors import BrokerUnavailableError
 from server.embedded.credentials import MqttCredential
 
 PROBE_TIMEOUT_S: Final = 1.0
+REFUSAL_TIMEOUT_S: Final = 20.0
 
 _CLEAN_SESSION: Final = 0x02
 _WITH_PASSWORD: Final = 0x40
 _WITH_USERNAME: Final = 0x80
 _KEEP_ALIVE_S: Final = 30
+_POLL_S: Final = 0.02
 
 
 class Answer(Enum):
@@ -34,7 +39,32 @@ _ANSWERS: Final = MappingProxyType(
 )
 
 
-async def ask_mqtt(host: str, port: int, credential: MqttCredential) -> Answer:
+async def await_refusal(
+    host: str,
+    port: int,
+    credential: MqttCredential,
+    *,
+    tls: ssl.SSLContext | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Return when the broker refuses the credential.
+
+    Raises:
+        BrokerUnavailableError: it goes on letting it in, or does not answer, or ``give_up`` says so.
+    """
+    try:
+        async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+            while await ask_mqtt(host, port, credential, tls=tls) is not Answer.REFUSED:
+                if give_up():
+                    raise BrokerUnavailableError("The MQTT broker has ended.")
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as exc:
+        raise BrokerUnavailableError(
+            f"The MQTT broker did not take its new configuration within {REFUSAL_TIMEOUT_S:.0f} s."
+        ) from exc
+
+
+async def ask_mqtt(host: str, port: int, credential: MqttCredential, *, tls: ssl.SSLContext | None = None) -> Answer:
     """Send a CONNECT and read the CONNACK (MQTT 3.1.1 3.1 and 3.2)."""
     flags = _CLEAN_SESSION | _WITH_USERNAME | _WITH_PASSWORD
     body = _prefixed(b"MQTT") + bytes([4, flags]) + struct.pack(">H", _KEEP_ALIVE_S)
@@ -43,7 +73,7 @@ async def ask_mqtt(host: str, port: int, credential: MqttCredential) -> Answer:
     )
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(b"\x10" + _remaining_length(len(body)) + body)
                 answer = await reader.readexactly(4)

@@ -54,8 +54,7 @@ def devices(broker: EmbeddedBroker, region: Region, new_device_id: Callable[[], 
 
 @pytest.fixture
 def keys(broker: EmbeddedBroker) -> BrokerKeys:
-    assert broker._keys is not None
-    return broker._keys
+    return broker._known_access()._keys
 
 
 def test_a_device_may_do_what_it_needs(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mosquitto_peer import Authority, Mosquitto, require_mosquitto
+from tests.mosquitto_peer import Authority, Mosquitto, require_programs
 from tests.mqtt_client import ConnectRefusedError, HungUpError, MqttClient
 
 pytestmark = pytest.mark.peer
@@ -35,7 +35,7 @@ class Lab(Mosquitto):
 
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    require_mosquitto()
+    require_programs("mosquitto", "mosquitto_passwd")
     with Lab(tmp_path_factory.mktemp("mosquitto")) as broker:
         yield broker
 

@@ -19,7 +19,7 @@ import pytest
 from firmware_store.keys import Algorithm, SigningKey
 from server.domain.identity import DeviceId
 from tests.enrolment_world import DeviceSide, EnrolmentWorld, enrolment_world
-from tests.mosquitto_peer import SHIPPED, Authority, Files, Mosquitto, require_mosquitto
+from tests.mosquitto_peer import SHIPPED, Authority, Files, Mosquitto, require_programs
 from tests.mqtt_client import ConnectRefusedError, HungUpError, MqttClient
 
 pytestmark = pytest.mark.peer
@@ -80,7 +80,7 @@ class Site:
 
 @pytest.fixture
 async def site(database: str, tmp_path: Path) -> AsyncIterator[Site]:
-    require_mosquitto()
+    require_programs("mosquitto", "mosquitto_passwd", "openssl", "curl")
     folder = tmp_path / "mosquitto"
     (tmp_path / "public").mkdir()
     folder.mkdir()
