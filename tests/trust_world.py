@@ -125,6 +125,15 @@ class TrustWorld(World):
         return StatusRef(version, hashlib.sha256(sealed).digest())
 
     @property
+    def root_version_told(self) -> int:
+        """The highest root version that the device has ever said it holds."""
+        return max((hello.root_version for hello in self.hellos), default=1)
+
+    @property
+    def status_version_told(self) -> int:
+        return max((hello.status_version for hello in self.hellos), default=0)
+
+    @property
     def root_version(self) -> int:
         return self.agent._situation.trust.root.version
 
