@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -32,7 +34,8 @@ from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
 from server.domain.enrolment import CREDENTIAL_LIFE
 from server.domain.identity import DeviceId
-from server.embedded import EmbeddedBroker, EmbeddedPostgres
+from server.embedded import EmbeddedBroker, EmbeddedPostgres, MqttCredential
+from server.embedded.own_nats import OwnNats
 from server.mqtt.ingest import Ingest
 from server.mqtt.session import BrokerAccess, ServerSession
 from server.protocol.topics import Audience, Topics
@@ -56,6 +59,8 @@ log = structlog.get_logger(__name__)
 
 BROKER_WAIT_S: Final = 15.0
 SHUTDOWN_S: Final = 10.0
+
+_MQTT_PORTS: Final = MappingProxyType({"mqtt": 1883, "mqtts": 8883})
 
 
 Watch = Callable[[], Coroutine[None, None, None]]
@@ -81,16 +86,18 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedIssuer:
-    """Credentials of the embedded broker."""
+class NatsIssuer:
+    """Credentials of the embedded broker, or of a NATS of the operator's own. ``told``: where devices find it."""
 
-    broker: EmbeddedBroker
+    nats: EmbeddedBroker | OwnNats
+    told: BrokerAccess
 
     def issue(self, device: DeviceId, *, issued: datetime) -> BrokerCredential:
-        given = self.broker.issue_device_credential(device, issued=issued)
+        given = self.nats.issue_device_credential(device, issued=issued)
         return BrokerCredential(
-            host=self.broker.mqtt_host,
-            port=self.broker.mqtt_port,
+            host=self.told.host,
+            port=self.told.port,
+            tls=self.told.tls is not None,
             username=given.username,
             password=given.password,
             client_id=given.client_id,
@@ -98,7 +105,7 @@ class EmbeddedIssuer:
         )
 
     async def revoke(self, devices: Mapping[DeviceId, datetime]) -> None:
-        await self.broker.revoke(devices)
+        await self.nats.revoke(devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,26 +168,46 @@ async def _stand(settings: Settings, stack: AsyncExitStack) -> Outside:
     else:
         database_url = settings.database_url.get_secret_value()
         await check_schema(database_url)
+    return await _stand_broker(settings, stack, database_url, tuple(watchers))
+
+
+async def _stand_broker(
+    settings: Settings, stack: AsyncExitStack, database_url: str, watchers: tuple[Watch, ...]
+) -> Outside:
     if settings.mqtt_url is None:
+        if settings.nats_dir is not None:
+            raise ConfigurationError("TIDEGATE_NATS_DIR is for a NATS of your own: set TIDEGATE_MQTT_URL too.")
         broker = await stack.enter_async_context(EmbeddedBroker(settings.data_dir, settings.topic_root))
-        watchers.append(broker.watch)
-        own = broker.server_credential
-        access = BrokerAccess(broker.mqtt_host, broker.mqtt_port, own.client_id, own.username, own.password)
-        return Outside(database_url, access, EmbeddedIssuer(broker), tuple(watchers))
+        access = _as_server(BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""), broker.server_credential)
+        return Outside(database_url, access, NatsIssuer(broker, _told(settings, access)), (*watchers, broker.watch))
     access = _external_broker(settings.mqtt_url.get_secret_value(), settings.mqtt_client_id)
-    return Outside(database_url, access, None, tuple(watchers))
+    if settings.nats_dir is None:
+        return Outside(database_url, access, None, watchers)
+    nats = OwnNats(settings.nats_dir, settings.topic_root, host=access.host, port=access.port, tls=access.tls)
+    await nats.start()
+    access = _as_server(access, nats.server_credential)
+    return Outside(database_url, access, NatsIssuer(nats, _told(settings, access)), watchers)
+
+
+def _as_server(address: BrokerAccess, own: MqttCredential) -> BrokerAccess:
+    return replace(address, client_id=own.client_id, username=own.username, password=own.password)
+
+
+def _told(settings: Settings, access: BrokerAccess) -> BrokerAccess:
+    return access if settings.device_mqtt_url is None else _external_broker(settings.device_mqtt_url, "")
 
 
 def _external_broker(url: str, client_id: str) -> BrokerAccess:
     parts = urlsplit(url)
-    if parts.scheme != "mqtt" or not parts.hostname:
-        raise ConfigurationError("TIDEGATE_MQTT_URL looks like mqtt://user:password@host:1883.")
+    if parts.scheme not in _MQTT_PORTS or not parts.hostname:
+        raise ConfigurationError("A broker's URL looks like mqtt://user:password@host:1883 or mqtts://host:8883.")
     return BrokerAccess(
         parts.hostname,
-        parts.port or 1883,
+        parts.port or _MQTT_PORTS[parts.scheme],
         client_id,
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
+        ssl.create_default_context() if parts.scheme == "mqtts" else None,
     )
 
 

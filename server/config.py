@@ -14,7 +14,15 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("var"), description="where the embedded database, broker and the blobs live")
     database_url: SecretStr | None = Field(None, description="PostgreSQL >= 15; without it the embedded one runs")
-    mqtt_url: SecretStr | None = Field(None, description="mqtt://user:password@host:port; without it the embedded one")
+    mqtt_url: SecretStr | None = Field(
+        None, description="mqtt://user:password@host:port or mqtts://...; without it the embedded broker runs"
+    )
+    device_mqtt_url: str | None = Field(
+        None, description="where devices are told to connect, mqtts://host:port; default: where the server connects"
+    )
+    nats_dir: Path | None = Field(
+        None, description="keys of a NATS of your own (deploy/nats), for which devices then get credentials"
+    )
     mqtt_client_id: str = Field("tidegate-server", description="the server's fixed client id at an external broker")
     keys_dir: Path | None = Field(None, description="trust root and online keys; default: keys in the data directory")
     key_passphrase: SecretStr | None = Field(None, description="opens the online keys' files")

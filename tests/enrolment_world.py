@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import init_dev_keys
 from server.api.application import make_application
-from server.app import EmbeddedIssuer, Outside, Parts, build
+from server.app import NatsIssuer, Outside, Parts, build
 from server.config import Settings
 from server.db.database import Database
 from server.db.pool import open_pool
@@ -199,6 +199,7 @@ async def enrolment_world(
     data_dir: Path,
     *,
     broker: EmbeddedBroker | None = None,
+    issuer: NatsIssuer | None = None,
     keys: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[EnrolmentWorld]:
@@ -208,9 +209,9 @@ async def enrolment_world(
         shutil.copytree(dev_keys(), keys, dirs_exist_ok=True)
     given = Settings(data_dir=data_dir, keys_dir=keys, **settings)
     authority = load_authority(keys, now=_NOW + 60, passphrase=None, production=False)
-    outside = Outside(
-        database, BrokerAccess("127.0.0.1", 1, "unused"), None if broker is None else EmbeddedIssuer(broker)
-    )
+    if broker is not None:
+        issuer = NatsIssuer(broker, BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""))
+    outside = Outside(database, BrokerAccess("127.0.0.1", 1, "unused"), issuer)
     pool = await open_pool(database)
     try:
         parts = await build(given, Database(pool), authority, outside)

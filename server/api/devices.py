@@ -37,6 +37,7 @@ class Credential(BaseModel):
 
     host: str
     port: int
+    tls: bool
     username: str
     password: str
     client_id: str
@@ -141,6 +142,7 @@ def view_credential(call: Call[Any], given: BrokerCredential) -> Credential:
     return Credential(
         host=given.host,
         port=given.port,
+        tls=given.tls,
         username=given.username,
         password=given.password,
         client_id=given.client_id,

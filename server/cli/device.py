@@ -11,6 +11,8 @@ from server.cli.output import Format, show
 app = App(name="device", help="Add, enrol and revoke devices, and look at them.")
 app.command(ca := App(name="ca", help="The authority that signs devices' certificates."))
 
+app.command(nats := App(name="nats", help="A NATS server of your own."))
+
 AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on the way can become the device.")]
 
 _COLUMNS = ("id", "region", "cohort", "online", "revoked", "hardware", "running_version", "last_seen")
@@ -188,6 +190,23 @@ def show_ca(*, server: Url = DEFAULT_URL) -> None:
 def crl(*, server: Url = DEFAULT_URL) -> None:
     """Print the signed list of revoked certificates in PEM, for a broker that reads one."""
     print(call(server, None, lambda client: client.get_bytes("/v1/enrol/crl")).decode(), end="")
+
+
+@nats.command(name="init")
+def init_nats(directory: Path, *, topic_root: str = "tg/1") -> None:
+    """Make the keys that a NATS of your own believes, and the part of its configuration that says so.
+
+    Parameters
+    ----------
+    directory
+        Where they go: keys.json, for Tidegate alone (TIDEGATE_NATS_DIR), and trust.conf, for NATS to include.
+    topic_root
+        The root of every MQTT topic (TIDEGATE_TOPIC_ROOT).
+    """
+    from server.embedded.own_nats import create_nats_folder
+    from server.protocol.topics import Topics
+
+    print(create_nats_folder(directory, Topics(topic_root).root))
 
 
 def _say_identity(identity: dict[str, Any]) -> None:

@@ -55,17 +55,17 @@ class NatsAccess:
 
     @property
     def canary(self) -> MqttCredential:
-        """A credential that no server lets in which knows all who are revoked now.
+        """A credential that no server lets in which has the settings as they are now.
 
-        A signal to reload has no answer. But each list also revokes a name that stands for this list alone, so that a
-        server which refuses it has the list in force, and has ended the sessions that it no longer allows.
+        A signal to reload has no answer. But each list also revokes a name that stands for these settings alone, so
+        that a server which refuses it has them in force, and has ended the sessions that they no longer allow.
         """
-        return self._keys.probe(now=datetime.now(UTC), name=_canary(self._revocations.as_seconds()))
+        return self._keys.probe(now=datetime.now(UTC), name=self._canary_name(self._revocations.as_seconds()))
 
     def settings(self) -> Mapping[str, Any]:
         """Return the part of the configuration that says whom the server believes, in NATS's words."""
         revoked = self._revocations.as_seconds()
-        return self._keys.trust_settings(self._topic_root, revoked=revoked | {_canary(revoked): _FOR_EVER})
+        return self._keys.trust_settings(self._topic_root, revoked=revoked | {self._canary_name(revoked): _FOR_EVER})
 
     def note_enforced(self) -> None:
         """The server has started with, or still has, ``settings``."""
@@ -99,7 +99,6 @@ class NatsAccess:
                 await reload(self.settings(), self.canary)
                 self._enforced = wanted
 
-
-def _canary(revoked: Mapping[str, int]) -> str:
-    listed = hashlib.sha256(json.dumps(revoked, sort_keys=True).encode()).hexdigest()
-    return f"{PROBE_NAME}.{listed[:16]}"
+    def _canary_name(self, revoked: Mapping[str, int]) -> str:
+        told = json.dumps([self._topic_root, revoked], sort_keys=True)
+        return f"{PROBE_NAME}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"

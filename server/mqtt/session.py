@@ -5,6 +5,7 @@ subscribed to the server's own directive topics too: what the broker retains is 
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class BrokerAccess:
     client_id: str
     username: str | None = None
     password: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 class ServerSession:
@@ -53,6 +55,7 @@ class ServerSession:
             client_id=access.client_id,
             username=access.username,
             password=access.password,
+            tls=access.tls,
             clean_session=False,
             manual_ack=True,
             on_message=self._receive,

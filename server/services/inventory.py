@@ -17,6 +17,7 @@ class BrokerCredential:
 
     host: str
     port: int
+    tls: bool
     username: str
     password: str
     client_id: str
