@@ -97,9 +97,10 @@ class Nats:
     @asynccontextmanager
     async def reloading(self) -> AsyncIterator[None]:
         """Reload when the link's target is another file, as tidegate-nats.path does."""
+        known = (self.keys / "trust.conf").stat().st_ino
 
         async def watch() -> None:
-            known = (self.keys / "trust.conf").stat().st_ino
+            nonlocal known
             while True:
                 if (found := (self.keys / "trust.conf").stat().st_ino) != known:
                     known = found
