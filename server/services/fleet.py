@@ -4,7 +4,7 @@ The database has the lasting part. Presence lives here alone (a beat costs no wr
 batches every few minutes. After a restart presence is unknown until one grace period has passed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +14,8 @@ from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
+
+_ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
 GRACE_BEATS: Final = 2.5
 """Dark: nothing heard for so many heartbeat intervals, or the current session's last will."""
@@ -127,11 +129,18 @@ class Fleet:
         return sum(self.is_online(device, now) for device in self._devices.values())
 
     def unsaved(self) -> dict[DeviceId, datetime]:
-        """Return who was heard from since its ``last_seen`` was written, and take it as written."""
-        stale = [device for device in self._devices.values() if device.last_seen > device.seen_stored]
-        for device in stale:
-            device.seen_stored = device.last_seen
-        return {device.id: datetime.fromtimestamp(device.last_seen, UTC) for device in stale}
+        """Return who was heard from since its ``last_seen`` was written, and when."""
+        return {
+            device.id: datetime.fromtimestamp(device.last_seen, UTC)
+            for device in self._devices.values()
+            if device.last_seen - device.seen_stored > _ROUNDING_S
+        }
+
+    def note_saved(self, seen: Mapping[DeviceId, datetime]) -> None:
+        """These have been written."""
+        for name, at in seen.items():
+            if (device := self.get(name)) is not None:
+                device.seen_stored = at.timestamp()
 
 
 @lru_cache(maxsize=4096)

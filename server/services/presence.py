@@ -111,6 +111,8 @@ class Presence:
     async def save_seen_now(self) -> None:
         """Write ``last_seen`` of everybody heard from since the last time."""
         try:
-            await self._repository.note_seen(self._fleet.unsaved())
+            seen = self._fleet.unsaved()
+            await self._repository.note_seen(seen)
+            self._fleet.note_saved(seen)
         except StoreUnavailableError as exc:
             log.warning("last_seen_not_saved", reason=str(exc))
