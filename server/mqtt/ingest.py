@@ -44,7 +44,7 @@ class Ingest:
         self._presence = presence
         self._reports = reports
         self._dropped = metrics.dropped
-        self._taken = {kind: metrics.messages.labels(kind.value) for kind in Up}
+        self._taken = metrics.messages.begin(Up)
         self._parsed: dict[str, UpTopic] = {}
 
     def take(self, incoming: Incoming) -> None:
@@ -69,7 +69,7 @@ class Ingest:
 
     def _hand_on(self, incoming: Incoming, topic: UpTopic, device: Device) -> None:
         now = time.time()
-        self._taken[topic.kind].inc()
+        self._taken[topic.kind] += 1
         if topic.region != device.region:
             self._dropped.labels("other_region").inc()
         if topic.kind is Up.REPORT:

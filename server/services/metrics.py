@@ -1,10 +1,36 @@
 """What ``/metrics`` shows. One registry an application, so that two servers in one process do not mix."""
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 _COMMIT_BUCKETS: Final = (1, 3, 10, 30, 100, 300, 1000, 3000)
+
+
+class Tally(Collector):
+    """A counter by one label that costs an addition: for what comes by the ten thousand, on the event loop's thread.
+
+    A ``Counter`` takes a lock each time, half a microsecond; this one is added up where it is, and read when it is
+    asked for.
+    """
+
+    def __init__(self, name: str, text: str, label: str) -> None:
+        self._name, self._text, self._label = name, text, label
+        self.counts: dict[str, int] = {}
+
+    def begin(self, labels: Iterable[str]) -> dict[str, int]:
+        """Show these from zero on, and return the counts to add to."""
+        self.counts.update(dict.fromkeys(labels, 0))
+        return self.counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label])
+        for value, count in self.counts.items():
+            family.add_metric([value], count)
+        yield family
 
 
 class Metrics:
@@ -12,7 +38,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.messages = Counter("tidegate_messages", "Messages taken from the broker", ["kind"], registry=self.registry)
+        self.messages = Tally("tidegate_messages", "Messages taken from the broker", "kind")
+        self.registry.register(self.messages)
         self.dropped = Counter(
             "tidegate_messages_dropped", "Messages not acted on, by reason", ["reason"], registry=self.registry
         )
