@@ -30,18 +30,19 @@ from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import open_pool
+from server.db.revocations import RevocationRepository
 from server.db.single import only_server
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
+from server.db.trust import TrustRepository
 from server.domain.enrolment import CREDENTIAL_LIFE
 from server.domain.identity import DeviceId
 from server.embedded import EmbeddedBroker, EmbeddedPostgres, MqttCredential
 from server.embedded.own_nats import OwnNats
 from server.mqtt.ingest import Ingest
 from server.mqtt.session import BrokerAccess, ServerSession
-from server.protocol.topics import Audience, Topics
+from server.protocol.topics import Topics
 from server.services.admission import Admission
-from server.services.authority import Authority, load_authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.device_ca import DeviceCaFolder
@@ -52,9 +53,13 @@ from server.services.inventory import BrokerCredential, CredentialIssuer, Invent
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
+from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
+from server.services.revocations import Revocations
 from server.services.snapshot import Surveyor
 from server.services.tokens import Tokens
+from server.services.trust import TrustDocuments
+from server.services.wire import Retained
 
 log = structlog.get_logger(__name__)
 
@@ -138,27 +143,46 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    authority = load_authority(
-        settings.keys,
-        now=int(time.time()),
-        passphrase=_passphrase(settings),
-        production=settings.environment == "production",
-    )
+    grounds = find_grounds(settings)
     async with AsyncExitStack() as stack:
         outside = await _stand(settings, stack)
+        url, parts = await stack.enter_async_context(serving(settings, outside, grounds, stop))
+        _settle_memory()
+        on_ready(Ready(url, await parts.context.tokens.create_first()))
+        await stop.wait()
+        log.info("stopping")
+
+
+def find_grounds(settings: Settings) -> Grounds:
+    """Read the trust root and the online keys. Raises: ConfigurationError."""
+    return read_grounds(
+        settings.keys,
+        directive=settings.directive_signer,
+        session=settings.session_signer,
+        passphrase=_passphrase(settings),
+    )
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, outside: Outside, grounds: Grounds, stop: asyncio.Event
+) -> AsyncIterator[tuple[str, Parts]]:
+    """Serve for the block; ``stop`` is set when a part has ended by itself. Gives the URL of REST, and the parts.
+
+    Raises:
+        ConfigurationError, StoreUnavailableError, BrokerUnavailableError: see ``run``.
+    """
+    async with AsyncExitStack() as stack:
         await stack.enter_async_context(only_server(outside.database_url))
         pool = await open_pool(outside.database_url)
         stack.push_async_callback(pool.close)
-        parts = await build(settings, Database(pool), authority, outside)
-        _settle_memory()
+        parts = await build(settings, Database(pool), grounds, outside)
         await parts.context.enrolment.repeat_revocations()
         await stack.enter_async_context(_working(parts, outside, stop))
         await parts.session.wait_up(BROKER_WAIT_S)
         url = await _listen(settings, parts.context, stack)
         log.info("serving", url=url, devices=len(parts.context.fleet))
-        on_ready(Ready(url, await parts.context.tokens.create_first()))
-        await stop.wait()
-        log.info("stopping")
+        yield url, parts
 
 
 def _settle_memory() -> None:
@@ -230,9 +254,14 @@ def _external_broker(url: str, client_id: str) -> BrokerAccess:
     )
 
 
-async def build(settings: Settings, database: Database, authority: Authority, outside: Outside) -> Parts:
-    """Join the parts; nothing runs yet."""
+async def build(settings: Settings, database: Database, grounds: Grounds, outside: Outside) -> Parts:
+    """Join the parts; nothing runs yet. Raises: ConfigurationError: the keys are not the root's."""
     metrics = Metrics()
+    store = BlobStore(settings.data_dir / "blobs")
+    trust_repository = TrustRepository(database)
+    authority, roots = await open_authority(
+        grounds, trust_repository, store, now=int(time.time()), production=settings.environment == "production"
+    )
     topics = Topics(settings.topic_root)
     fleet = Fleet(heartbeat_s=settings.heartbeat_s)
     device_repository = DeviceRepository(database)
@@ -248,7 +277,7 @@ async def build(settings: Settings, database: Database, authority: Authority, ou
     executions = ExecutionRepository(database)
     bundles = Bundles(
         repository=bundle_repository,
-        store=BlobStore(settings.data_dir / "blobs"),
+        store=store,
         authority=authority,
         wire=session,
         topics=topics,
@@ -261,6 +290,16 @@ async def build(settings: Settings, database: Database, authority: Authority, ou
         directives=directives,
         metrics=metrics,
     )
+    trust = TrustDocuments(
+        repository=trust_repository,
+        roots=roots,
+        authority=authority,
+        campaigns=campaigns,
+        directives=directives,
+        wire=session,
+        topics=topics,
+    )
+    directives.before_flush = trust.flush
     surveyor = Surveyor(executions=executions, fleet=fleet)
     orchestrator = Orchestrator(
         repository=campaign_repository,
@@ -315,8 +354,10 @@ async def build(settings: Settings, database: Database, authority: Authority, ou
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
         metrics=metrics,
         orchestrator=orchestrator,
+        revocations=Revocations(RevocationRepository(database)),
         surveyor=surveyor,
         tokens=Tokens(TokenRepository(database)),
+        trust=trust,
         wire=session,
         topic_root=settings.topic_root,
     )
@@ -335,18 +376,20 @@ def _waker(orchestrator: Orchestrator) -> Callable[[Stored], None]:
 async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> AsyncIterator[None]:
     """Run every part's loop for the block; if one of them ends by itself, the server stops with its error."""
 
-    async def repair(retained: Mapping[Audience, bytes]) -> None:
-        if await parts.directives.repair(retained, now=time.time()):
+    async def repair(retained: Retained) -> None:
+        await parts.context.trust.repair(retained)
+        if await parts.directives.repair(retained.directives, now=time.time()):
             await parts.orchestrator.forget_blobs()
 
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(parts.session.run(), name="broker session"),
-            group.create_task(parts.session.reconcile(repair), name="reconcile directives"),
+            group.create_task(parts.session.reconcile(repair), name="reconcile what is retained"),
             group.create_task(parts.reports.run(), name="group commit"),
             group.create_task(parts.orchestrator.run(), name="orchestrator"),
             group.create_task(parts.orchestrator.publish_blobs(), name="publish blobs"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
+            group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
         ]
         try:

@@ -25,6 +25,14 @@ class Settings(BaseSettings):
     )
     mqtt_client_id: str = Field("tidegate-server", description="the server's fixed client id at an external broker")
     keys_dir: Path | None = Field(None, description="trust root and online keys; default: keys in the data directory")
+    directive_signer: str | None = Field(
+        None,
+        description="who signs directives: a key file, or command:PUBLIC-KEY-FILE PROGRAM ARGUMENT...; several, one a "
+        "line; default: directive-*.pem in the keys directory",
+    )
+    session_signer: str | None = Field(
+        None, description="who signs welcomes, in the same way; default: session-*.pem in the keys directory"
+    )
     key_passphrase: SecretStr | None = Field(None, description="opens the online keys' files")
     host: str = Field("127.0.0.1", description="where REST listens")
     port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")

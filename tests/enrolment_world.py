@@ -7,7 +7,7 @@ import shutil
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,16 +21,16 @@ from cryptography.x509.oid import NameOID
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import init_dev_keys
 from server.api.application import make_application
-from server.app import NatsIssuer, Outside, Parts, build
+from server.app import NatsIssuer, Outside, Parts, build, find_grounds
 from server.config import Settings
 from server.db.database import Database
 from server.db.pool import open_pool
 from server.embedded import EmbeddedBroker
 from server.mqtt.session import BrokerAccess
 from server.protocol.renewal import prove_renewal
-from server.services.authority import load_authority
 from server.services.tokens import Role
 from tests.mqtt_client import MqttClient
+from tests.trust_fleet import TrustFleet
 
 PASSPHRASE = "correct horse"
 _NOW = 1_790_000_000
@@ -41,6 +41,12 @@ def dev_keys() -> Path:
     folder = Path(mkdtemp(prefix="tidegate-keys-"))
     init_dev_keys(folder, fleet=None, now=_NOW)
     return folder
+
+
+def mark_for_production(keys: Path) -> None:
+    """Sign the root again, without its mark."""
+    fleet = TrustFleet.open(keys)
+    (keys / "root.cbor").write_bytes(fleet.seal_root(replace(fleet.root, dev=False)))
 
 
 @dataclass
@@ -207,14 +213,15 @@ async def enrolment_world(
     if keys is None:
         keys = data_dir / "keys"
         shutil.copytree(dev_keys(), keys, dirs_exist_ok=True)
+        if settings.get("environment") == "production":
+            mark_for_production(keys)
     given = Settings(data_dir=data_dir, keys_dir=keys, **settings)
-    authority = load_authority(keys, now=_NOW + 60, passphrase=None, production=False)
     if broker is not None:
         issuer = NatsIssuer(broker, BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""))
     outside = Outside(database, BrokerAccess("127.0.0.1", 1, "unused"), issuer)
     pool = await open_pool(database)
     try:
-        parts = await build(given, Database(pool), authority, outside)
+        parts = await build(given, Database(pool), find_grounds(given), outside)
         await parts.context.enrolment.repeat_revocations()
         token = await parts.context.tokens.create(name="test-admin", role=Role.ADMIN)
         async with TestClient(TestServer(make_application(parts.context))) as client:

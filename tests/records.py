@@ -11,6 +11,7 @@ from server.db.campaigns import CampaignRecord, CampaignRepository, RegionRecord
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
 from server.db.telemetry import DeviceReport
+from server.domain.campaign import State as CampaignState
 from server.domain.execution import State
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
@@ -121,6 +122,6 @@ def order(
     )
 
 
-def write_down(directive: Directive) -> bytes:
+async def write_down(directive: Directive, _state: CampaignState | None = None) -> bytes:
     """Stand where signing does, and let a test read what would have been signed."""
     return f"{directive.action.name} {directive.counter.epoch}.{directive.counter.counter}".encode()

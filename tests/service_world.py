@@ -9,14 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from firmware_store.blobs import BlobStore
 from firmware_store.errors import BrokerUnavailableError
-from firmware_store.root import init_dev_keys
 from firmware_store.suit import class_id, vendor_id
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository
@@ -24,36 +21,37 @@ from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
+from server.db.revocations import RevocationRepository
 from server.db.telemetry import DeviceHello, DeviceReport, TelemetryRepository
+from server.db.trust import TrustRepository
 from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
 from server.domain.plan import Plan, Policy
+from server.domain.trust import begin
 from server.protocol.messages import Hello, Report, Slot
 from server.protocol.orders import Action, Directive
 from server.protocol.topics import Audience, CohortAudience, Topics
-from server.services.authority import Authority, load_authority
+from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns, Draft
 from server.services.directives import Directives
 from server.services.fleet import Device, Fleet
 from server.services.inventory import Inventory
+from server.services.keyring import Keyring
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
 from server.services.reports import Reports
+from server.services.revocations import Revocations
 from server.services.snapshot import Surveyor
+from server.services.trust import TrustDocuments
 from tests.records import MAIN, add_bundle
+from tests.trust_fleet import HARDWARE as HARDWARE_NAME
+from tests.trust_fleet import VENDOR, TrustFleet, shared_folder
 
-VENDOR, HARDWARE = "acme.example", HardwareClass("gw100-rev-b")
+HARDWARE = HardwareClass(HARDWARE_NAME)
 HEARTBEAT_S = 10
-
-
-@cache
-def dev_authority() -> Authority:
-    with TemporaryDirectory() as folder:
-        init_dev_keys(Path(folder), fleet=None, now=int(time.time()) - 1000)
-        return load_authority(Path(folder), now=int(time.time()), passphrase=None, production=False)
 
 
 @dataclass
@@ -78,10 +76,14 @@ class Shelf:
 class World:
     """Everything between the wire and the database."""
 
-    def __init__(self, store: Database, blobs: Path) -> None:
+    def __init__(self, store: Database, blobs: Path, *, keys: TrustFleet | None = None) -> None:
         self.now = time.time()
         self.store = store
-        self.authority = dev_authority()
+        self.keys = TrustFleet.open(shared_folder()) if keys is None else keys
+        self.blobs = BlobStore(blobs)
+        self.authority = Authority(
+            Keyring.open(self.keys.folder), begin(self.keys.pinned), self.blobs, clock=lambda: self.now
+        )
         self.shelf = Shelf(up_since=self.now - 3600)
         self.topics = Topics()
         self.metrics = Metrics()
@@ -90,7 +92,6 @@ class World:
         self.executions = ExecutionRepository(store)
         self.telemetry = TelemetryRepository(store)
         self.repository = CampaignRepository(store)
-        self.blobs = BlobStore(blobs)
         self.directive_repository = DirectiveRepository(store)
         on_the_wire: dict[str, Any] = {"wire": self.shelf, "topics": self.topics, "metrics": self.metrics}
         self.directives = Directives(repository=self.directive_repository, authority=self.authority, **on_the_wire)
@@ -105,6 +106,18 @@ class World:
             metrics=self.metrics,
             clock=lambda: self.now,
         )
+        self.trust = TrustDocuments(
+            repository=TrustRepository(store),
+            roots={self.authority.root.version: self.keys.pinned},
+            authority=self.authority,
+            campaigns=self.campaigns,
+            directives=self.directives,
+            wire=self.shelf,
+            topics=self.topics,
+            clock=lambda: self.now,
+        )
+        self.directives.before_flush = self.trust.flush
+        self.revocations = Revocations(RevocationRepository(store), clock=lambda: self.now)
         self.surveyor = Surveyor(executions=self.executions, fleet=self.fleet)
         self.orchestrator = Orchestrator(
             repository=self.repository,
@@ -134,21 +147,20 @@ class World:
     # --- what people do ---
 
     async def add_release(self, number: int = 1) -> BundleRecord:
-        """A bundle for ``HARDWARE`` whose blobs are there to be published."""
+        """A bundle for ``HARDWARE``, really signed, whose blobs are there to be published."""
         vendor = vendor_id(VENDOR)
-        named = {}
-        for content in (b"envelope %d" % number, b"index %d" % number):
-            digest = hashlib.sha256(content).digest()
-            await self.blobs.put(digest, content)
-            named[digest] = len(content)
+        release = self.keys.release(number)
+        for digest, blob in release.blobs.items():
+            await self.blobs.put(digest, blob)
         return await add_bundle(
             self.store,
-            manifest_digest=hashlib.sha256(b"manifest %d" % number).digest(),
-            envelope_digest=next(iter(named)),
+            manifest_digest=release.manifest_digest,
+            envelope_digest=release.envelope_digest,
+            envelope_bytes=len(release.envelope),
             sequence_number=number,
             vendor_id=vendor,
             class_ids=(class_id(vendor, HARDWARE),),
-            blobs=named,
+            blobs={digest: len(blob) for digest, blob in release.blobs.items()},
         )
 
     async def start(

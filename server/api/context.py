@@ -17,8 +17,10 @@ from server.services.fleet import Fleet
 from server.services.inventory import Inventory
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
+from server.services.revocations import Revocations
 from server.services.snapshot import Surveyor
 from server.services.tokens import Tokens
+from server.services.trust import TrustDocuments
 from server.services.wire import Wire
 
 
@@ -38,8 +40,10 @@ class Context:
     inventory: Inventory
     metrics: Metrics
     orchestrator: Orchestrator
+    revocations: Revocations
     surveyor: Surveyor
     tokens: Tokens
+    trust: TrustDocuments
     wire: Wire
     topic_root: str
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from aiohttp import web
 from pydantic import BaseModel, Field
 
 from server.api.routing import Call, Empty, Model, route
@@ -126,11 +125,6 @@ async def list_devices(call: Call[None]) -> DeviceList:
 @route("GET", "/v1/devices/{device}", right=Right.READ)
 async def get_device(call: Call[None]) -> DeviceView:
     return _view(call, await call.context.devices.get(named_device(call)))
-
-
-@route("GET", "/v1/trust/root", right=Right.READ)
-async def get_root(call: Call[None]) -> web.StreamResponse:
-    return web.Response(body=call.context.authority.root_bytes, content_type="application/cbor")
 
 
 def named_device(call: Call[Any]) -> DeviceId:

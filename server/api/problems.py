@@ -30,6 +30,7 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
         errors.TrustError: (422, "not-trusted"),
         errors.StoreUnavailableError: (503, "store-unavailable"),
         errors.BrokerUnavailableError: (503, "broker-unavailable"),
+        errors.SignerUnavailableError: (503, "signer-unavailable"),
         errors.TidegateError: (500, "internal"),
     }
 )

@@ -165,21 +165,23 @@ async def _read_json(request: web.Request, most_bytes: int) -> Any:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="The body must be application/json.")
     try:
-        async with asyncio.timeout(BODY_S):
-            return json.loads(await _read_body(request, most_bytes))
-    except TimeoutError as exc:
-        raise web.HTTPRequestTimeout(reason="The body did not arrive in time.") from exc
+        return json.loads(await read_body(request, most_bytes))
     except (ValueError, RecursionError) as exc:
         raise web.HTTPBadRequest(reason="The body is not JSON.") from exc
 
 
-async def _read_body(request: web.Request, most_bytes: int) -> bytes:
+async def read_body(request: web.Request, most_bytes: int) -> bytes:
+    """Return the body. Raises: TooLargeError; HTTPRequestTimeout."""
     body = bytearray()
-    if (request.content_length or 0) <= most_bytes:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > most_bytes:
-                break
-        else:
-            return bytes(body)
+    try:
+        async with asyncio.timeout(BODY_S):
+            if (request.content_length or 0) <= most_bytes:
+                async for piece in request.content.iter_any():
+                    body += piece
+                    if len(body) > most_bytes:
+                        break
+                else:
+                    return bytes(body)
+    except TimeoutError as exc:
+        raise web.HTTPRequestTimeout(reason="The body did not arrive in time.") from exc
     raise TooLargeError(f"The body may have {most_bytes} bytes here.", limit_bytes=most_bytes)

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from pydantic import BaseModel, Field
 
-from firmware_store.errors import StoreUnavailableError
+from firmware_store.errors import ExpiredError, StoreUnavailableError
 from server.api.context import Context
 from server.api.routing import Call, Model, route
 from server.services.tokens import Right, Role
@@ -54,7 +54,7 @@ async def health(call: Call[None]) -> web.StreamResponse:
 
 @route("GET", "/readyz", right=None)
 async def readiness(call: Call[None]) -> web.StreamResponse:
-    checks = [await _database(call.context), _broker(call.context), _evaluator(call.context)]
+    checks = [await _database(call.context), _broker(call.context), _evaluator(call.context), _trust(call.context)]
     answer = Readiness(ready=all(check.ok for check in checks), checks=checks)
     return web.Response(
         status=200 if answer.ready else 503,
@@ -105,3 +105,17 @@ def _evaluator(context: Context) -> Check:
     if age is None or age > EVALUATOR_LATE_S:
         return Check(name="evaluator", ok=False, text="has not evaluated" if age is None else f"{age:.0f} s late")
     return Check(name="evaluator", ok=True, text=f"evaluated {age:.1f} s ago")
+
+
+def _trust(context: Context) -> Check:
+    """Without valid documents, and keys that count, nothing is offered; halts go out all the same."""
+    mandate = context.authority.mandate
+    trust = mandate.trust
+    named = f"root {trust.root.version}" + ("" if trust.status is None else f", status {trust.status.version}")
+    if not (mandate.directive and mandate.session):
+        return Check(name="trust", ok=False, text=f"{named}: no usable key here; publish a root that names one")
+    try:
+        trust.check_time(int(time.time()))
+    except ExpiredError as exc:
+        return Check(name="trust", ok=False, text=f"{named}: {exc}")
+    return Check(name="trust", ok=True, text=named)

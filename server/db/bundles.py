@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db.database import Database
+from server.db.database import Connection, Database
 from server.domain.identity import BundleId
 
 
@@ -78,10 +78,7 @@ class BundleRepository:
     async def get(self, bundle: BundleId) -> BundleRecord:
         """Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(GET, bundle)
-        if row is None:
-            raise NotFoundError("There is no such bundle.")
-        return _record(row)
+            return await find(connection, bundle)
 
     async def by_digest(self, manifest_digest: bytes) -> BundleRecord | None:
         async with self._database.transaction() as connection:
@@ -96,6 +93,14 @@ class BundleRepository:
         """Return the digests and sizes in bytes of everything a device may fetch for this bundle."""
         async with self._database.transaction() as connection:
             return {row["digest"]: row["size_bytes"] for row in await connection.fetch(BLOBS, bundle)}
+
+
+async def find(connection: Connection, bundle: BundleId) -> BundleRecord:
+    """Read a bundle inside the caller's transaction. Raises: NotFoundError."""
+    row = await connection.fetchrow(GET, bundle)
+    if row is None:
+        raise NotFoundError("There is no such bundle.")
+    return _record(row)
 
 
 def _record(row: Any) -> BundleRecord:

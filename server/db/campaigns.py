@@ -11,6 +11,7 @@ import asyncpg
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
+from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, State
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
@@ -50,6 +51,7 @@ class CampaignRecord:
     started_at: datetime | None = None
     watching_since: datetime | None = None
     ended_at: datetime | None = None
+    halted_at: datetime | None = None
     wave: int | None = None
     looks: int = 0
     seen_silent: int = 0
@@ -70,7 +72,7 @@ class DecisionRecord:
 
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
-    started_at, watching_since, ended_at, wave, looks, seen_silent, blobs_ready, sentence, revision"""
+    started_at, watching_since, ended_at, halted_at, wave, looks, seen_silent, blobs_ready, sentence, revision"""
 
 ADD: Final = """
     INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at)
@@ -88,6 +90,12 @@ NEWEST: Final = f"SELECT {_COLUMNS} FROM campaign ORDER BY created_at DESC, id L
 
 IN_STATES: Final = f"SELECT {_COLUMNS} FROM campaign WHERE state = ANY($1)"
 
+LOCK_STANDING: Final = """
+    SELECT FROM campaign
+     WHERE state = ANY($1) OR id IN (SELECT campaign_id FROM directive WHERE campaign_id IS NOT NULL)
+     ORDER BY id FOR UPDATE
+"""
+
 REGIONS: Final = """
     SELECT campaign_id, region, t0, l0, t1, l1, target, opened_at
       FROM campaign_region WHERE campaign_id = ANY($1) ORDER BY campaign_id, position
@@ -96,7 +104,7 @@ REGIONS: Final = """
 SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
-           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, revision = revision + 1
+           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, halted_at = $14, revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
 """
@@ -170,31 +178,23 @@ class CampaignRepository:
         orders: Sequence[Directive] = (),
         sign: Sign | None = None,
         floor: int = 0,
+        proposal: RevocationRecord | None = None,
     ) -> CampaignRecord | None:
         """Store a changed campaign if nobody else was first; None otherwise, and nothing has changed.
 
-        ``campaign.revision`` is the one that was read. The decision and the signed ``orders`` go into the same
-        transaction, so a crash leaves either all of it or nothing.
+        ``campaign.revision`` is the one that was read. The decision, the signed ``orders`` and the ``proposal`` to
+        revoke the release go into the same transaction, so a crash leaves either all of it or nothing.
 
         Raises:
             ConflictError: another campaign is active on one of its regions.
         """
         try:
             async with self._database.transaction() as connection:
-                revision = await connection.fetchval(SAVE, campaign.id, campaign.revision, *_changing(campaign))
-                if revision is None:
+                saved = await save(connection, campaign, decision)
+                if saved is None:
                     return None
-                await _save_regions(connection, campaign)
-                if decision is not None:
-                    await connection.execute(
-                        ADD_DECISION,
-                        campaign.id,
-                        decision.at,
-                        decision.kind,
-                        decision.actor,
-                        decision.sentence,
-                        json.dumps(dict(decision.evidence)),
-                    )
+                if proposal is not None:
+                    await propose(connection, proposal)
                 if orders:
                     assert sign is not None
                     await issue(connection, orders, sign, floor=floor)
@@ -202,13 +202,38 @@ class CampaignRepository:
             raise ConflictError(
                 "Another campaign is active on this cohort in one of these regions; end it first."
             ) from exc
-        return replace(campaign, revision=revision)
+        return saved
 
     async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
         """Return the newest first."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(DECISIONS, campaign, limit)
         return [DecisionRecord(**{**dict(row), "evidence": json.loads(row["evidence"])}) for row in rows]
+
+
+async def save(
+    connection: Connection, campaign: CampaignRecord, decision: DecisionRecord | None
+) -> CampaignRecord | None:
+    """Store a changed campaign inside the caller's transaction; see ``CampaignRepository.save``."""
+    revision = await connection.fetchval(SAVE, campaign.id, campaign.revision, *_changing(campaign))
+    if revision is None:
+        return None
+    await _save_regions(connection, campaign)
+    if decision is not None:
+        evidence = json.dumps(dict(decision.evidence))
+        await connection.execute(
+            ADD_DECISION, campaign.id, decision.at, decision.kind, decision.actor, decision.sentence, evidence
+        )
+    return replace(campaign, revision=revision)
+
+
+async def lock_standing(connection: Connection) -> list[CampaignRecord]:
+    """Return the active campaigns; nobody else changes them, nor any that a directive names, in this transaction.
+
+    One statement locks them all, in the order that everybody keeps to: see ``server.db.directives``.
+    """
+    await connection.execute(LOCK_STANDING, [state.value for state in ACTIVE])
+    return await _with_regions(connection, await connection.fetch(IN_STATES, [state.value for state in ACTIVE]))
 
 
 async def _save_regions(connection: Connection, campaign: CampaignRecord) -> None:
@@ -240,6 +265,7 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.seen_silent,
         campaign.blobs_ready,
         campaign.sentence,
+        campaign.halted_at,
     )
 
 

@@ -1,22 +1,28 @@
 """The current directive of each audience: counters that never fall, bytes that are kept, and their own outbox."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError
 from server.db.database import Connection, Database
+from server.domain.campaign import OFFERING, State
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.protocol.messages import Counter
-from server.protocol.orders import Action, Directive
+from server.protocol.orders import HALTED_MOST, Action, Directive
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience
 
-Sign = Callable[[Directive], bytes]
-"""Makes the signed bytes of a directive whose counter is final."""
+Sign = Callable[[Directive, State | None], Awaitable[bytes]]
+"""Makes the signed bytes of a directive whose counter is final. It is told the state of the directive's campaign, as it
+is in the transaction that stores the bytes; None where the directive names no campaign. It may refuse, by raising.
+"""
 
-Read = Callable[[bytes], Directive]
-"""Reads a directive from its signed bytes."""
+SayAgain = Callable[[bytes, State | None], Awaitable[Directive | None]]
+"""Makes the order that is to stand in the place of these signed bytes, or None where they may stay."""
+
+HALTED_FOR: Final = timedelta(days=180)
+"""For so long every directive names a halted release: a device that slept through the halt still learns of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +43,31 @@ class DirectiveRecord:
 _COLUMNS: Final = """audience, region, cohort, device_id, epoch, counter, issued_at, expires_at, action, campaign_id,
     ramp_end, body, published_counter"""
 
-LOCK: Final = "SELECT epoch, counter, body FROM directive WHERE audience = $1 FOR UPDATE"
+LOCK: Final = "SELECT epoch, counter FROM directive WHERE audience = $1 FOR UPDATE"
 
 LOCK_CAMPAIGN: Final = "SELECT FROM campaign WHERE id = $1 AND revision = $2 FOR NO KEY UPDATE"
+
+# Campaigns are locked before directives, in the order of their ids, by whoever locks both.
+LOCK_STATES: Final = "SELECT id, state FROM campaign WHERE id = ANY($1) ORDER BY id FOR SHARE"
+
+NAMED: Final = "SELECT DISTINCT campaign_id FROM directive WHERE audience = ANY($1) AND campaign_id IS NOT NULL"
+
+STANDING: Final = """
+    SELECT audience, campaign_id, body FROM directive WHERE audience = ANY($1) ORDER BY audience FOR UPDATE
+"""
+
+# A release that an active campaign offers is not listed, though it was halted before: it was approved again since.
+HALTED: Final = """
+    SELECT bundle.manifest_digest
+      FROM campaign_region AS r
+      JOIN campaign ON campaign.id = r.campaign_id AND campaign.halted_at > $3
+      JOIN bundle ON bundle.id = campaign.bundle_id
+     WHERE r.cohort = $1 AND r.region = $2
+       AND NOT EXISTS (SELECT FROM campaign_region AS other JOIN campaign AS active ON active.id = other.campaign_id
+                        WHERE other.cohort = $1 AND other.region = $2 AND other.active
+                          AND active.state <> 'rolling_back' AND active.bundle_id = campaign.bundle_id)
+     GROUP BY bundle.manifest_digest ORDER BY max(campaign.halted_at) DESC LIMIT $4
+"""
 
 ISSUE: Final = """
     INSERT INTO directive (audience, region, cohort, device_id, epoch, counter, issued_at, expires_at, action,
@@ -55,6 +83,15 @@ ISSUE: Final = """
 
 ALL: Final = f"SELECT {_COLUMNS} FROM directive"
 
+# An offer whose campaign ended while nobody could sign: something else should stand there.
+OVERDUE: Final = """
+    SELECT directive.region, directive.cohort, directive.device_id
+      FROM directive JOIN campaign ON campaign.id = directive.campaign_id
+     WHERE directive.action = $1 AND campaign.state <> ALL($2)
+"""
+
+AUDIENCES: Final = "SELECT region, cohort, device_id FROM directive"
+
 UNPUBLISHED: Final = f"SELECT {_COLUMNS} FROM directive WHERE published_counter < counter"
 
 MARK_PUBLISHED: Final = """
@@ -65,21 +102,28 @@ REOPEN: Final = "UPDATE directive SET published_counter = 0 WHERE audience = $1"
 
 
 async def issue(connection: Connection, orders: Sequence[Directive], sign: Sign, *, floor: int) -> None:
-    """Number, sign and store ``orders`` inside the caller's transaction.
+    """Number, sign and store ``orders`` inside the caller's transaction, with the releases halted for their audience.
 
     The counter is max(previous + 1, now in Unix milliseconds, ``floor``), so that a restored database never counts
     backwards: ``floor`` is one more than the highest counter seen in any beat or retained copy.
 
     Raises:
         ConflictError: an audience is under an order of a higher epoch, or somebody gave it one just now.
+        Exception: whatever ``sign`` raises.
     """
+    states = await lock_states(connection, [order.campaign for order in orders if order.campaign is not None])
     for order in orders:
         key = audience_key(order.audience)
         row = await connection.fetchrow(LOCK, key)
         previous = 0 if row is None or row["epoch"] < order.counter.epoch else row["counter"]
         counter = max(previous + 1, order.issued * 1000, floor)
-        final = replace(order, counter=Counter(order.counter.epoch, counter))
         audience = order.audience
+        final = replace(
+            order,
+            counter=Counter(order.counter.epoch, counter),
+            halted=await _halted(connection, audience, datetime.fromtimestamp(order.issued, UTC)),
+        )
+        state = None if final.campaign is None else states.get(final.campaign)
         stored = await connection.fetchval(
             ISSUE,
             key,
@@ -93,10 +137,46 @@ async def issue(connection: Connection, orders: Sequence[Directive], sign: Sign,
             final.action.value,
             final.campaign,
             0 if final.ramp is None else final.ramp.t1,
-            sign(final),
+            await sign(final, state),
         )
         if stored is None:
             raise ConflictError(f"A newer order for {key} is there already; look at it and try again.")
+
+
+async def lock_states(connection: Connection, campaigns: Sequence[CampaignId]) -> Mapping[CampaignId, State]:
+    """Return the campaigns' states, which stay as they are until the caller's transaction ends."""
+    if not campaigns:
+        return {}
+    rows = await connection.fetch(LOCK_STATES, campaigns)
+    return {row["id"]: State(row["state"]) for row in rows}
+
+
+async def say_again(
+    connection: Connection, audiences: Sequence[Audience], decide: SayAgain, sign: Sign, *, floor: int
+) -> None:
+    """Replace what stands for these audiences, inside the caller's transaction, where ``decide`` says so.
+
+    Raises:
+        ConflictError: an audience has come under another campaign just now; try again.
+    """
+    keys = sorted(map(audience_key, audiences))
+    named = [row["campaign_id"] for row in await connection.fetch(NAMED, keys)]
+    states = await lock_states(connection, named)
+    for row in await connection.fetch(STANDING, keys):
+        campaign = row["campaign_id"]
+        if campaign is not None and campaign not in states:
+            raise ConflictError(f"A newer order for {row['audience']} is there already; look at it and try again.")
+        order = await decide(row["body"], None if campaign is None else states[campaign])
+        if order is not None:
+            await issue(connection, [order], sign, floor=floor)
+
+
+async def _halted(connection: Connection, audience: Audience, now: datetime) -> tuple[bytes, ...]:
+    """Return the newest halted releases, sorted. A device's own order narrows its cohort's, which lists them."""
+    if not isinstance(audience, CohortAudience):
+        return ()
+    rows = await connection.fetch(HALTED, audience.cohort, audience.region, now - HALTED_FOR, HALTED_MOST)
+    return tuple(sorted(row["manifest_digest"] for row in rows))
 
 
 def audience_key(audience: Audience) -> str:
@@ -146,23 +226,28 @@ class DirectiveRepository:
             await issue(connection, orders, sign, floor=floor)
             return True
 
-    async def reissue(self, audiences: Iterable[Audience], read: Read, sign: Sign, *, floor: int) -> None:
-        """Say what holds for these audiences now once more, under a higher counter."""
+    async def overdue(self) -> list[Audience]:
+        """Return the audiences that still stand under the offer of a campaign that was halted, or is over."""
+        may_stand = [state.value for state in OFFERING | {State.PAUSED}]
         async with self._database.transaction() as connection:
-            for audience in audiences:
-                row = await connection.fetchrow(LOCK, audience_key(audience))
-                if row is not None:
-                    await issue(connection, [read(row["body"])], sign, floor=floor)
+            return [audience_of(row) for row in await connection.fetch(OVERDUE, Action.OFFER.value, may_stand)]
+
+    async def reissue(self, audiences: Iterable[Audience], decide: SayAgain, sign: Sign, *, floor: int) -> None:
+        """Say what holds for these audiences now once more, under a higher counter. Raises: ConflictError."""
+        async with self._database.transaction() as connection:
+            await say_again(connection, list(audiences), decide, sign, floor=floor)
+
+
+def audience_of(row: Any) -> Audience:
+    """Return whom a row of the table is for."""
+    if row["cohort"] is not None:
+        return CohortAudience(Region(row["region"]), Cohort(row["cohort"]))
+    return DeviceAudience(Region(row["region"]), DeviceId(row["device_id"]))
 
 
 def _record(row: Any) -> DirectiveRecord:
-    audience: Audience
-    if row["cohort"] is not None:
-        audience = CohortAudience(Region(row["region"]), Cohort(row["cohort"]))
-    else:
-        audience = DeviceAudience(Region(row["region"]), DeviceId(row["device_id"]))
     return DirectiveRecord(
-        audience=audience,
+        audience=audience_of(row),
         counter=Counter(row["epoch"], row["counter"]),
         issued_at=row["issued_at"],
         expires_at=row["expires_at"],

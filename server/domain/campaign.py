@@ -55,6 +55,7 @@ class Cause(StrEnum):
     BROKER = "broker"
     BRAKE_BUDGET = "brake_budget"
     GATE = "gate"
+    TRUST = "trust"
 
 
 TERMINAL: Final = frozenset({State.ROLLED_BACK, State.CANCELLED})
@@ -63,6 +64,9 @@ ACTIVE: Final = frozenset({State.RUNNING, State.PAUSED, State.WATCHING, State.RO
 
 JUDGED: Final = frozenset({State.RUNNING, State.PAUSED, State.WATCHING})
 """The halt rule has its eye on campaigns in these states."""
+
+OFFERING: Final = frozenset({State.RUNNING, State.WATCHING})
+"""An offer is signed for campaigns in these states alone."""
 
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
     {

@@ -1,13 +1,13 @@
 """The server's own session at the broker: what the services publish goes out here, what devices say comes in.
 
 The session is persistent with a fixed client id, so that reports wait at the broker while the server is away. It is
-subscribed to the server's own directive topics too: what the broker retains is compared with what it should.
+subscribed to what only the server publishes, too: what the broker retains is compared with what it should.
 """
 
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,8 @@ import structlog
 
 from firmware_store.errors import BrokerUnavailableError, CodecError, ForbiddenError, StoreUnavailableError
 from server.mqtt.link import Incoming, MqttLink
-from server.protocol.topics import Audience, Topics
+from server.protocol.topics import Topics
+from server.services.wire import Retained
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,7 @@ RECONCILE_S: Final = 60.0
 SETTLE_S: Final = 2.0
 """How long retained messages may take to arrive after a subscription; a broker has no way to say "that was all"."""
 
-Repair = Callable[[Mapping[Audience, bytes]], Awaitable[None]]
+Repair = Callable[[Retained], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class ServerSession:
         self._up_since: float | None = None
         self._ever_up = asyncio.Event()
         self._due_to_compare = asyncio.Event()
-        self._retained: dict[Audience, bytes] | None = None
+        self._retained: Retained | None = None
+        self._own = (*topics.all_directives, *topics.all_trust)
         self.on_message: Callable[[Incoming], None] = self.ack
         self.on_up = on_up
         self._link = MqttLink(
@@ -98,25 +100,25 @@ class ServerSession:
             raise BrokerUnavailableError(f"No session at the broker: {self._link.last_error}.") from exc
 
     async def reconcile(self, repair: Repair) -> None:
-        """Serve for ever: at each connect and each minute, hand over what the broker retains of our directives."""
+        """Serve for ever: at each connect and each minute, hand over what the broker retains of ours."""
         while True:
             await self._due_to_compare.wait()
             self._due_to_compare.clear()
             try:
                 await repair(await self._read_retained())
             except (BrokerUnavailableError, StoreUnavailableError, ForbiddenError) as exc:
-                log.warning("directives_not_compared", reason=str(exc))
+                log.warning("retained_not_compared", reason=str(exc))
             try:
                 async with asyncio.timeout(RECONCILE_S):
                     await self._due_to_compare.wait()
             except TimeoutError:
                 self._due_to_compare.set()
 
-    async def _read_retained(self) -> dict[Audience, bytes]:
-        retained: dict[Audience, bytes] = {}
+    async def _read_retained(self) -> Retained:
+        retained = Retained()
         self._retained = retained
         try:
-            await self._link.subscribe_acked([(topic, 0) for topic in self._topics.all_directives])
+            await self._link.subscribe_acked([(topic, 0) for topic in self._own])
             await asyncio.sleep(SETTLE_S)
         finally:
             self._retained = None
@@ -136,17 +138,26 @@ class ServerSession:
         log.warning("broker_down", reason=reason)
 
     def _receive(self, incoming: Incoming) -> None:
-        if incoming.topic.endswith("/directive") and not incoming.topic.endswith("/up/directive"):
-            self._note_directive(incoming)
+        if self._is_own(incoming.topic):
+            self._note_own(incoming)
             self.ack(incoming)
         else:
             self.on_message(incoming)
 
-    def _note_directive(self, incoming: Incoming) -> None:
-        if self._retained is None:
+    def _is_own(self, topic: str) -> bool:
+        return self._topics.is_trust(topic) or (topic.endswith("/directive") and not topic.endswith("/up/directive"))
+
+    def _note_own(self, incoming: Incoming) -> None:
+        retained = self._retained
+        if retained is None:
             return
         # Live or not: what is published on these topics is retained, so the last of each is what the broker has.
         try:
-            self._retained[self._topics.parse_directive(incoming.topic)] = incoming.payload
+            if not self._topics.is_trust(incoming.topic):
+                retained.directives[self._topics.parse_directive(incoming.topic)] = incoming.payload
+            elif incoming.topic == self._topics.trust_status:
+                retained.status = incoming.payload
+            else:
+                retained.roots[self._topics.parse_trust_root(incoming.topic)] = incoming.payload
         except CodecError as exc:
             log.warning("foreign_topic", topic=incoming.topic, reason=str(exc))

@@ -115,6 +115,10 @@ class Topics:
         """The server's own retained trust documents."""
         return (f"{self.root}/trust/root/+", self.trust_status)
 
+    def is_trust(self, topic: str) -> bool:
+        """Tell a trust document's topic from all others."""
+        return topic.startswith(f"{self.root}/trust/")
+
     def parse_up(self, topic: str) -> UpTopic:
         """Read a topic that a device published on.
 

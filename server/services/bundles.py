@@ -51,14 +51,15 @@ class Bundles:
         """Take in an upload; nothing of it is visible until all of it has been verified.
 
         Raises:
-            TrustError: it is not what enough release keys have signed.
+            TrustError: it is not what enough release keys have signed, or was revoked, or is below a floor.
             InvalidInputError: it is no bundle, or ends early, or does not end.
             ConflictError: it is here already.
         """
+        trust = self._authority.trust
         received = await receive_bundle(
-            stream, root=self._authority.root, store=self._store, max_bytes=BUNDLE_MOST_BYTES
+            stream, root=trust.root, status=trust.status, store=self._store, max_bytes=BUNDLE_MOST_BYTES
         )
-        manifest = received.verified.manifest
+        manifest = self._authority.trust.check_release(received.envelope).manifest
         if await self._repository.by_digest(manifest.digest) is not None:
             raise ConflictError("This bundle is already here: the same manifest was uploaded before.")
         envelope_digest = hashlib.sha256(received.envelope).digest()

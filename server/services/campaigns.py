@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import structlog
 
-from firmware_store.errors import ConflictError, InvalidInputError
+from firmware_store.errors import ConflictError, InvalidInputError, SignerUnavailableError
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
@@ -20,8 +21,12 @@ from server.protocol.orders import Action
 from server.services.directives import Directives
 from server.services.identifiers import new_uuid7
 from server.services.metrics import Metrics
+from server.services.revocations import proposal_of
 
 log = structlog.get_logger(__name__)
+
+TRUST_ACTOR: Final = "trust"
+"""Who halts a campaign whose release devices must no longer take."""
 
 _TRIES: Final = 5
 """How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
@@ -104,7 +109,14 @@ class Campaigns:
         return await self._repository.decisions(campaign, limit)
 
     async def start(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
-        """Take a draft all the way to running. Raises: IllegalTransitionError, ConflictError, NotFoundError."""
+        """Take a draft all the way to running.
+
+        Raises:
+            IllegalTransitionError, ConflictError, NotFoundError.
+            TrustError: its release is not one that devices would take today.
+        """
+        draft = await self._repository.get(campaign)
+        await self._directives.check_release(await self.bundle_of(draft), now=self._clock())
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             state = record.state
@@ -192,19 +204,42 @@ class Campaigns:
         if action is Action.OFFER and campaign.state is not State.RUNNING:
             action = None  # still paused for another cause
         orders = []
+        proposal = None
         if action is not None and was_active:
             bundle = await self._bundles.get(campaign.bundle_id)
+            if action is Action.HALT and decision.actor != TRUST_ACTOR:
+                proposal = proposal_of(campaign, bundle, decision)
             now = decision.at.timestamp()
             orders = [
                 self._directives.order(campaign, bundle, region, action, now=now)
                 for region in (_audience(campaign, action) if regions is None else regions)
             ]
-        saved = await self._repository.save(
-            campaign, decision=decision, orders=orders, sign=self._directives.sign, floor=self._directives.floor
+        store = partial(
+            self._repository.save,
+            campaign,
+            decision=decision,
+            sign=self._directives.sign,
+            floor=self._directives.floor,
+            proposal=proposal,
         )
+        try:
+            saved = await store(orders=orders)
+        except SignerUnavailableError as exc:
+            if action is not Action.HALT:
+                raise
+            log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
+            self._directives.owe()
+            saved = await store()  # no offer is renewed from here on, and levels stop by themselves
         if saved is None:
             return None
+        if proposal is not None:
+            log.warning("revocation_proposed", release=proposal.manifest_digest.hex(), campaign=campaign.id.hex)
         await self._directives.flush()
+        self.announce(saved, decision)
+        return saved
+
+    def announce(self, campaign: CampaignRecord, decision: DecisionRecord) -> None:
+        """Count a decision that was stored, log it, and let the orchestrator look."""
         self._metrics.decisions.labels(decision.kind).inc()
         log.info(
             "campaign_changed",
@@ -215,7 +250,6 @@ class Campaigns:
         )
         if self.on_change is not None:
             self.on_change()
-        return saved
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -262,7 +296,7 @@ def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
 
 def halted(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
     """Return the campaign halted, its levels where they are."""
-    return ended(campaign, Event.HALT, now=now)
+    return replace(ended(campaign, Event.HALT, now=now), halted_at=now)
 
 
 def ended(campaign: CampaignRecord, event: Event, *, now: datetime) -> CampaignRecord:

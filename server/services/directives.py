@@ -5,21 +5,28 @@ not acknowledged, renews what runs out, and repairs any difference between what 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, CodecError, TrustError
+from firmware_store.errors import (
+    BrokerUnavailableError,
+    CodecError,
+    ConflictError,
+    SignerUnavailableError,
+    TrustError,
+)
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.db.directives import DirectiveRecord, DirectiveRepository
+from server.domain.campaign import State
 from server.domain.gate import DEAD_MAN_S
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines, Directive, Envelope
 from server.protocol.topics import Audience, CohortAudience, Topics
-from server.services.authority import Authority
+from server.services.authority import Authority, Mandate
 from server.services.metrics import Metrics
 from server.services.wire import Wire
 
@@ -29,6 +36,8 @@ RENEW_S: Final = DEAD_MAN_S / 2
 """A ramp is renewed when less than this of its published stretch is left."""
 
 _BELIEVABLE_S: Final = 7 * 86_400
+_COUNTER_MOST: Final = 1 << 62
+"""Somebody with the directive key can burn all counters up to this; from there on only a new epoch helps."""
 
 
 class Directives:
@@ -44,14 +53,20 @@ class Directives:
         self._metrics = metrics
         self._current: dict[Audience, DirectiveRecord] = {}
         self._flushing = asyncio.Lock()
-        self._floor = 0
+        self._floor = Counter()
         self._behind: set[Audience] = set()
+        self._owing = False
+        self.before_flush: Callable[[], Awaitable[None]] | None = None
         self.sign = authority.sign_directive
 
     @property
     def floor(self) -> int:
-        """No counter below this is signed again."""
-        return self._floor
+        """No counter below this is signed again, in the present epoch."""
+        return self.floor_of(self._authority.directive_epoch)
+
+    def floor_of(self, epoch: int) -> int:
+        """Return the least counter that may be signed in this epoch: what was burnt in another one does not matter."""
+        return self._floor.counter if self._floor.epoch == epoch else 0
 
     async def load(self) -> None:
         """Read what every audience is under now."""
@@ -71,22 +86,47 @@ class Directives:
             self._note_ahead(audience, held)
 
     def _note_ahead(self, audience: Audience, seen: Counter) -> None:
-        if seen.epoch == self._authority.directive_epoch and self.counter(audience) < seen:
-            log.warning("directive_counter_ahead", audience=str(audience), seen=seen.counter)
-            self._floor = max(self._floor, seen.counter + 1)
-            self._behind.add(audience)
+        epoch = self._authority.directive_epoch
+        if seen.epoch != epoch or not self.counter(audience) < seen:
+            return
+        if seen.counter >= _COUNTER_MOST:
+            log.error("directive_counters_burnt", audience=str(audience), remedy="replace the directive key")
+            return
+        log.warning("directive_counter_ahead", audience=str(audience), seen=seen.counter)
+        self._floor = Counter(epoch, max(self.floor, seen.counter + 1))
+        self._behind.add(audience)
+
+    async def check_release(self, bundle: BundleRecord, *, now: float) -> None:
+        """Return if this release may be offered now: long before an offer of it is signed, when it is checked again.
+
+        Raises:
+            TrustError, CodecError: it may not; ExpiredError: nothing may, until there is a new root or status.
+            SignerUnavailableError: its envelope is not here any more.
+        """
+        await self._authority.check_release(envelope_of(bundle), bundle.manifest_digest, bundle.sequence_number)
+        self._authority.trust.check_time(int(now))
 
     def order(
-        self, campaign: CampaignRecord, bundle: BundleRecord, region: RegionRecord, action: Action, *, now: float
+        self,
+        campaign: CampaignRecord,
+        bundle: BundleRecord,
+        region: RegionRecord,
+        action: Action,
+        *,
+        now: float,
+        mandate: Mandate | None = None,
     ) -> Directive:
-        """Return the order for one region of a campaign; its counter is given when it is stored."""
+        """Return the order for one region of a campaign; its counter is given when it is stored.
+
+        ``mandate``: which one it will be signed under, where that is not the present one.
+        """
         issued = int(now)
         policy = campaign.policy
         audience = CohortAudience(region.region, campaign.cohort)
         blank = Directive(
             fleet=self._authority.root.fleet,
             audience=audience,
-            counter=Counter(self._authority.directive_epoch, 0),
+            counter=Counter((mandate or self._authority.mandate).epoch, 0),
             issued=issued,
             expires=issued + policy.offer_s,
             action=Action.NONE,
@@ -103,7 +143,7 @@ class Directives:
             campaign=campaign.id,
             manifest_digest=bundle.manifest_digest,
             sequence_number=bundle.sequence_number,
-            envelope=Envelope(bundle.envelope_digest, bundle.envelope_bytes),
+            envelope=envelope_of(bundle),
             ramp=region.ramp.until(issued + DEAD_MAN_S) if action is Action.OFFER else None,
             deadlines=Deadlines(policy.download_s, policy.trial_s, policy.confirm_s),
             keep_on_halt=policy.on_halt == "keep",
@@ -131,13 +171,24 @@ class Directives:
         rising = record.ramp_end < region.ramp.t1 and record.ramp_end - now < RENEW_S
         return rising or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
 
-    async def publish_waiting(self) -> None:
-        """Publish what the broker did not take when it was issued, if there is any."""
-        if not all(record.published for record in self._current.values()):
+    def owe(self) -> None:
+        """A campaign was ended and nobody could sign that: keep trying."""
+        self._owing = True
+
+    async def publish_waiting(self, *, now: float) -> None:
+        """Publish what the broker did not take when it was issued, if there is any; sign what is owed."""
+        if self._owing:
+            await self.reissue(now=now)
+        elif not all(record.published for record in self._current.values()):
             await self.flush()
 
     async def flush(self) -> None:
-        """Publish what the broker has not acknowledged yet; what fails stays for the next call."""
+        """Publish what the broker has not acknowledged yet; what fails stays for the next call.
+
+        Trust documents go first: a device cannot read an order whose key it does not know yet.
+        """
+        if self.before_flush is not None:
+            await self.before_flush()
         async with self._flushing:
             await self.load()
             waiting = [record for record in self._current.values() if not record.published]
@@ -176,12 +227,54 @@ class Directives:
         return lost
 
     async def reissue(self, *, now: float) -> None:
-        """Say again, under a counter that devices will take, what some audiences hold a higher counter for."""
+        """Say again what some audiences hold a higher counter for, and put an end to offers of ended campaigns."""
         behind = frozenset(self._behind)
 
-        def read(body: bytes) -> Directive:
-            return replace(self._authority.read_directive(body), issued=int(now))
+        async def decide(body: bytes, state: State | None) -> Directive | None:
+            return await self.once_more(body, state, now=now)
 
-        await self._repository.reissue(behind, read, self.sign, floor=self.floor)
-        self._behind -= behind
+        try:
+            overdue = await self._repository.overdue()
+            await self._repository.reissue(behind.union(overdue), decide, self.sign, floor=self.floor)
+        except (ConflictError, SignerUnavailableError, TrustError) as exc:
+            log.warning("directives_not_reissued", reason=str(exc))
+        else:
+            self._behind -= behind
+            self._owing = False
         await self.flush()
+
+    async def once_more(
+        self, body: bytes, state: State | None, *, now: float, mandate: Mandate | None = None
+    ) -> Directive | None:
+        """Return the order that these stored bytes are, to be signed again now, under ``mandate`` if it is another.
+
+        An offer that may no longer be made becomes the least that keeps its devices where they are.
+        """
+        signed_under = self._authority.mandate
+        mandate = mandate or signed_under
+        if not mandate.directive:
+            return None
+        try:
+            order = signed_under.read_directive(body)
+        except (TrustError, CodecError) as exc:
+            log.warning("stored_directive_not_ours", reason=str(exc))
+            return None
+        issued = int(now)
+        order = replace(
+            order,
+            counter=Counter(mandate.epoch, 0),
+            issued=issued,
+            expires=issued + order.expires - order.issued,
+            halted=(),
+        )
+        try:
+            await self._authority.check_offer(order, state, trust=mandate.trust)
+        except (TrustError, CodecError, ConflictError, SignerUnavailableError) as exc:
+            log.warning("offer_not_repeated", audience=str(order.audience), reason=str(exc))
+            return replace(order, action=Action.HALT if state is State.HALTED else Action.HOLD, ramp=None)
+        return order
+
+
+def envelope_of(bundle: BundleRecord) -> Envelope:
+    """Return where devices find a bundle's envelope."""
+    return Envelope(bundle.envelope_digest, bundle.envelope_bytes)

@@ -9,6 +9,7 @@ from firmware_store.errors import InvalidInputError
 
 CAMPAIGN: Final = "cmp_"
 BUNDLE: Final = "bun_"
+REVOCATION: Final = "rev_"
 
 
 def new_uuid7() -> UUID:

@@ -13,16 +13,26 @@ from typing import Final, assert_never
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError, TidegateError
+from firmware_store.errors import (
+    BrokerUnavailableError,
+    CodecError,
+    ConflictError,
+    ExpiredError,
+    SignerUnavailableError,
+    StoreUnavailableError,
+    TidegateError,
+    TrustError,
+)
+from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
-from server.domain.campaign import JUDGED, Cause, Event, State, next_state
+from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State, next_state
 from server.domain.decide import Decision, Kind, decide, regions_of
 from server.domain.gate import Ramp, level_for_count, level_for_ratio
 from server.domain.identity import CampaignId, Region
 from server.domain.plan import Wave
 from server.protocol.orders import Action
 from server.services.bundles import Bundles
-from server.services.campaigns import Campaigns, ended, halted, paused, resumed
+from server.services.campaigns import TRUST_ACTOR, Campaigns, ended, halted, paused, resumed
 from server.services.directives import Directives
 from server.services.metrics import Metrics
 from server.services.snapshot import Survey, Surveyor
@@ -90,12 +100,14 @@ class Orchestrator:
     async def tick(self) -> None:
         """Evaluate every campaign that is judged, once."""
         if self._wire.up_since is not None:
-            await self._directives.publish_waiting()
+            await self._directives.publish_waiting(now=self._clock())
         for campaign in await self._repository.in_states(JUDGED):
             try:
                 await self._evaluate(campaign)
             except (StoreUnavailableError, BrokerUnavailableError):
                 raise
+            except (TrustError, ConflictError, SignerUnavailableError) as exc:
+                log.warning("evaluation_postponed", campaign=campaign.id.hex, reason=str(exc))
             except Exception:
                 log.exception("evaluation_failed", campaign=campaign.id.hex)
                 self._metrics.failed_evaluations.inc()
@@ -108,14 +120,42 @@ class Orchestrator:
         if up_since is None:
             return  # deaf: levels stop by themselves, and nobody is judged by what we cannot hear
         bundle = await self._campaigns.bundle_of(campaign)
+        if not await self._heed_trust(campaign, bundle, now):
+            return
         await self._surveyor.judge(campaign, now=now, hearing_since=up_since)
         if now - up_since < self._grace_s:
             return  # presence is not known yet
         survey = await self._surveyor.survey(campaign, bundle, now=now)
         decision = decide(survey.snapshot, now)
         await self._carry_out(campaign, survey, decision, now)
-        if decision.kind is Kind.NOTHING and campaign.state in {State.RUNNING, State.WATCHING}:
+        if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
             await self._directives.renew(campaign, bundle, now=now)
+
+    async def _heed_trust(self, campaign: CampaignRecord, bundle: BundleRecord, now: float) -> bool:
+        """Hold a campaign that nothing may be offered for today, and halt one whose release devices must not take.
+
+        False if it has changed. A status or a root halts campaigns as it is accepted; what is done here is for all
+        that has come about in another way, such as a campaign that was started at the same moment.
+        """
+        at = datetime.fromtimestamp(now, UTC)
+        try:
+            await self._directives.check_release(bundle, now=now)
+        except (ExpiredError, SignerUnavailableError) as exc:
+            if campaign.state is not State.RUNNING:
+                return True
+            sentence = f"Held: {exc}"
+            changed, action = replace(paused(campaign, Cause.TRUST, now=at), sentence=sentence), Action.HOLD
+        except (TrustError, CodecError) as exc:
+            sentence = f"Halted: {exc}."
+            changed, action = replace(halted(campaign, now=at), sentence=sentence), Action.HALT
+        else:
+            if Cause.TRUST not in campaign.causes:
+                return True
+            sentence = "Resumed: root and status are valid again."
+            changed, action = resumed(campaign, frozenset({Cause.TRUST}), now=at), Action.OFFER
+        kind = {Action.HOLD: "pause", Action.HALT: "halt", Action.OFFER: "resume"}[action]
+        await self._campaigns.apply(changed, action, DecisionRecord(at, kind, TRUST_ACTOR, sentence))
+        return False
 
     async def _carry_out(self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float) -> None:
         at = datetime.fromtimestamp(now, UTC)

@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError
+from firmware_store.errors import BrokerUnavailableError, SignerUnavailableError, StoreUnavailableError
 from server.db.devices import DeviceRepository
 from server.domain.identity import Region
 from server.protocol.messages import Beat, Counter, Gone, Hello
@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 WELCOME_AGAIN_S: Final = 10.0
 """A beat or report that shows an old counter is answered by a welcome at most so often."""
+
+SIGNING_MOST: Final = 256
+"""Welcomes that wait for a signer outside of this process; more are shed, and asked for again by the devices."""
 
 SAVE_SEEN_S: Final = 300.0
 
@@ -48,6 +51,7 @@ class Presence:
         self._topics = topics
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
+        self._signing: set[asyncio.Task[None]] = set()
 
     def hello(self, device: Device, hello: Hello, now: float, *, region: Region) -> None:
         """A session has begun: answer it with a fresh, signed welcome, in the region where the device listens.
@@ -94,12 +98,35 @@ class Presence:
             held=device.held,
             heartbeat_s=self._heartbeat_s,
             root_version=self._authority.root.version,
+            status_version=self._authority.status_version,
         )
+        device.welcomed_at = now
         try:
-            self._wire.publish_nowait(self._topics.welcome(region, device.id), self._authority.sign_welcome(welcome))
+            sealed = self._authority.sign_welcome_now(welcome)
+        except SignerUnavailableError as exc:
+            log.warning("welcome_not_signed", device=device.id, reason=str(exc))
+            return
+        if sealed is not None:
+            self._send(welcome, region, sealed)
+        elif len(self._signing) < SIGNING_MOST:
+            task = asyncio.create_task(self._sign_and_send(welcome, region), name="sign welcome")
+            self._signing.add(task)
+            task.add_done_callback(self._signing.discard)
+
+    async def _sign_and_send(self, welcome: Welcome, region: Region) -> None:
+        """Where the session key is not in this process."""
+        try:
+            sealed = await self._authority.sign_welcome(welcome)
+        except SignerUnavailableError as exc:
+            log.warning("welcome_not_signed", device=welcome.device, reason=str(exc))
+            return
+        self._send(welcome, region, sealed)
+
+    def _send(self, welcome: Welcome, region: Region, sealed: bytes) -> None:
+        try:
+            self._wire.publish_nowait(self._topics.welcome(region, welcome.device), sealed)
         except BrokerUnavailableError:
             return  # its next beat shows an old counter, or its next hello comes
-        device.welcomed_at = now
         self._metrics.welcomes.inc()
 
     async def save_seen(self) -> None:

@@ -1,6 +1,18 @@
 """What the services need of the broker; ``server.mqtt`` provides it, and the composition root joins the two."""
 
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from server.protocol.topics import Audience
+
+
+@dataclass(slots=True)
+class Retained:
+    """What the broker retains of our own; roots by the version in their topic."""
+
+    directives: dict[Audience, bytes] = field(default_factory=dict)
+    roots: dict[int, bytes] = field(default_factory=dict)
+    status: bytes | None = None
 
 
 class Wire(Protocol):

@@ -146,10 +146,10 @@ async def test_a_decision_comes_with_its_orders_or_not_at_all(
 ) -> None:
     running = await save(repository, replace(await add_campaign(store, bundle), state=State.RUNNING))
 
-    def fail_at_the_second(directive: Directive) -> bytes:
+    async def fail_at_the_second(directive: Directive, _state: State | None) -> bytes:
         if directive.audience == second:
             raise RuntimeError("the key is gone")
-        return write_down(directive)
+        return await write_down(directive)
 
     second = order(campaign=running.id).audience.__class__(US, MAIN)
     with pytest.raises(RuntimeError):

@@ -199,8 +199,8 @@ async def test_what_is_said_again_is_what_holds_now_and_not_what_held_when_it_wa
     await give(store, order(campaign=campaign.id, action=Action.HOLD))
     (halted,) = await give(store, order(campaign=campaign.id, issued=after(1)))
 
-    def read_back(body: bytes) -> Directive:
-        assert body == halted.body
+    async def read_back(body: bytes, state: State | None) -> Directive:
+        assert (body, state) == (halted.body, State.RUNNING)
         return order(campaign=campaign.id, issued=after(9))
 
     await repository.reissue([halted.audience], read_back, write_down, floor=MS + 500_000)
@@ -213,6 +213,9 @@ async def test_what_is_said_again_is_what_holds_now_and_not_what_held_when_it_wa
 async def test_nothing_is_said_again_to_an_audience_that_was_never_told_anything(
     repository: DirectiveRepository,
 ) -> None:
-    await repository.reissue([CohortAudience(EU, Cohort("main"))], lambda _: order(), write_down, floor=5)
+    async def never(_body: bytes, _state: State | None) -> Directive:
+        raise AssertionError("there is nothing to say again")
+
+    await repository.reissue([CohortAudience(EU, Cohort("main"))], never, write_down, floor=5)
 
     assert await repository.all() == []

@@ -17,7 +17,13 @@ from tests.servers import Answer, Api, ServerProcess, unique
 
 PROBLEM = "application/problem+json"
 HEX = "0" * 32
-EXAMPLES = {"{device}": "no-such-device", "{bundle}": f"bun_{HEX}", "{campaign}": f"cmp_{HEX}"}
+EXAMPLES = {
+    "{device}": "no-such-device",
+    "{bundle}": f"bun_{HEX}",
+    "{campaign}": f"cmp_{HEX}",
+    "{version}": "7",
+    "{revocation}": f"rev_{HEX}",
+}
 
 OPEN_WRITES = {"POST /v1/enrol", "POST /v1/enrol/nonce", "POST /v1/enrol/renew"}
 """Routes that devices come to without a token, each with a proof of its own; anything else here is a hole."""
@@ -291,6 +297,7 @@ async def test_a_server_that_works_is_ready_and_says_why(nobody: Api) -> None:
         ("database", True),
         ("broker", True),
         ("evaluator", True),
+        ("trust", True),
     ]
 
 
