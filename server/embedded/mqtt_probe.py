@@ -12,6 +12,7 @@ from firmware_store.errors import BrokerUnavailableError
 from server.embedded.credentials import MqttCredential
 
 PROBE_TIMEOUT_S: Final = 1.0
+ANSWER_TIMEOUT_S: Final = 15.0
 REFUSAL_TIMEOUT_S: Final = 20.0
 
 _CLEAN_SESSION: Final = 0x02
@@ -37,6 +38,23 @@ _ANSWERS: Final = MappingProxyType(
         b"\x20\x02\x00\x05": Answer.REFUSED,
     }
 )
+
+
+async def await_answer(
+    host: str, port: int, credential: MqttCredential, *, tls: ssl.SSLContext | None = None
+) -> Answer:
+    """Return what the broker says, once it says something.
+
+    Raises:
+        BrokerUnavailableError: it does not.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            while (answer := await ask_mqtt(host, port, credential, tls=tls)) is Answer.NONE:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(_POLL_S)
+            return answer
+    except TimeoutError as exc:
+        raise BrokerUnavailableError(f"No MQTT broker answers at {host}:{port}.") from exc
 
 
 async def await_refusal(
@@ -76,14 +94,15 @@ async def ask_mqtt(host: str, port: int, credential: MqttCredential, *, tls: ssl
             reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(b"\x10" + _remaining_length(len(body)) + body)
-                answer = await reader.readexactly(4)
-                writer.write(b"\xe0\x00")  # DISCONNECT
-                await writer.drain()
+                answer = _ANSWERS.get(await reader.readexactly(4), Answer.NONE)
+                if answer is Answer.ACCEPTED:  # otherwise the broker closes, and has perhaps done so
+                    writer.write(b"\xe0\x00")  # DISCONNECT
+                    await writer.drain()
             finally:
                 writer.close()
     except (OSError, EOFError, TimeoutError):
         return Answer.NONE
-    return _ANSWERS.get(answer, Answer.NONE)
+    return answer
 
 
 def _prefixed(data: bytes) -> bytes:

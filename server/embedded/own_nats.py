@@ -16,7 +16,7 @@ import structlog
 from firmware_store.errors import ConfigurationError, ConflictError
 from server.domain.identity import DeviceId
 from server.embedded.credentials import MqttCredential
-from server.embedded.mqtt_probe import Answer, ask_mqtt, await_refusal
+from server.embedded.mqtt_probe import Answer, ask_mqtt, await_answer, await_refusal
 from server.embedded.nats_access import KEYS_FILE, NatsAccess
 from server.embedded.process import in_thread, write_private
 
@@ -49,11 +49,15 @@ class OwnNats:
         return self._access.device(device, issued=issued)
 
     async def start(self) -> None:
-        """See that trust.conf says what it should, and that the server has read it.
+        """See that the server believes our keys, that trust.conf says what it should, and that it has been read.
 
         Raises:
-            BrokerUnavailableError: it has not.
+            ConfigurationError: the server does not know our keys.
+            BrokerUnavailableError: it does not answer, or has not read the file.
         """
+        # It also has NATS make what it keeps MQTT sessions in: a reload just then can leave that half done.
+        if await await_answer(*self._address, self._access.probe, tls=self._tls) is Answer.REFUSED:
+            raise ConfigurationError(f"The NATS server does not know our keys: have it include {self._trust}.")
         if not await in_thread(lambda: _says(self._trust, self._access.settings())):
             log.warning("trust_settings_changed", file=str(self._trust))
             await self._reload(self._access.settings(), self._access.canary)

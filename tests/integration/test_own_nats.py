@@ -170,6 +170,7 @@ async def test_a_revoked_device_is_thrown_off_and_others_stay(nats: Nats) -> Non
 
 async def test_nothing_is_told_again_after_a_restart_of_ours(nats: Nats) -> None:
     first = nats.access()
+    await first.start()
     async with nats.reloading():
         await first.revoke({THIEF: datetime.now(UTC)})
     before = (nats.keys / "trust.conf").stat()
@@ -197,6 +198,22 @@ async def test_a_nats_that_nobody_reloads_is_an_error_until_it_has_been(nats: Na
     await nats.access().start()
 
 
+async def test_a_nats_that_does_not_know_our_keys_says_so(nats: Nats, tmp_path: Path) -> None:
+    create_nats_folder(tmp_path / "others", "tg/1")
+    stranger = OwnNats(tmp_path / "others", "tg/1", host="localhost", port=nats.port, tls=nats.tls)
+
+    with pytest.raises(ConfigurationError, match=r"include .*trust\.conf"):
+        await stranger.start()
+
+
+async def test_a_nats_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_probe, "ANSWER_TIMEOUT_S", 0.2)
+    create_nats_folder(tmp_path / "keys", "tg/1")
+
+    with pytest.raises(BrokerUnavailableError):
+        await OwnNats(tmp_path / "keys", "tg/1", host="127.0.0.1", port=_free_port()).start()
+
+
 async def test_another_topic_root_reaches_nats(nats: Nats) -> None:
     access = OwnNats(nats.keys, "acme/tg/1", host="localhost", port=nats.port, tls=nats.tls)
     async with nats.reloading():
@@ -212,6 +229,7 @@ async def test_enrolment_gives_a_credential_for_it_and_revocation_ends_the_sessi
     nats: Nats, database: str, tmp_path: Path
 ) -> None:
     access = nats.access()
+    await access.start()
     told = BrokerAccess("mqtt.example.com", 8883, "", tls=nats.tls)
     async with nats.reloading(), enrolment_world(database, tmp_path, issuer=NatsIssuer(access, told)) as world:
         device = await world.enrolled("pump-1")
