@@ -20,6 +20,7 @@ app = App(
     help="Over-the-air updates for device fleets: signed bundles, staged rollouts, and a gate that shuts by itself.",
 )
 app.command("server.cli.demo:demo", name="demo", help="Roll a good release out, then watch a bad one halt by itself.")
+app.command("server.cli.drill:app", name="drill", help="See what a thief of the server, or of a key, gets.")
 app.command("server.cli.serve:serve", name="serve", help="Run the server.")
 app.command("server.cli.database:app", name="db", help="Bring a database's schema up to date.")
 app.command("server.cli.keys:app", name="keys", help="Make and look at keys.")

@@ -35,8 +35,10 @@ class Simulated:
 
 
 @asynccontextmanager
-async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterator[Served]:
+async def server(data_dir: Path, *, heartbeat_s: int, keep: bool, token: str | None = None) -> AsyncIterator[Served]:
     """Run `tidegate serve` on a free port for the block; with ``keep`` it lives on.
+
+    ``token`` is the one that an earlier start on the same data has shown: it is shown only once.
 
     Raises:
         StoreUnavailableError: it did not come up; the log says why.
@@ -48,7 +50,8 @@ async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterat
         try:
             async with asyncio.timeout(START_S):
                 url = await _line(process, "listening on ")
-                token = await _line(process, "first admin token (shown once): ")
+                if token is None:
+                    token = await _line(process, "first admin token (shown once): ")
         except (TimeoutError, EOFError) as exc:
             raise StoreUnavailableError(f"The server did not start; see {log}:\n{_tail(log)}") from exc
         yield Served(url, token, process)
@@ -56,17 +59,28 @@ async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterat
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, *, seed: int, factory: Mapping[str, Path], fault: str, keep: bool
+    folder: Path,
+    *,
+    seed: int,
+    factory: Mapping[str, Path],
+    fault: str | None = None,
+    keep: bool = False,
+    devices_file: str = "fleet.jsonl",
+    root: Path | None = None,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Simulated]:
     """Run `tidegate sim run` for the block; with ``keep`` it lives on.
 
-    ``folder`` has the fleet file and the server's data directory, and gets the devices' own folders.
+    ``folder`` has the fleet file and the server's data directory, and gets the devices' own folders. ``root`` is what
+    the devices have pinned, if it is not what the server has.
     """
+    pinned = folder / "server" / "keys" / ROOT_FILE if root is None else root
     ledger = folder / "ledger.jsonl"
     arguments = [
-        *("sim", "run", "--seed", str(seed), "--fault", fault),
-        *("--devices-file", str(folder / "fleet.jsonl"), "--dir", str(folder / "devices")),
-        *("--root", str(folder / "server" / "keys" / ROOT_FILE), "--ledger", str(ledger)),
+        *("sim", "run", "--seed", str(seed), *options),
+        *(() if fault is None else ("--fault", fault)),
+        *("--devices-file", str(folder / devices_file), "--dir", str(folder / "devices")),
+        *("--root", str(pinned), "--ledger", str(ledger)),
     ]
     for component, path in factory.items():
         arguments += ["--factory", f"{component}={path}"]
