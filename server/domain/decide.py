@@ -35,7 +35,8 @@ class RegionView:
 
     ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed`` and ``failed``
     (explicitly) are; ``table`` has the silent ones. ``candidates`` are the eligible devices, online or not, and those
-    of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its target.
+    of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its target, and
+    ``targeted_online`` of those are eligible and online.
     """
 
     region: Region
@@ -44,6 +45,7 @@ class RegionView:
     eligible_online: int = 0
     candidates: int = 0
     targeted: int = 0
+    targeted_online: int = 0
     reached: int = 0
     waiting: int = 0
     in_flight: int = 0
@@ -156,11 +158,11 @@ def _open(snapshot: Snapshot, index: int) -> Decision:
 
 
 def _short(snapshot: Snapshot) -> bool:
-    """Tell whether a wave of a number of devices opened on fewer, and others have come since."""
+    """Tell whether a wave opened on fewer devices than it is for (at least one), and others have come since."""
     wave = snapshot.current
     assert wave is not None
-    count = wave.count
-    return count is not None and any(view.targeted < min(count, view.candidates) for view in _wave_views(snapshot))
+    count = wave.count or 1
+    return any(view.targeted < min(count, view.candidates) for view in _wave_views(snapshot))
 
 
 def _wave_views(snapshot: Snapshot) -> list[RegionView]:
@@ -214,7 +216,10 @@ def _passed(snapshot: Snapshot, now: float) -> bool:
         return False
     gate = wave.gate
     reached = sum(view.reached for view in views)
-    wanted = min(gate.min_reached, sum(view.eligible_online for view in views))
+    # Who is offline does not block a wave; but where anybody is online, no wave passes on the word of nobody.
+    wanted = min(gate.min_reached, max(1, sum(view.targeted_online for view in views)))
+    if not any(view.eligible_online for view in views):
+        wanted = 0
     confirmed = sum(view.confirmed for view in views)
     return (
         not gate.manual

@@ -32,7 +32,9 @@ class Gate(BaseModel):
     failure_ratio: float = Field(
         0.05, gt=0, lt=1, description="95 % upper bound of explicit failures plus excess silence, at most"
     )
-    min_reached: int = Field(1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one online)")
+    min_reached: int = Field(
+        1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one of the wave that is online)"
+    )
     manual: bool = Field(False, description="a person advances it")
 
 

@@ -245,7 +245,9 @@ def _open_wave(
 def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
     start = int(now.timestamp())
     level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
-    wanted = level_for_ratio(wave.ratio) if wave.ratio is not None else level_for_count(heights, wave.count or 1)
+    wanted = level_for_count(heights, wave.count or 1)  # a ratio of a small region is one device, too
+    if wave.ratio is not None:
+        wanted = max(wanted, level_for_ratio(wave.ratio))
     target = max(region.target, level, wanted)
     return replace(
         region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now

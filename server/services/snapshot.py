@@ -127,13 +127,14 @@ class Surveyor:
         now: float,
     ) -> RegionView:
         level = region.ramp.level(now)
-        waiting = in_flight = reached = eligible_online = controls = control_silent = 0
+        waiting = in_flight = reached = eligible_online = targeted_online = controls = control_silent = 0
         window_s = campaign.policy.silence_deadline_s - campaign.policy.reboot_s
         opened = region.opened_at or campaign.started_at
         horizon = now if opened is None else opened.timestamp() - self._fleet.grace_s
         for device, device_height in members:
             online = self._fleet.is_online(device, now)
             eligible_online += online
+            targeted_online += online and is_due(device_height, region.target)
             state = started.get(device.id)
             if state is None or state is State.DUE:
                 if is_due(device_height, level):
@@ -154,6 +155,7 @@ class Surveyor:
             ramp=region.ramp,
             eligible=len(members),
             eligible_online=eligible_online,
+            targeted_online=targeted_online,
             reached=reached,
             waiting=waiting,
             in_flight=in_flight,

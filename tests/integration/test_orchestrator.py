@@ -157,6 +157,21 @@ async def test_a_canary_takes_in_devices_that_are_added_later_until_it_has_its_n
     assert due == [0, 1, 2, 3]
 
 
+async def test_a_share_that_is_less_than_one_device_is_one_device(unknown: World) -> None:
+    """A thousandth of 40 devices is nobody, as a rule, and a gate that waits for nobody's word never opens."""
+    one = Wave(ratio=0.001, count=None, ramp_s=0, soak_s=10)
+    campaign = await unknown.start(await unknown.add_release(), Plan(waves=(one, REST)), POLICY, EU)
+    await unknown.connect(*UNKNOWN)
+    await tick(unknown)
+    await tick(unknown, 1)
+    assert len(unknown.due(campaign, EU)) == 1
+
+    await update_all_due(unknown, campaign)
+    await tick(unknown, 20)
+
+    assert (await unknown.campaign(campaign)).wave == 1
+
+
 # --- the dead man's ramp ---
 
 

@@ -157,6 +157,7 @@ def views(draw: st.DrawFn, region: Region) -> RegionView:
             "eligible",
             "eligible_online",
             "targeted",
+            "targeted_online",
             "reached",
             "waiting",
             "in_flight",

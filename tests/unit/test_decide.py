@@ -28,6 +28,7 @@ def view(region: Region = EU, *, silent: int = 0, judged: int | None = None, **c
         "eligible_online": 300,
         "candidates": 300,
         "targeted": 60,
+        "targeted_online": 60,
         "reached": 60,
         "confirmed": 60 - silent,
     } | counts
@@ -248,8 +249,18 @@ def test_a_gate_that_does_not_hold_yet_keeps_the_wave(counts: dict[str, int], wh
 def test_a_gate_asks_for_no_more_devices_than_are_online() -> None:
     plan = Plan(waves=(HALF.model_copy(update={"gate": Gate(min_reached=1000)}), EVERYBODY))
 
-    for online, kind in ((60, Kind.OPEN_WAVE), (300, Kind.NOTHING)):
-        seen = snapshot(view(eligible_online=online), plan=plan, wave=0)
+    for online, kind in ((60, Kind.OPEN_WAVE), (61, Kind.NOTHING)):
+        seen = snapshot(view(targeted_online=online), plan=plan, wave=0)
+
+        assert decide(seen, NOW).kind is kind
+
+
+def test_no_wave_passes_on_the_word_of_nobody_while_anybody_is_online() -> None:
+    """The one device of the canary is offline; whatever comes next would be the first to try the release."""
+    unheard = {"candidates": 10, "targeted": 10, "targeted_online": 0, "reached": 0, "confirmed": 0}
+
+    for online, kind in ((300, Kind.NOTHING), (0, Kind.OPEN_WAVE)):
+        seen = replace(WELL, wave=0, regions=(view(judged=0, eligible_online=online, **unheard),))
 
         assert decide(seen, NOW).kind is kind
 
@@ -293,7 +304,8 @@ def test_a_canary_that_opened_on_too_few_devices_takes_in_those_that_come_later(
 
 @pytest.mark.parametrize(("candidates", "targeted"), [(4, 4), (25, 10), (25, 12), (0, 0)])
 def test_a_canary_with_as_many_devices_as_there_are_is_complete(candidates: int, targeted: int) -> None:
-    counts = {"eligible_online": candidates, "candidates": candidates, "targeted": targeted}
+    online = {"eligible_online": candidates, "targeted_online": targeted}
+    counts = {"candidates": candidates, "targeted": targeted, **online}
     seen = replace(WELL, wave=0, regions=(view(reached=targeted, confirmed=targeted, **counts),))
 
     assert decide(seen, NOW).wave == 1
