@@ -367,7 +367,7 @@ async def build(settings: Settings, database: Database, grounds: Grounds, outsid
 def _waker(orchestrator: Orchestrator) -> Callable[[Stored], None]:
     def wake(stored: Stored) -> None:
         if stored.campaigns:
-            orchestrator.wake()
+            orchestrator.note_news()
 
     return wake
 

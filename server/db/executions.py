@@ -36,6 +36,8 @@ class Counts:
     judged: int
 
 
+_STATES: Final = {state.value: state for state in State}
+
 _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
     judged_at, updated_at"""
 
@@ -101,7 +103,7 @@ class ExecutionRepository:
     async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
         """Return every device that has an execution, and its state."""
         async with self._database.transaction() as connection:
-            return {row["device_id"]: State(row["state"]) for row in await connection.fetch(STARTED, campaign)}
+            return {device: _STATES[state] for device, state in await connection.fetch(STARTED, campaign)}
 
     async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime) -> list[ExecutionRecord]:
         """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet."""

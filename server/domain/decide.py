@@ -1,6 +1,6 @@
 """The one decision: what should become of a campaign now, given all that is known of it (pure).
 
-``decide(snapshot, now)`` is asked on every batch of reports and at least every second. It returns a value; carrying it
+``decide(snapshot, now)`` is asked soon after any news and at least every second. It returns a value; carrying it
 out, by compare-and-set, is the orchestrator's job. The order of the questions is the order of safety: first whether to
 halt, then whether to stand still, and only then whether to go on.
 """

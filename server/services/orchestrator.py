@@ -1,12 +1,14 @@
 """The loop that moves campaigns: snapshot, ``decide()``, carry it out by compare-and-set, publish.
 
-It wakes on every committed batch of reports and at least each second. It keeps no state of its own: whatever it needs
-is in the database or heard from the devices again, so that kill -9 at any point loses nothing.
+It wakes at once for a person's order and for a device that has gone silent at its deadline, a little later for what
+devices report, and at least each second. It keeps no state of its own: whatever it needs is in the database or heard
+from the devices again, so that kill -9 at any point loses nothing.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, assert_never
@@ -42,7 +44,13 @@ log = structlog.get_logger(__name__)
 
 TICK_S: Final = 1.0
 LEAST_BETWEEN_S: Final = 0.1
-"""However many batches commit, campaigns are evaluated at most ten times a second."""
+"""Whatever happens, campaigns are evaluated at most ten times a second."""
+
+REST_RATIO: Final = 9.0
+"""News of devices rests so many times as long as the evaluation before it took.
+
+An evaluation surveys the whole fleet, so that with each committed batch it would take the time that committing needs.
+"""
 
 ACTOR: Final = "orchestrator"
 
@@ -72,36 +80,69 @@ class Orchestrator:
         self._metrics = metrics
         self._grace_s = grace_s
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._news = asyncio.Event()
+        self._judged: list[CampaignRecord] = []
         self.evaluated_at: float | None = None
 
     def wake(self) -> None:
-        """Something has changed; look now."""
-        self._wake.set()
+        """Something was ordered; look now."""
+        self._urgent.set()
+        self._news.set()
+
+    def note_news(self) -> None:
+        """Devices have reported something; look when evaluations have rested long enough."""
+        self._news.set()
 
     async def run(self) -> None:
         """Serve for ever."""
         while True:
-            try:
-                await self.tick()
-            except (StoreUnavailableError, BrokerUnavailableError) as exc:
-                log.warning("evaluation_postponed", reason=str(exc))
-            except Exception:
-                log.exception("evaluation_failed")
-                self._metrics.failed_evaluations.inc()
+            began = time.monotonic()
+            await self._try(self.tick)
+            rest_s = rest_after(time.monotonic() - began)
             await asyncio.sleep(LEAST_BETWEEN_S)
-            try:
-                async with asyncio.timeout(TICK_S - LEAST_BETWEEN_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await self._rest(rest_s - LEAST_BETWEEN_S)
+            await _is_set(self._news, TICK_S - rest_s)
+            self._urgent.clear()
+            self._news.clear()
+
+    async def _rest(self, seconds: float) -> None:
+        """Let news wait; an order ends the rest, and so does a device that goes silent.
+
+        The devices' deadlines are looked at meanwhile, which an index makes cheap; most of them pass without a word
+        worth an evaluation, since the device was heard.
+        """
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0:
+            if await _is_set(self._urgent, min(left_s, LEAST_BETWEEN_S)) or await self._try(self.judge_deadlines):
+                self.wake()
+                return
+
+    async def _try(self, work: Callable[[], Awaitable[int | None]]) -> int | None:
+        try:
+            return await work()
+        except (StoreUnavailableError, BrokerUnavailableError) as exc:
+            log.warning("evaluation_postponed", reason=str(exc))
+        except Exception:
+            log.exception("evaluation_failed")
+            self._metrics.failed_evaluations.inc()
+        return None
+
+    async def judge_deadlines(self) -> int:
+        """Judge the devices whose deadline has come since the last evaluation; returns how many are silent."""
+        up_since = self._wire.up_since
+        if up_since is None:
+            return 0
+        now = self._clock()
+        return sum([await self._surveyor.judge(one, now=now, hearing_since=up_since) for one in self._judged])
 
     async def tick(self) -> None:
         """Evaluate every campaign that is judged, once."""
         if self._wire.up_since is not None:
             await self._directives.publish_waiting(now=self._clock())
-        for campaign in await self._repository.in_states(JUDGED):
+        self._judged = await self._repository.in_states(JUDGED)
+        self._surveyor.remember_only([campaign.id for campaign in self._judged])
+        for campaign in self._judged:
             try:
                 await self._evaluate(campaign)
             except (StoreUnavailableError, BrokerUnavailableError):
@@ -123,6 +164,7 @@ class Orchestrator:
         if not await self._heed_trust(campaign, bundle, now):
             return
         await self._surveyor.judge(campaign, now=now, hearing_since=up_since)
+        await self._surveyor.judge_trials(campaign, now=now, hearing_since=up_since)
         if now - up_since < self._grace_s:
             return  # presence is not known yet
         survey = await self._surveyor.survey(campaign, bundle, now=now)
@@ -220,6 +262,20 @@ class Orchestrator:
             campaign = await self._repository.get(campaign_id)
             saved = await self._repository.save(replace(campaign, blobs_ready=True))
         self.wake()
+
+
+def rest_after(evaluation_s: float) -> float:
+    """Return for how many seconds news rests after an evaluation that took so long."""
+    return min(max(REST_RATIO * evaluation_s, LEAST_BETWEEN_S), TICK_S)
+
+
+async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event, but not for long; True if it is set."""
+    if not event.is_set() and timeout_s > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+    return event.is_set()
 
 
 def _open_wave(

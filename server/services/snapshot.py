@@ -1,6 +1,6 @@
 """What is known of a campaign at one moment: the fleet in memory joined with the executions in the database."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from server.domain.eligibility import Target, fits
 from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.halt import Table
-from server.domain.identity import DeviceId, Region
+from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import EXPLICIT_FAILURES
 from server.services.fleet import Device, Fleet
 
@@ -36,21 +36,29 @@ class Surveyor:
     def __init__(self, *, executions: ExecutionRepository, fleet: Fleet) -> None:
         self._executions = executions
         self._fleet = fleet
+        self._heights: dict[CampaignId, dict[DeviceId, int]] = {}  # they never change, and a hash each takes its time
 
-    async def judge(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> None:
-        """Conclude which updated devices have gone silent.
+    async def judge(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> int:
+        """Conclude which updated devices have gone silent at the deadline of their reboot; returns how many have.
 
         ``hearing_since``: since when our own session at the broker is up. A device cannot be blamed for what we could
         not hear, so every deadline counts from then at the earliest.
         """
         policy = campaign.policy
         if now - hearing_since < policy.silence_deadline_s:
-            return
+            return 0
         by = datetime.fromtimestamp(now - policy.silence_deadline_s, UTC)
         unjudged = await self._executions.unjudged(campaign.id, rebooted_by=by)
-        if unjudged:
-            verdicts = [(record, self._is_silent(record, policy.reboot_s)) for record in unjudged]
+        verdicts = [(record, self._is_silent(record, policy.reboot_s)) for record in unjudged]
+        if verdicts:
             await self._executions.judge(campaign.id, verdicts, now=datetime.fromtimestamp(now, UTC))
+        return sum(silent for _, silent in verdicts)
+
+    async def judge_trials(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> None:
+        """Conclude which devices have gone silent since, in a trial that should have ended."""
+        policy = campaign.policy
+        if now - hearing_since < policy.silence_deadline_s:
+            return
         since = datetime.fromtimestamp(now - policy.silence_deadline_s - policy.trial_s, UTC)
         dead = [
             record
@@ -59,6 +67,11 @@ class Surveyor:
         ]
         if dead:
             await self._executions.mark_silent(campaign.id, dead, now=datetime.fromtimestamp(now, UTC))
+
+    def remember_only(self, campaigns: Collection[CampaignId]) -> None:
+        """Forget what is kept for the survey of all others."""
+        for campaign in self._heights.keys() - set(campaigns):
+            del self._heights[campaign]
 
     def _is_silent(self, record: ExecutionRecord, reboot_s: float) -> bool:
         device = self._fleet.get(record.device_id)
@@ -79,11 +92,14 @@ class Surveyor:
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
         views: list[RegionView] = []
         heights: dict[Region, list[int]] = {}
+        known = self._heights.setdefault(campaign.id, {})
         for region in campaign.regions:
             members = []
             candidates = heights[region.region] = []
             for device in self._fleet.members(campaign.cohort, region.region):
-                device_height = height(campaign.id, device.id)
+                device_height = known.get(device.id)
+                if device_height is None:
+                    device_height = known[device.id] = height(campaign.id, device.id)
                 eligible = self._is_eligible(device, target, started)
                 if eligible:
                     members.append((device, device_height))

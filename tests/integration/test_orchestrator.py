@@ -1,5 +1,6 @@
 """Whole campaigns through the services on a real database: what the broker retains is what a device would obey."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from server.protocol.reasons import Reason
 from server.protocol.topics import CohortAudience
 from server.services.campaigns import Draft
 from server.services.fleet import Device
+from server.services.orchestrator import rest_after
 from tests.records import EU, MAIN, US
 from tests.service_world import World
 
@@ -28,6 +30,7 @@ CANARY = Wave(regions=(EU,), ratio=None, count=3, ramp_s=0, soak_s=60)
 HALF = Wave(ratio=0.5, count=None, ramp_s=100, soak_s=60)
 REST = Wave(ratio=1.0, count=None, ramp_s=100, soak_s=60)
 PLAN = Plan(waves=(CANARY, HALF, REST))
+A_LONG_REST_S = 20.0
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 
 
@@ -262,6 +265,43 @@ async def test_a_release_that_bricks_is_halted_everywhere_and_says_why(world: Wo
     (halt,) = await world.campaigns.decisions(campaign, 1)
     assert (halt.kind, halt.actor, halt.sentence) == ("halt", "orchestrator", record.sentence)
     assert halt.evidence["rule"] == "silence"
+
+
+async def test_a_missed_deadline_is_found_between_two_evaluations_and_ends_the_rest(world: World) -> None:
+    campaign = await start(world, AT_ONCE)
+    await tick(world)
+    due = world.due(campaign, EU)
+    await update(world, campaign, *due[:3])
+    await tick(world)
+    world.now += POLICY.silence_deadline_s + 1
+    assert await world.orchestrator.judge_deadlines() == 0  # their deadlines come, and they were heard
+
+    await brick(world, campaign, *due[3:5])
+    world.orchestrator._urgent.clear()  # that the blobs are there was urgent
+    resting = asyncio.create_task(world.orchestrator._rest(A_LONG_REST_S))
+    world.now += POLICY.silence_deadline_s + 1
+    async with asyncio.timeout(A_LONG_REST_S / 2):
+        await resting
+
+    assert sum(state is Execution.SILENT for state in (await world.executions.started(campaign)).values()) == 2
+    assert await world.orchestrator.judge_deadlines() == 0
+
+
+async def test_an_order_ends_the_rest_between_evaluations_and_news_does_not(world: World) -> None:
+    resting = asyncio.create_task(world.orchestrator._rest(A_LONG_REST_S))
+
+    world.orchestrator.note_news()
+    done, _ = await asyncio.wait([resting], timeout=0.05)
+    assert not done
+
+    world.orchestrator.wake()
+    async with asyncio.timeout(A_LONG_REST_S / 2):
+        await resting
+
+
+@pytest.mark.parametrize(("evaluation_s", "rest_s"), [(0, 0.1), (0.05, 0.45), (30, 1)])
+def test_evaluations_take_a_tenth_of_the_time_but_come_each_second(evaluation_s: float, rest_s: float) -> None:
+    assert rest_after(evaluation_s) == pytest.approx(rest_s)
 
 
 async def test_nobody_is_judged_while_our_own_session_is_down_or_has_just_come_up(world: World) -> None:
