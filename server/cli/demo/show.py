@@ -34,7 +34,7 @@ HEARTBEAT_S: Final = 2
 CANARIES: Final = 48
 """How many devices the first wave is for: as many as a brick rate of 30 % needs to show with near certainty."""
 
-RATE_PER_S: Final = 20
+RATE_PER_S: Final = 16
 SCALE_FROM: Final = 400
 ONLINE_S: Final = 120.0
 CAMPAIGN_S: Final = 600.0
