@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from device_sim.agent.events import Activate, Effect, Install
 from firmware_store.roles import RoleName
 from firmware_store.status import read_status
+from server.domain.identity import CampaignId
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines, StatusRef
 from tests.agent_world import EPOCH
@@ -19,7 +21,7 @@ from tests.trust_world import OWN_CLASS, Authority, TrustWorld, authority, bundl
 FIRST = authority()
 SMALL = (("app", 20_000),)
 LIMITS = Deadlines(download_s=300, trial_s=20, confirm_s=120)
-LIFETIMES_S = [60, 10_000_000, 10_000_000]
+LIFETIMES_S = [10, 10, 10_000_000]
 
 
 def chain() -> list[Authority]:
@@ -71,7 +73,7 @@ class TrustMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.world = WatchedWorld(Path(self.folder.name))
         self.world.connect()
-        self.version = 0
+        self.version = self.campaigns = 0
         self.statuses: list[bytes] = []
         self.seen = (1, (0, 0))
         self.counters: dict[str, Counter] = {}
@@ -80,10 +82,14 @@ class TrustMachine(RuleBasedStateMachine):
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
-    @rule(index=st.sampled_from([0, 0, 1, 2, 3, 4, 5]))
-    def the_server_goes_by_a_root(self, index: int) -> None:
-        """Not always the newest: a restored server, or one that belongs to somebody else."""
-        self.world.authority, self.world.keys = CHAIN[index], CHAIN[index].keys
+    def speak(self, *, honest: bool, index: int = 0) -> None:
+        """Go by the root that the device goes by; or by another, as a restored server or a thief would."""
+        self.world.authority = CHAIN[self.world.root_version - 1 if honest else index]
+        self.world.keys = self.world.authority.keys
+
+    @rule(index=st.integers(0, 5))
+    def the_server_goes_by_another_root(self, index: int) -> None:
+        self.speak(honest=False, index=index)
 
     @rule(index=st.integers(1, 5), at=st.integers(1, 7))
     def show_a_root(self, index: int, at: int) -> None:
@@ -96,12 +102,17 @@ class TrustMachine(RuleBasedStateMachine):
 
     @rule(
         lifetime_s=st.sampled_from(LIFETIMES_S),
-        revoked=st.lists(st.sampled_from([bundle.manifest_digest for bundle in BUNDLES.values()]), max_size=1),
-        kids=st.lists(st.sampled_from([FIRST.signers[RoleName.RELEASE][1].public.kid]), max_size=1),
+        revoked=st.sampled_from([[], [], *([bundle.manifest_digest] for bundle in BUNDLES.values())]),
+        kids=st.sampled_from([[], [], [], [FIRST.signers[RoleName.RELEASE][1].public.kid]]),
         floor=st.sampled_from([0, 0, 0, 2]),
         tell=st.booleans(),
+        honest=st.sampled_from([True, True, False]),
     )
-    def sign_a_status(self, *, lifetime_s: int, revoked: list, kids: list, floor: int, tell: bool) -> None:
+    def sign_a_status(
+        self, *, lifetime_s: int, revoked: list, kids: list, floor: int, tell: bool, honest: bool
+    ) -> None:
+        if honest:
+            self.speak(honest=True)
         self.version += 1
         changes = {
             "expires": self.world.server_now + lifetime_s,
@@ -117,16 +128,33 @@ class TrustMachine(RuleBasedStateMachine):
     def show_an_old_status(self, data: st.DataObject) -> None:
         self.world.retain("tg/1/trust/status", data.draw(st.sampled_from(self.statuses)))
 
-    @rule(what=st.sampled_from(sorted(BUNDLES)), names_status=st.booleans())
-    def offer(self, what: tuple[int, int], *, names_status: bool) -> None:
-        named = None
-        if names_status and self.statuses:
-            named = StatusRef(self.version, digest_of(self.statuses[-1]))
-        self.world.offer(BUNDLES[what], deadlines=LIMITS, status=named)
+    @rule(
+        number=st.sampled_from([1, 2]),
+        names_status=st.booleans(),
+        acknowledged=st.booleans(),
+        honest=st.sampled_from([True, True, True, False]),
+    )
+    def offer(self, number: int, *, names_status: bool, acknowledged: bool, honest: bool) -> None:
+        """A new campaign each time, since none is begun again after a rejection."""
+        named = StatusRef(self.version, digest_of(self.statuses[-1])) if names_status and self.statuses else None
+        if honest:
+            self.speak(honest=True)
+            self.world.told_root, self.world.told_status = self.world.root_version, self.world.status_version
+            if named is not None and self.world.status_version:
+                named = StatusRef(self.world.status_version, digest_of(self.world.agent.state.status))
+            self.world.welcome()
+        self.world.answers_reports = acknowledged
+        self.campaigns += 1
+        bundle = BUNDLES[4 if self.world.root_version >= 5 else 0, number]
+        campaign = CampaignId(UUID(int=self.campaigns))
+        self.world.offer(bundle, deadlines=LIMITS, status=named, campaign=campaign)
 
     @rule(action=st.sampled_from([Action.HOLD, Action.HALT, Action.NONE]))
     def order(self, action: Action) -> None:
-        self.world.direct(action, None if action is Action.NONE else BUNDLES[0, 1])
+        if action is Action.NONE:
+            self.world.direct(action)
+        else:
+            self.world.direct(action, BUNDLES[0, 1], campaign=CampaignId(UUID(int=self.campaigns)))
 
     @rule(answers=st.sampled_from([True, True, False]))
     def connect(self, *, answers: bool) -> None:
