@@ -46,6 +46,8 @@ class LabServer:
         self.beats: dict[DeviceId, int] = defaultdict(int)
         self.gone: dict[DeviceId, list[bytes]] = defaultdict(list)
         self.counter = Counter()
+        self.epoch = self.root_version = 1
+        self.status_version = 0
         self.heartbeat_s = 60
         self._retained: set[str] = set()
         self._up = asyncio.Event()
@@ -88,7 +90,7 @@ class LabServer:
         self, action: Action, bundle: Bundle | None = None, *, campaign: CampaignId = CAMPAIGN, **changes: object
     ) -> None:
         now = int(time.time())
-        self.counter = Counter(1, self.counter.counter + 1)
+        self.counter = Counter(self.epoch, self.counter.counter + 1)
         directive = Directive(
             fleet=self.keys.root.fleet,
             audience=CohortAudience(self.region, self.cohort),
@@ -146,6 +148,8 @@ class LabServer:
             member_since=0,
             held=False,
             heartbeat_s=self.heartbeat_s,
+            root_version=self.root_version,
+            status_version=self.status_version,
         )
         sealed = seal(Kind.WELCOME, welcome_map(welcome), [self.keys.session])
         self.link.publish_nowait(self.topics.welcome(self.region, device), sealed)
