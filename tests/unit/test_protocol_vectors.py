@@ -10,6 +10,7 @@ import cbor2
 import pytest
 
 from firmware_store.codec import decode, encode
+from firmware_store.documents import split
 from server.domain.execution import REPORTED, State
 from server.domain.gate import Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
@@ -196,6 +197,13 @@ def test_the_cddl_has_the_keys_of_the_bytes(name: str) -> None:
 
     assert keys <= set(group)
     assert {key for key, optional in group.items() if not optional} <= keys
+
+
+@pytest.mark.parametrize("name", ["root", "status"])
+def test_the_cddl_has_the_keys_of_the_trust_documents(name: str) -> None:
+    payload, _ = split(pinned(name))
+
+    assert set(_map(payload)) == set(cddl_groups()[name])
 
 
 def test_the_cddl_numbers_every_state_action_and_reason() -> None:
