@@ -35,10 +35,8 @@ class Simulated:
 
 
 @asynccontextmanager
-async def server(data_dir: Path, *, heartbeat_s: int, keep: bool, token: str | None = None) -> AsyncIterator[Served]:
+async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterator[Served]:
     """Run `tidegate serve` on a free port for the block; with ``keep`` it lives on.
-
-    ``token`` is the one that an earlier start on the same data has shown: it is shown only once.
 
     Raises:
         StoreUnavailableError: it did not come up; the log says why.
@@ -50,8 +48,7 @@ async def server(data_dir: Path, *, heartbeat_s: int, keep: bool, token: str | N
         try:
             async with asyncio.timeout(START_S):
                 url = await _line(process, "listening on ")
-                if token is None:
-                    token = await _line(process, "first admin token (shown once): ")
+                token = await _line(process, "first admin token (shown once): ")
         except (TimeoutError, EOFError) as exc:
             raise StoreUnavailableError(f"The server did not start; see {log}:\n{_tail(log)}") from exc
         yield Served(url, token, process)

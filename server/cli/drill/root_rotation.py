@@ -13,13 +13,13 @@ from typing import Final
 
 from firmware_store.documents import Kind, seal
 from firmware_store.keys import Algorithm, SigningKey, save_key
-from firmware_store.root import ROOT_FILE, RoleName, Root, key_file
+from firmware_store.root import RoleName, Root, key_file
 from firmware_store.root_walk import replace_key
+from server.api.trust import ROOT_MEDIA_TYPE
 from server.cli.client import Client
-from server.cli.demo import stage
 from server.cli.drill.attempts import Attempts
 from server.cli.drill.ledger import strange_devices
-from server.cli.drill.scene import COHORT, HEARTBEAT_S, RUNNING, Scene, prepared, roll_out, serve
+from server.cli.drill.scene import COHORT, RUNNING, Scene, prepared, roll_out, serve
 from server.cli.drill.table import Figures, Must, Row
 from server.cli.drill.thief import Thief
 from server.domain.identity import CampaignId, DeviceId
@@ -53,8 +53,8 @@ async def play(devices: int) -> Figures:
     async with prepared(devices) as scene, AsyncExitStack() as power:
         for version, sequence in SEQUENCES.items():
             await scene.release(version, sequence)
-        async with AsyncExitStack() as first, AsyncExitStack() as leaving:
-            client = await serve(scene, first)
+        async with AsyncExitStack() as honest, AsyncExitStack() as leaving:
+            client = await serve(scene, honest)
             scene.say(f"{devices} devices come online, and get release {RUNNING}.")
             halves = _split(scene, power)
             await leaving.enter_async_context(scene.fleet(LEAVES))
@@ -62,20 +62,16 @@ async def play(devices: int) -> Figures:
             await roll_out(scene, client, scene.releases[RUNNING])
             await leaving.aclose()
             scene.say(f"{len(halves.away)} devices leave. The directive key is stolen.")
-            rows = await _before_the_rotation(scene, halves.staying)
-        thief = _thief(scene)
-        roots = _rotate_twice(scene)
-        scene.say("The root is rotated twice: another directive key, then another root key.")
-        async with AsyncExitStack() as second:
-            client = await _serve_again(scene, second, roots[-1])
-            async with thief:
-                newest = await _publish(scene, thief, roots, halves.staying)
-                await _after_the_rotation(scene, Attempts(scene, rows), thief, halves, newest)
-                await thief.order(Action.NONE)
-                rows.append(await _release_again(scene, client))
+            attempts = Attempts(scene)
+            async with _thief(scene) as thief:
+                await _before_the_rotation(scene, attempts, thief, halves.staying)
+                scene.say("The root is rotated twice: another directive key, then another root key.")
+                newest = await _publish(scene, client, halves.staying)
+                await _after_the_rotation(scene, attempts, thief, halves, newest)
+            attempts.rows.append(await _release_again(scene, client))
         allowed = scene.releases[NEXT].images
         strange = strange_devices(scene.folder / "devices", scene.ledger.events, allowed=lambda _: allowed)
-        return Figures("root-rotation", devices, time.monotonic() - begun, rows, strange)
+        return Figures("root-rotation", devices, time.monotonic() - begun, attempts.rows, strange)
 
 
 def _split(scene: Scene, power: AsyncExitStack) -> Halves:
@@ -106,19 +102,17 @@ def _thief(scene: Scene) -> Thief:
     )
 
 
-async def _before_the_rotation(scene: Scene, staying: Sequence[DeviceId]) -> list[Row]:
+async def _before_the_rotation(scene: Scene, attempts: Attempts, thief: Thief, staying: Sequence[DeviceId]) -> None:
     """Until somebody notices, the key is a key: it can offer what the release keys have signed."""
-    attempts, few = Attempts(scene), staying[:SHOWN_ON]
-    async with _thief(scene) as thief:
-        await attempts.make(
-            "before the rotation: a signed release that nobody has rolled out",
-            thief.offer(scene.releases[SHOWN], to=few),
-            must=Must.BE_SHOWN,
-            on=few,
-            note="what the directive key alone is good for: a choice among signed releases, upwards",
-        )
-        await thief.order(Action.NONE, to=few)
-    return attempts.rows
+    few = staying[:SHOWN_ON]
+    await attempts.make(
+        "before the rotation: a signed release that nobody has rolled out",
+        thief.offer(scene.releases[SHOWN], to=few),
+        must=Must.BE_SHOWN,
+        on=few,
+        note="what the directive key alone is good for: a choice among signed releases, upwards",
+    )
+    await thief.order(Action.NONE, to=few)
 
 
 def _rotate_twice(scene: Scene) -> list[bytes]:
@@ -126,9 +120,7 @@ def _rotate_twice(scene: Scene) -> list[bytes]:
     before = scene.vault_keys(RoleName.ROOT)
     directive = SigningKey.generate(Algorithm.ED25519)
     second = _replaced(scene.root, scene.server_key(RoleName.DIRECTIVE), directive, stolen=True)
-    path = key_file(scene.server_folder / "keys", RoleName.DIRECTIVE)
-    path.unlink()
-    save_key(path, directive, None, dev=True)
+    save_key(key_file(scene.server_folder / "keys", RoleName.DIRECTIVE, 2), directive, None, dev=True)
     new = SigningKey.generate(Algorithm.ESP256)
     third = _replaced(second, before[0], new, stolen=False)
     key_file(scene.vault, RoleName.ROOT, 1).unlink()
@@ -144,21 +136,17 @@ def _replaced(root: Root, old: SigningKey, new: SigningKey, *, stolen: bool) -> 
     return replace_key(root, old.public.kid, new.public, stolen=stolen, issued=issued, expires=issued + ROOT_LIFE_S)
 
 
-async def _serve_again(scene: Scene, stack: AsyncExitStack, root: bytes) -> Client:
-    """Start the server on the new root, with the new directive key in its folder."""
-    path = scene.server_folder / "keys" / ROOT_FILE
-    path.write_bytes(root)
-    served = await stack.enter_async_context(
-        stage.server(scene.server_folder, heartbeat_s=HEARTBEAT_S, keep=False, token=scene.token)
-    )
-    return await stack.enter_async_context(Client(served.url, scene.token))
+async def _publish(scene: Scene, client: Client, staying: Sequence[DeviceId]) -> str:
+    """Give the server its new key and both roots, and wait until the devices that are there have walked to the last.
 
-
-async def _publish(scene: Scene, thief: Thief, roots: Sequence[bytes], staying: Sequence[DeviceId]) -> str:
-    """Bring the roots to the broker, and wait until the devices that are there have walked to the last of them."""
-    mark, newest = scene.ledger.mark(), f"root {len(roots) + 1}, no status"
+    The server is not started anew: under the new root it signs with the new key whatever stands.
+    """
+    mark, roots = scene.ledger.mark(), _rotate_twice(scene)
     for version, root in enumerate(roots, start=2):
-        await thief.retain(thief.topics.trust_root(version), root)
+        file = scene.folder / f"root-{version}.cbor"
+        file.write_bytes(root)
+        await client.upload("/v1/trust/root", file, ROOT_MEDIA_TYPE)
+    newest = f"root {len(roots) + 1}, no status"
     await _expect_root(scene, staying, newest, mark)
     return newest
 

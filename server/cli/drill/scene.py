@@ -17,6 +17,7 @@ from firmware_store.errors import StoreUnavailableError
 from firmware_store.keys import Kid, SigningKey, load_key
 from firmware_store.root import ROOT_FILE, RoleName, Root, init_dev_keys, key_file, open_root
 from firmware_store.status import Status
+from server.api.trust import STATUS_MEDIA_TYPE
 from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 from server.cli.demo import stage
 from server.cli.drill.ledger import Ledger
@@ -34,6 +35,7 @@ STATUS_AGE_S: Final = 600
 STATUS_LIFE_S: Final = 86_400
 ONLINE_S: Final = 30.0
 INSTALL_S: Final = 45.0
+DOCUMENT_S: Final = 15.0
 OFFLINE_ROLES: Final = (RoleName.ROOT, RoleName.RELEASE, RoleName.STATUS)
 
 PLAN: Final = {"waves": [{"ratio": 1.0, "ramp_s": 2, "soak_s": 0}]}
@@ -52,8 +54,6 @@ class Scene:
     devices: Mapping[DeviceId, Region]
     ledger: Ledger
     releases: dict[str, Release] = field(default_factory=dict)
-    token: str = ""
-    """The administrator's, once the server was started."""
 
     @property
     def server_folder(self) -> Path:
@@ -168,7 +168,6 @@ async def serve(scene: Scene, stack: AsyncExitStack) -> Client:
     """Start the server and add the devices; it ends with ``stack``."""
     served = await stack.enter_async_context(stage.server(scene.server_folder, heartbeat_s=HEARTBEAT_S, keep=False))
     client = await stack.enter_async_context(Client(served.url, served.token))
-    scene.token = served.token
     wanted = [{"id": device, "region": region, "cohort": COHORT} for device, region in scene.devices.items()]
     answer = await client.post("/v1/devices", {"devices": wanted})
     write_devices(scene.folder / "fleet.jsonl", answer["devices"])
@@ -182,6 +181,17 @@ def write_devices(file: Path, added: Sequence[Mapping[str, Any]]) -> None:
         for device in added:
             who = {name: device[name] for name in ("id", "region", "cohort")}
             stream.write(json.dumps({**who, "vendor": VENDOR, "hardware": HARDWARE, **device["credential"]}) + "\n")
+
+
+async def publish_status(scene: Scene, client: Client, status: Status) -> bytes:
+    """Sign a status in the vault, give it to the server, and wait until every device has it; return its bytes."""
+    mark = scene.ledger.mark()
+    file = scene.folder / f"status-{status.version}.cbor"
+    file.write_bytes(scene.seal_status(status))
+    await client.upload("/v1/trust/status", file, STATUS_MEDIA_TYPE)
+    told = f"root {scene.root.version}, status {status.version}"
+    await scene.expect("trust_changed", scene.everybody, since=mark, within_s=DOCUMENT_S, detail=told)
+    return file.read_bytes()
 
 
 async def start_campaign(client: Client, release: Release, plan: Mapping[str, Any] = PLAN) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from firmware_store.documents import Kind
@@ -32,6 +32,7 @@ from server.cli.drill.scene import (
     STATUS_AGE_S,
     Scene,
     prepared,
+    publish_status,
     roll_out,
     serve,
     start_campaign,
@@ -55,6 +56,16 @@ HALT_S: Final = 15.0
 BACK_S: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was heard on the air before the theft."""
+
+    recorded: Mapping[str, bytes]
+    """Offers of the release that was halted then, by their topics."""
+    older_status: bytes
+    status: bytes
+
+
 async def play(devices: int) -> Figures:
     """Play it all; return the table."""
     begun = time.monotonic()
@@ -65,13 +76,13 @@ async def play(devices: int) -> Figures:
             client = await serve(scene, honest)
             scene.say(f"{devices} devices come online, and get release {RUNNING} from an honest server ...")
             await power.enter_async_context(scene.fleet())
-            recorded = await _before_the_theft(scene, client)
+            before = await _before_the_theft(scene, client)
         scene.say("The server is stolen: its keys, database, blobs and broker are the thief's now.")
         mark = scene.ledger.mark()
         async with taken_over(scene) as (broker, loot):
             await scene.expect("connected", scene.everybody, since=mark, within_s=BACK_S)
             async with loot.thief(scene, broker) as thief:
-                rows = await _attack(scene, broker, thief, recorded, power)
+                rows = await _attack(scene, broker, thief, before, power)
             devices_in_order = list(loot.devices)
         return Figures("stolen-server", devices, time.monotonic() - begun, rows, _strange(scene, devices_in_order))
 
@@ -79,7 +90,7 @@ async def play(devices: int) -> Figures:
 # --- before ---
 
 
-async def _before_the_theft(scene: Scene, client: Client) -> dict[str, bytes]:
+async def _before_the_theft(scene: Scene, client: Client) -> Before:
     """A good release, then one that is halted before anybody starts; a device that only listens records its offer."""
     await roll_out(scene, client, scene.releases[RUNNING])
     halted = scene.releases[HALTED]
@@ -93,23 +104,21 @@ async def _before_the_theft(scene: Scene, client: Client) -> dict[str, bytes]:
     mark = scene.ledger.mark()
     await client.post(f"/v1/campaigns/{campaign}/halt", {"reason": "a drill"})
     await scene.expect("halt_received", scene.everybody, since=mark, within_s=HALT_S)
-    return recorded
+    older = await publish_status(scene, client, scene.status(1))
+    return Before(recorded, older, await publish_status(scene, client, scene.status(2, REVOKED)))
 
 
 # --- the attacks ---
 
 
 async def _attack(
-    scene: Scene, broker: EmbeddedBroker, thief: Thief, recorded: Mapping[str, bytes], power: AsyncExitStack
+    scene: Scene, broker: EmbeddedBroker, thief: Thief, before: Before, power: AsyncExitStack
 ) -> list[Row]:
     attempts = Attempts(scene)
-    first, second = scene.seal_status(scene.status(1)), scene.seal_status(scene.status(2, REVOKED))
-    await thief.retain(thief.topics.trust_status, first)
-    await thief.retain(thief.topics.trust_status, second)
     await _forge_releases(scene, attempts, thief)
     await _mix_releases(scene, attempts, thief)
-    await _forge_documents(scene, attempts, thief, older=first, current=second)
-    await attempts.make("an offer that was recorded before the halt", _replay(thief, recorded), by={"replayed"})
+    await _forge_documents(scene, attempts, thief, before)
+    await attempts.make("an offer that was recorded before the halt", _replay(thief, before.recorded), by={"replayed"})
     await thief.order(Action.NONE)
     await _offer_again(scene, attempts, thief)
     await _lie_about_time(scene, attempts, thief, broker, power)
@@ -154,7 +163,7 @@ async def _mix_releases(scene: Scene, attempts: Attempts, thief: Thief) -> None:
     await thief.hold(new)  # what is swapped under a digest does not come back by itself
 
 
-async def _forge_documents(scene: Scene, attempts: Attempts, thief: Thief, *, older: bytes, current: bytes) -> None:
+async def _forge_documents(scene: Scene, attempts: Attempts, thief: Thief, before: Before) -> None:
     """Documents of other roles, and old ones."""
     own_root = thief.sign(Kind.ROOT, _own_root(scene).payload())
     own_status = thief.sign(Kind.STATUS, scene.status(99).payload())
@@ -171,10 +180,10 @@ async def _forge_documents(scene: Scene, attempts: Attempts, thief: Thief, *, ol
     )
     await attempts.make(
         "an older status, which revokes nothing",
-        thief.retain(thief.topics.trust_status, older),
+        thief.retain(thief.topics.trust_status, before.older_status),
         by={"replayed"},
     )
-    await thief.retain(thief.topics.trust_status, current)
+    await thief.retain(thief.topics.trust_status, before.status)
 
 
 def _own_root(scene: Scene) -> Root:
