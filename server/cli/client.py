@@ -53,10 +53,13 @@ class Client:
 
     async def get_bytes(self, path: str) -> bytes:
         """Return the answer's body. Raises as ``get`` does."""
-        async with self._request("GET", path) as response:
-            await _check(response)
-            body: bytes = await response.read()
-            return body
+        try:
+            async with self._request("GET", path) as response:
+                await _check(response)
+                body: bytes = await response.read()
+                return body
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
     async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None] | None = None) -> Any:
         """Stream a file; ``sent`` hears how many bytes went out with each piece. Raises as ``get`` does."""

@@ -7,6 +7,9 @@ from cyclopts import App, Parameter
 
 app = App(name="root", help="Make, sign and check the trust root.", version_flags=[])
 
+app.command("server.cli.trust_push:publish_root", name="publish", help="Give the server the next root document.")
+app.command("server.cli.trust_push:fetch_root", name="fetch", help="Write the root document that the server has.")
+
 _Several = Parameter(consume_multiple=True, negative=())
 _Flag = Parameter(negative=())
 _Output = Parameter(name=["--output", "-o"])

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 
 app = App(name="status", help="Revoke releases and keys, raise floors.", version_flags=[])
 
+app.command("server.cli.trust_push:publish_status", name="publish", help="Give the server a newer status document.")
+app.command("server.cli.trust_push:fetch_status", name="fetch", help="Write the status document that the server has.")
+app.command("server.cli.trust_push:proposals", name="proposals", help="List what was halted and is not taken back.")
+app.command("server.cli.trust_push:decline", name="decline", help="Leave a halted release as it is.")
+
 _Several = Parameter(consume_multiple=True, negative=())
 _Flag = Parameter(negative=())
 _Output = Annotated[Path, Parameter(name=["--output", "-o"])]
