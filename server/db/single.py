@@ -25,7 +25,9 @@ async def only_server(url: str) -> AsyncIterator[None]:
     with explain_refusals():
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
     try:
-        if not await connection.fetchval(TRY_LOCK, _KEY):
+        with explain_refusals():
+            is_ours = await connection.fetchval(TRY_LOCK, _KEY, timeout=CONNECT_TIMEOUT_S)
+        if not is_ours:
             raise ConfigurationError("Another Tidegate server is running on this database; stop it first.")
         yield
     finally:

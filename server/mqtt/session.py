@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from firmware_store.errors import BrokerUnavailableError, CodecError, ForbiddenError, StoreUnavailableError
+from firmware_store.errors import BrokerUnavailableError, CodecError, TidegateError
 from server.mqtt.link import Incoming, MqttLink
 from server.protocol.topics import Topics
 from server.services.wire import Retained
@@ -106,7 +106,7 @@ class ServerSession:
             self._due_to_compare.clear()
             try:
                 await repair(await self._read_retained())
-            except (BrokerUnavailableError, StoreUnavailableError, ForbiddenError) as exc:
+            except TidegateError as exc:  # whatever it is, the next comparison may mend it; the server goes on
                 log.warning("retained_not_compared", reason=str(exc))
             try:
                 async with asyncio.timeout(RECONCILE_S):

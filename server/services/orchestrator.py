@@ -243,6 +243,8 @@ class Orchestrator:
                 await self.publish_missing()
             except StoreUnavailableError as exc:
                 log.warning("blobs_not_published", reason=str(exc))
+            except Exception:
+                log.exception("blobs_not_published")
             await asyncio.sleep(TICK_S / 2)
 
     async def publish_missing(self) -> None:
