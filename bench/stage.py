@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -24,14 +23,11 @@ import asyncpg
 from bench.publisher import connect
 from bench.target import Target
 from firmware_store.root import init_dev_keys
-from firmware_store.suit import class_id, vendor_id
-from server.cli.client import Client
-from server.db.bundles import BundleRecord, BundleRepository
-from server.db.database import Database
+from server.cli.client import BUNDLE_MEDIA_TYPE, Client
+from server.cli.demo.releases import HARDWARE, VENDOR, release
 from server.db.migrate import apply_migrations
-from server.db.pool import open_pool
 from server.domain.execution import State
-from server.domain.identity import BundleId, CampaignId, DeviceId, Region
+from server.domain.identity import CampaignId, DeviceId, Region
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
 from server.protocol.messages import Report, encode_report
 from server.protocol.topics import Topics, Up
@@ -41,7 +37,6 @@ PREPARED: Final = "prepared"
 COHORT: Final = "bench"
 CLIENT_ID: Final = "bench-server"
 REGIONS: Final = ("eu-west", "us-east", "ap-south", "sa-east")
-VENDOR, HARDWARE = "bench.example", "gate-1"
 PATH: Final = (State.DOWNLOADING, State.INSTALLING, State.REBOOTING, State.TRIAL, State.CONFIRMED)
 HEARTBEAT_S: Final = 1  # so that campaigns are evaluated, as in production, 2.5 beats after the start
 START_S: Final = 30.0
@@ -100,14 +95,18 @@ class Stage:
         url = self.database_url(PREPARED)
         await self._execute(f"CREATE DATABASE {PREPARED}")
         await apply_migrations(url)
-        bundle = await self._insert_rows(url)
+        await self._insert_devices(url)
+        made = release(
+            {"app": Path(__file__)}, version="1.1.0", sequence=1, keys=self._home / "keys", output=self._home / "bundle"
+        )
         async with self._server(url) as running:
             assert running.first_token is not None
             async with Client(running.url, running.first_token) as client:
+                pushed = await client.upload("/v1/bundles", made.bundle, BUNDLE_MEDIA_TYPE)
                 plan = {"waves": [{"ratio": 1.0, "ramp_s": 0, "soak_s": 86_400}]}
                 draft = {
                     "name": "bench",
-                    "bundle": identifiers.show(identifiers.BUNDLE, bundle),
+                    "bundle": pushed["id"],
                     "cohort": COHORT,
                     "regions": REGIONS,
                     "plan": plan,
@@ -132,31 +131,13 @@ class Stage:
             await asyncio.sleep(HEARTBEAT_S * 2.5 + 0.5)
             yield url
 
-    async def _insert_rows(self, url: str) -> BundleId:
-        pool = await open_pool(url)
+    async def _insert_devices(self, url: str) -> None:
+        connection = await asyncpg.connect(url)
         try:
-            vendor = vendor_id(VENDOR)
-            bundle = BundleRecord(
-                id=BundleId(UUID(int=1)),
-                manifest_digest=hashlib.sha256(b"bench").digest(),
-                envelope_digest=hashlib.sha256(b"envelope").digest(),
-                envelope_bytes=1000,
-                sequence_number=1,
-                version="1.1.0",
-                vendor_id=vendor,
-                class_ids=(class_id(vendor, HARDWARE),),
-                components={"app": 1_000_000},
-                size_bytes=1_000_000,
-                signers=(),
-                created_by="bench",
-                created_at=datetime.now(UTC),
-            )
-            await BundleRepository(Database(pool)).add(bundle, {})
             ids, regions = zip(*self._devices, strict=True)
-            await pool.execute(INSERT_DEVICES, ids, regions, COHORT, VENDOR, HARDWARE)
+            await connection.execute(INSERT_DEVICES, ids, regions, COHORT, VENDOR, HARDWARE[0])
         finally:
-            await pool.close()
-        return bundle.id
+            await connection.close()
 
     @asynccontextmanager
     async def _server(self, database_url: str) -> AsyncIterator[Running]:
