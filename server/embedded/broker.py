@@ -37,7 +37,12 @@ START_TIMEOUT_S: Final = 60.0  # many retained messages and sessions take a whil
 STOP_PLAN: Final[StopPlan] = ((signal.SIGTERM, 20.0),)
 
 ACK_WAIT: Final = "5s"  # an unacknowledged message comes again after this
-MAX_ACK_PENDING: Final = 65535  # of one session: the broker stalls it there
+MAX_ACK_PENDING: Final = 16384
+"""Messages of one session without an acknowledgement, where the broker stalls it.
+
+A server that stores 4,000 a second is done with them before ``ACK_WAIT``. With as many as MQTT allows, 65,535, it would
+have to store 13,000 a second, or be sent the end of its queue once more on top of it.
+"""
 SYNC_INTERVAL: Final = "10s"  # what a power cut may take; devices and server say it all again. A crash takes nothing
 
 log = structlog.get_logger(__name__)
