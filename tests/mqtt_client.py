@@ -9,7 +9,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 REFUSED = 0x80  # SUBACK return code, 3.9.3
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
