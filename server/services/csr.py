@@ -4,7 +4,6 @@ The subject, the extensions and every other attribute are what the sender would 
 so that nobody can ask for another name, for an authority's certificate or for a server's.
 """
 
-import binascii
 from base64 import b64decode
 from dataclasses import dataclass
 from typing import Final
@@ -49,7 +48,7 @@ def read_request(text: str) -> SigningRequest:
         proven = request.is_signature_valid
     except WeakKeyError:
         raise
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise InvalidInputError(
             "Not a certificate signing request (PKCS#10) that we can read.", pointer=_POINTER
         ) from exc
@@ -66,7 +65,7 @@ def _unwrap(text: str) -> bytes:
         if text.lstrip().startswith(_PEM_MARK):
             return x509.load_pem_x509_csr(text.encode("ascii")).public_bytes(serialization.Encoding.DER)
         return b64decode(text, validate=True)
-    except (ValueError, UnsupportedAlgorithm, binascii.Error) as exc:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise InvalidInputError("The request is neither PEM nor DER in base64.", pointer=_POINTER) from exc
 
 

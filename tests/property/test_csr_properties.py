@@ -22,20 +22,20 @@ def good(algorithm: Algorithm) -> bytes:
 GOOD = [good(algorithm) for algorithm in Algorithm]
 
 
-@given(st.sampled_from(GOOD), st.data())
-def test_no_flipped_bit_goes_through(der: bytes, data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(der) * 8 - 1))
-    flipped = bytearray(der)
-    flipped[place // 8] ^= 1 << place % 8
+@pytest.mark.parametrize("der", GOOD, ids=list(Algorithm))
+def test_no_flipped_bit_goes_through(der: bytes) -> None:
+    for place in range(len(der) * 8):
+        flipped = bytearray(der)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises((InvalidInputError, TrustError)):
+            read_request(b64encode(bytes(flipped)).decode())
 
-    with pytest.raises((InvalidInputError, TrustError)):
-        read_request(b64encode(bytes(flipped)).decode())
 
-
-@given(st.sampled_from(GOOD), st.data())
-def test_no_cut_goes_through(der: bytes, data: st.DataObject) -> None:
-    with pytest.raises((InvalidInputError, TrustError)):
-        read_request(b64encode(der[: data.draw(st.integers(0, len(der) - 1))]).decode())
+@pytest.mark.parametrize("der", GOOD, ids=list(Algorithm))
+def test_no_cut_goes_through(der: bytes) -> None:
+    for size in range(len(der)):
+        with pytest.raises((InvalidInputError, TrustError)):
+            read_request(b64encode(der[:size]).decode())
 
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda data: b64encode(data).decode())))

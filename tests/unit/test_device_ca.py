@@ -55,12 +55,16 @@ def test_a_certificate_is_good_a_little_earlier_and_for_90_days(ca: DeviceCa) ->
     assert abs(certificate.not_valid_after_utc - NOW - CREDENTIAL_LIFE) < timedelta(seconds=1)
 
 
+def test_the_authority_is_good_for_ten_years(ca: DeviceCa) -> None:
+    assert abs(ca.expires - datetime.now(UTC) - CA_LIFE) < timedelta(minutes=1)
+
+
 def test_no_certificate_outlives_its_authority(ca: DeviceCa) -> None:
     late = ca.expires - timedelta(days=10)
 
     assert leaf(ca, late).not_valid_after_utc == ca.expires
     with pytest.raises(ConfigurationError, match="expired"):
-        leaf(ca, NOW + CA_LIFE + timedelta(minutes=1))
+        leaf(ca, ca.expires)
 
 
 def test_serial_numbers_do_not_repeat_and_cannot_be_guessed(ca: DeviceCa) -> None:
