@@ -11,7 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from firmware_store.errors import AuthenticationError
 from firmware_store.keys import Algorithm, SigningKey
+from server.db.enrolment import NewCertificate
 from server.domain.identity import DeviceId
 from server.embedded import EmbeddedBroker
 from server.mqtt.link import Incoming
@@ -266,6 +268,34 @@ async def test_no_credential_slips_past_a_revocation_made_at_the_same_time(
         assert revoked.status == 200
         given = [answer.body["credential"] for answer in answers if answer.status == 200]
         assert not any(is_let_in(world, credential) for credential in given)
+
+
+async def test_renewal_and_revocation_at_the_same_time_leave_nothing_good(
+    world: EnrolmentWorld, new_device_id: NewId
+) -> None:
+    for _ in range(5):
+        device = await world.enrolled(new_device_id())
+        first = device.certificate
+        answer, revoked = await asyncio.gather(
+            world.renew(device, SigningKey.generate(Algorithm.ED25519)), world.revoke(device.id)
+        )
+
+        assert (answer.status in {201, 401}, revoked.status) == (True, 200)
+        assert not is_let_in(world, device.identity["broker"])
+        assert {first.serial_number, device.certificate.serial_number} <= await world.revoked_serials()
+
+
+async def test_a_renewal_that_a_revocation_overtakes_changes_nothing(
+    world: EnrolmentWorld, new_device_id: NewId
+) -> None:
+    device = await world.enrolled(new_device_id())
+    now = datetime.now(UTC)
+    late = NewCertificate(b"late", DeviceId(device.id), device.key.public, now, now + timedelta(days=90))
+    await world.revoke(device.id)
+
+    with pytest.raises(AuthenticationError):
+        await world.enrolment._repository.renew(device.key.public.kid, late)
+    assert await world.revoked_serials() == {device.certificate.serial_number}
 
 
 async def test_enrolment_and_revocation_at_the_same_time_leave_one_truth(
