@@ -49,3 +49,4 @@ CREATE UNIQUE INDEX release_revocation_one_proposed ON release_revocation (manif
 -- Stays when the campaign is cancelled or rolled back later: directives name halted releases for 180 days.
 ALTER TABLE campaign ADD COLUMN halted_at timestamptz;
 UPDATE campaign SET halted_at = (SELECT max(at) FROM decision WHERE campaign_id = campaign.id AND kind = 'halt');
+CREATE INDEX campaign_halted ON campaign (cohort, halted_at) WHERE halted_at IS NOT NULL;

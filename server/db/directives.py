@@ -59,10 +59,10 @@ STANDING: Final = """
 # A release that an active campaign offers is not listed, though it was halted before: it was approved again since.
 HALTED: Final = """
     SELECT bundle.manifest_digest
-      FROM campaign_region AS r
-      JOIN campaign ON campaign.id = r.campaign_id AND campaign.halted_at > $3
+      FROM campaign
+      JOIN campaign_region AS r ON r.campaign_id = campaign.id AND r.region = $2
       JOIN bundle ON bundle.id = campaign.bundle_id
-     WHERE r.cohort = $1 AND r.region = $2
+     WHERE campaign.cohort = $1 AND campaign.halted_at > $3
        AND NOT EXISTS (SELECT FROM campaign_region AS other JOIN campaign AS active ON active.id = other.campaign_id
                         WHERE other.cohort = $1 AND other.region = $2 AND other.active
                           AND active.state <> 'rolling_back' AND active.bundle_id = campaign.bundle_id)

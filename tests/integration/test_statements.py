@@ -130,6 +130,38 @@ async def test_hot_statements_use_their_indexes(crowded: Database) -> None:
     assert used == {f"{module.__name__}.{name}": expected for module, name, expected in HOT}
 
 
+async def test_halted_releases_are_found_without_reading_every_campaign(store: Database) -> None:
+    """Asked for each directive that is signed; there are thousands of campaigns, of which few were ever halted."""
+    template = await add_campaign(store, await add_bundle(store))
+    async with store.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at,
+                                  halted_at)
+            SELECT gen_random_uuid(), name, cohort, bundle_id, 'finished', plan, policy, reason, created_by, created_at,
+                   CASE WHEN n % 250 = 0 THEN now() END
+              FROM campaign, generate_series(1, 5000) AS n WHERE id = $1
+            """,
+            template.id,
+        )
+        await connection.execute(
+            """
+            INSERT INTO campaign_region (campaign_id, region, position, cohort)
+            SELECT id, 'r' || n, n, cohort FROM campaign, generate_series(1, 4) AS n
+            """
+        )
+        await connection.execute("ANALYZE")
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.execute(f"PREPARE halted AS {directives.HALTED}")
+        plan = json.loads(
+            await connection.fetchval(
+                "EXPLAIN (FORMAT JSON) EXECUTE halted('main', 'r1', now() - interval '1 day', 16)"
+            )
+        )
+
+    assert "campaign_halted" in indexes(plan)
+
+
 def indexes(plan: Any) -> set[str]:
     if isinstance(plan, list):
         return set().union(*map(indexes, plan))
