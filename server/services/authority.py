@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from firmware_store.codec import Encodable
 from firmware_store.documents import Kind
 from firmware_store.errors import (
+    ConfigurationError,
     ConflictError,
     DigestError,
     NotFoundError,
@@ -133,7 +134,10 @@ class Authority:
         """
         mandate = self.under(trust)
         if not (mandate.directive and mandate.session):
-            await asyncio.to_thread(self._keyring.load)
+            try:
+                await asyncio.to_thread(self._keyring.load)
+            except ConfigurationError as exc:
+                raise ConflictError(f"The server's keys cannot be read again: {exc}.") from exc
             mandate = self.under(trust)
         for role, pen in ((RoleName.DIRECTIVE, mandate.directive), (RoleName.SESSION, mandate.session)):
             if not pen:

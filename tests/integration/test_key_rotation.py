@@ -1,11 +1,13 @@
 """The server's own keys are replaced while it runs: what stands is signed anew, and it never falls silent by itself."""
 
+import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from firmware_store.documents import Kind
 from firmware_store.errors import ConfigurationError, ConflictError, SignerUnavailableError, TrustError
 from firmware_store.root import RoleName
 from server.db.bundles import BundleRecord
@@ -16,7 +18,7 @@ from server.domain.campaign import State
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Counter
-from server.protocol.orders import Action, Directive
+from server.protocol.orders import Action, Directive, read_welcome
 from server.protocol.topics import CohortAudience
 from server.services.authority import Authority, Mandate
 from server.services.keyring import Keyring
@@ -87,6 +89,18 @@ async def test_it_is_accepted_once_the_key_is_there_and_without_a_restart(world:
 
     assert world.authority.mandate.directive.kids == {new.public.kid}
     assert world.authority.directive_epoch == 2
+
+
+async def test_a_key_file_that_cannot_be_read_is_named_and_changes_nothing(world: World) -> None:
+    new = world.keys.new_key(RoleName.DIRECTIVE, into=world.keys.folder)
+    (world.keys.folder / "directive-2.pem").chmod(0o644)
+
+    with pytest.raises(ConflictError, match="chmod 600"):
+        await world.trust.accept_root(
+            world.keys.seal_root(world.keys.rotated(world.keys.kid(RoleName.DIRECTIVE), new, stolen=True)), actor="sam"
+        )
+
+    await offered(world)
 
 
 async def test_all_that_stands_is_signed_anew_under_the_new_epoch(world: World) -> None:
@@ -331,6 +345,32 @@ async def test_a_pause_that_nobody_signs_has_not_happened(world: World, outside:
         await world.campaigns.pause(campaign, caller="ann", reason="hm")
 
     assert (await world.campaign(campaign)).state is State.RUNNING
+
+
+async def test_a_session_key_may_be_a_command_too(world: World, tmp_path: Path) -> None:
+    switch = tmp_path / "somebody-is-there"
+    switch.touch()
+    (world.keys.folder / "session-1.pem.pub").write_bytes(world.keys.of(RoleName.SESSION)[0].public.to_pem())
+    signer = command(world.keys.folder, "session-1.pem", switch)
+    world.authority._keyring = Keyring.open(world.keys.folder, session=signer)
+    world.authority.adopt(world.authority.under(world.authority.trust))
+    world.shelf.published.clear()
+    device = DeviceId("eu-001")
+
+    await world.connect(device)
+    async with asyncio.timeout(10):
+        while not world.shelf.published:
+            await asyncio.sleep(0.01)
+
+    ((topic, sealed),) = world.shelf.published
+    assert topic == world.topics.welcome(EU, device)
+    assert read_welcome(world.authority.root.unseal(Kind.WELCOME, sealed).value).device == device
+    switch.unlink()
+    await world.connect(device)
+    async with asyncio.timeout(10):
+        while world.presence._signing:
+            await asyncio.sleep(0.01)
+    assert len(world.shelf.published) == 1
 
 
 async def test_a_root_is_not_taken_while_what_stands_cannot_be_signed_anew(world: World, outside: Path) -> None:
