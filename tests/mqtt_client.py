@@ -6,10 +6,13 @@ Blocking, without threads; every wait is bounded. Packets are named as in MQTT 3
 import socket
 import ssl
 import struct
+import time
 from types import TracebackType
 from typing import Self
 
 PATIENCE_S = 30
+CONNECT_TRIALS, CONNECT_PAUSE_S = 3, 0.4
+HUNG_UP = "hung up"
 REFUSED = 0x80  # SUBACK return code, 3.9.3
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
@@ -49,12 +52,18 @@ class MqttClient:
         self.session_present = False
 
     def __enter__(self) -> Self:
-        self._socket = socket.create_connection(self._address, timeout=PATIENCE_S)
-        try:
-            self._open_session()
-        except BaseException:
-            self._socket.close()
-            raise
+        """Open a session; a broker that is still ending the last one of this client id may hang up at first."""
+        for left in reversed(range(CONNECT_TRIALS)):
+            self._socket = socket.create_connection(self._address, timeout=PATIENCE_S)
+            try:
+                self._open_session()
+            except BaseException as exc:
+                self._socket.close()
+                if left == 0 or exc.args != (HUNG_UP,):
+                    raise
+                time.sleep(CONNECT_PAUSE_S)
+            else:
+                break
         return self
 
     def __exit__(
@@ -126,7 +135,7 @@ class MqttClient:
         try:
             flags, code = self._await(CONNACK)
         except HungUpError as exc:
-            raise ConnectRefusedError("hung up") from exc
+            raise ConnectRefusedError(HUNG_UP) from exc
         if code:
             raise ConnectRefusedError(code)
         self.session_present = bool(flags & 1)
