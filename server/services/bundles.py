@@ -60,10 +60,11 @@ class Bundles:
             stream, root=trust.root, status=trust.status, store=self._store, max_bytes=BUNDLE_MOST_BYTES
         )
         manifest = self._authority.trust.check_release(received.envelope).manifest
-        if await self._repository.by_digest(manifest.digest) is not None:
-            raise ConflictError("This bundle is already here: the same manifest was uploaded before.")
         envelope_digest = hashlib.sha256(received.envelope).digest()
         await self._store.put(envelope_digest, received.envelope)
+        if await self._repository.by_digest(manifest.digest) is not None:
+            # What was lost or damaged of it is whole again all the same.
+            raise ConflictError("This bundle is already here: the same manifest was uploaded before.")
         blobs = {**received.blobs, envelope_digest: len(received.envelope)}
         record = BundleRecord(
             id=BundleId(new_uuid7()),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from firmware_store.bundle import bundle_pieces
 from firmware_store.errors import (
     ConflictError,
     DigestError,
@@ -32,6 +33,7 @@ from server.protocol.orders import HALTED_MOST, Action, Directive, Envelope
 from server.protocol.topics import CohortAudience
 from server.services.directives import envelope_of
 from tests.records import EU, MAIN, US
+from tests.servers import make_bundle
 from tests.service_world import World
 from tests.trust_fleet import HARDWARE, VENDOR, own_fleet
 
@@ -158,6 +160,18 @@ async def test_a_release_whose_envelope_is_lost_is_not_offered(world: World) -> 
     await world.blobs.delete(release.envelope_digest)
 
     await assert_not_signed(world, offer(world, release), SignerUnavailableError, "Upload the bundle again")
+
+
+async def test_uploading_a_bundle_again_mends_what_was_lost_of_it(world: World, tmp_path: Path) -> None:
+    file = make_bundle(tmp_path, world.keys.folder)
+    release = await world.bundles.receive(bundle_pieces(file), caller="ann")
+    await world.blobs.delete(release.envelope_digest)
+    await assert_not_signed(world, offer(world, release), SignerUnavailableError)
+
+    with pytest.raises(ConflictError, match="already here"):
+        await world.bundles.receive(bundle_pieces(file), caller="ann")
+
+    await world.authority.sign_directive(offer(world, release), State.RUNNING)
 
 
 async def test_a_release_that_was_halted_for_the_same_audience_is_not_offered(world: World) -> None:
