@@ -92,8 +92,9 @@ class Ramp:
         """Return the same line cut off at ``end``: flat from there on."""
         if end >= self.t1:
             return self
-        cut = max(self.t0, end)
-        return Ramp(self.t0, self.l0, cut, self.level(cut))
+        if end < self.t0:
+            return Ramp.flat(self.l0, self.t0)  # not even a step at t0 is shown before its time
+        return Ramp(self.t0, self.l0, end, self.level(end))
 
 
 def is_due(device_height: int, level: int) -> bool:
