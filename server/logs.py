@@ -9,7 +9,12 @@ import structlog
 def configure(*, level: str, as_json: bool) -> None:
     """Set it for the whole process."""
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default one prints local variables: tokens, keys
+        )
     )
     structlog.configure(
         processors=[
