@@ -114,6 +114,10 @@ class EnrolmentWorld:
         self.enrolment = parts.context.enrolment
         self.broker = broker
 
+    @property
+    def url(self) -> str:
+        return str(self._client.make_url("/"))
+
     async def admin(self, method: str, path: str, body: object = None, *, token: str | None = None) -> Answer:
         return await self.knock(method, path, body, token=token or self._token)
 

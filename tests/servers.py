@@ -1,5 +1,6 @@
 """A real server for tests: ``tidegate serve`` in a process of its own, and a client of its REST API."""
 
+import asyncio
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -24,6 +26,7 @@ from firmware_store.suit import sign_envelope
 
 ROOT = Path(__file__).parent.parent
 START_S, STOP_S = 60.0, 30.0
+POUR_S = 20.0
 VENDOR, HARDWARE = "acme.example", "gw100-rev-b"
 
 _numbers = itertools.count(1)
@@ -174,6 +177,32 @@ class Answer(NamedTuple):
     status: int
     body: Any
     headers: Mapping[str, str]
+
+
+async def pour(url: str, path: str, headers: Mapping[str, str]) -> int:
+    """Post a body that never ends until the server answers; return the status, and hang up at once.
+
+    An HTTP client would keep the connection until what it had buffered is sent, which nobody reads.
+    """
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    given = {"Host": "tidegate", "Transfer-Encoding": "chunked", **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+
+    async def endless() -> None:
+        writer.write(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode())
+        while True:
+            writer.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+            await writer.drain()
+
+    pouring = asyncio.create_task(endless())
+    try:
+        async with asyncio.timeout(POUR_S):
+            return int((await reader.readline()).split()[1])
+    finally:
+        pouring.cancel()
+        await asyncio.gather(pouring, return_exceptions=True)
+        writer.transport.abort()
 
 
 class Api:

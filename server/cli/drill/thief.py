@@ -65,14 +65,14 @@ class Thief:
             password=access.password,
             on_message=self._take,
             on_up=self._listen,
+            on_down=lambda _: self._up.clear(),
             reconnect_max_s=1,
         )
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self._link.run(), name="thief")
-        async with asyncio.timeout(UP_S):
-            await self._up.wait()
+        await self._wait_for_broker()
         return self
 
     async def __aexit__(
@@ -93,6 +93,7 @@ class Thief:
         return [DeviceAudience(self.devices[device], device) for device in devices]
 
     async def retain(self, topic: str, payload: bytes) -> None:
+        await self._wait_for_broker()  # it is restarted now and then
         await self._link.publish_acked(topic, payload, retain=True)
 
     async def hold(self, release: Release) -> None:
@@ -146,6 +147,10 @@ class Thief:
     @property
     def _epoch(self) -> int:
         return next((counter.epoch for counter in self._counters.values()), 1)
+
+    async def _wait_for_broker(self) -> None:
+        async with asyncio.timeout(UP_S):
+            await self._up.wait()
 
     def _listen(self, _session_present: bool) -> None:
         if self._session is not None:
