@@ -2,7 +2,7 @@
 
 import time
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field
 
@@ -212,32 +212,37 @@ async def list_executions(call: Call[None]) -> ExecutionList:
 
 @route("POST", "/v1/campaigns/{campaign}/start", right=Right.OPERATE, body=Order)
 async def start_campaign(call: Call[Order]) -> CampaignView:
-    record = await call.context.campaigns.start(_id(call), caller=call.caller.name, reason=call.body.reason)
-    return _view(record)
+    return await _give(call, call.context.campaigns.start)
 
 
 @route("POST", "/v1/campaigns/{campaign}/pause", right=Right.OPERATE, body=Order)
 async def pause_campaign(call: Call[Order]) -> CampaignView:
-    record = await call.context.campaigns.pause(_id(call), caller=call.caller.name, reason=call.body.reason)
-    return _view(record)
+    return await _give(call, call.context.campaigns.pause)
 
 
 @route("POST", "/v1/campaigns/{campaign}/resume", right=Right.OPERATE, body=Order)
 async def resume_campaign(call: Call[Order]) -> CampaignView:
-    record = await call.context.campaigns.resume(_id(call), caller=call.caller.name, reason=call.body.reason)
-    return _view(record)
+    return await _give(call, call.context.campaigns.resume)
 
 
 @route("POST", "/v1/campaigns/{campaign}/halt", right=Right.OPERATE, body=Order)
 async def halt_campaign(call: Call[Order]) -> CampaignView:
-    record = await call.context.campaigns.halt(_id(call), caller=call.caller.name, reason=call.body.reason)
-    return _view(record)
+    return await _give(call, call.context.campaigns.halt)
 
 
 @route("POST", "/v1/campaigns/{campaign}/cancel", right=Right.OPERATE, body=Order)
 async def cancel_campaign(call: Call[Order]) -> CampaignView:
-    record = await call.context.campaigns.cancel(_id(call), caller=call.caller.name, reason=call.body.reason)
-    return _view(record)
+    return await _give(call, call.context.campaigns.cancel)
+
+
+class _GiveOrder(Protocol):
+    """What a person can do with a campaign."""
+
+    async def __call__(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord: ...
+
+
+async def _give(call: Call[Order], order: _GiveOrder) -> CampaignView:
+    return _view(await order(_id(call), caller=call.caller.name, reason=call.body.reason))
 
 
 def _id(call: Call[Any]) -> CampaignId:
@@ -266,11 +271,6 @@ async def _detail(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     now = time.time()
     bundle = await call.context.campaigns.bundle_of(record)
     survey = await call.context.surveyor.survey(record, bundle, now=now)
-    counts = await call.context.executions.count(record.id)
-    states: dict[str, int] = {}
-    for region_counts in counts.values():
-        for (state, _), number in region_counts.states.items():
-            states[state.value] = states.get(state.value, 0) + number
     targets = {entry.region: entry.target / FULL for entry in record.regions}
     regions = [
         RegionState(
@@ -297,7 +297,7 @@ async def _detail(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         policy=record.policy,
         waves=_waves(record, regions),
         regions=regions,
-        states=states,
+        states={state.value: number for state, number in survey.states.items()},
     )
 
 

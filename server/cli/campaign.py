@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from firmware_store.errors import InvalidInputError
 from server.cli import HALTED, OK
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
 from server.cli.output import Format, show
+
+CampaignId = Annotated[str, Parameter(help="Its id (cmp_...).")]
+Why = Annotated[str, Parameter(help="Why.")]
 
 app = App(name="campaign", help="Create, start, watch and stop campaigns.")
 
@@ -63,14 +66,8 @@ def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> 
 
 
 @app.command(name="show")
-def show_one(campaign: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
-    """Show one campaign and its regions.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    """
+def show_one(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Show one campaign and its regions."""
     answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}"))
     show([answer], _COLUMNS, output)
     if output == "table":
@@ -79,27 +76,15 @@ def show_one(campaign: str, *, token: Token, server: Url = DEFAULT_URL, output: 
 
 
 @app.command
-def decisions(campaign: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
-    """Show what was decided and why, the newest first.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    """
+def decisions(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Show what was decided and why, the newest first."""
     answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/decisions"))
     show(answer["decisions"], ("at", "kind", "actor", "sentence"), output)
 
 
 @app.command
-def watch(campaign: str, *, token: Token, server: Url = DEFAULT_URL) -> int:
-    """Show a campaign's progress until it ends; exit code 5 if it was halted.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    """
+def watch(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL) -> int:
+    """Show a campaign's progress until it ends; exit code 5 if it was halted."""
     from server.cli.progress import follow
 
     async def until_it_ends(client: Client) -> dict[str, Any]:
@@ -111,72 +96,32 @@ def watch(campaign: str, *, token: Token, server: Url = DEFAULT_URL) -> int:
 
 
 @app.command
-def start(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
-    """Start a draft.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    reason
-        Why.
-    """
+def start(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Start a draft."""
     _order("start", campaign, reason, server, token)
 
 
 @app.command
-def pause(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
-    """Hold it: nobody starts, nobody activates; downloads go on.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    reason
-        Why.
-    """
+def pause(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Hold it: nobody starts, nobody activates; downloads go on."""
     _order("pause", campaign, reason, server, token)
 
 
 @app.command
-def resume(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
-    """Let a paused campaign go on.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    reason
-        Why.
-    """
+def resume(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Let a paused campaign go on."""
     _order("resume", campaign, reason, server, token)
 
 
 @app.command
-def halt(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
-    """Halt it: downloads stop, devices in trial go back to their old slot.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    reason
-        Why.
-    """
+def halt(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Halt it: downloads stop, devices in trial go back to their old slot."""
     _order("halt", campaign, reason, server, token)
 
 
 @app.command
-def cancel(campaign: str, *, token: Token, server: Url = DEFAULT_URL, reason: str = "not given") -> None:
-    """End it: downloads stop, a trial finishes by its own checks.
-
-    Parameters
-    ----------
-    campaign
-        Its id (cmp_...).
-    reason
-        Why.
-    """
+def cancel(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """End it: downloads stop, a trial finishes by its own checks."""
     _order("cancel", campaign, reason, server, token)
 
 

@@ -4,7 +4,7 @@ Both are stored as JSON and read by people, so they are frozen pydantic models: 
 the database row and the file of a lab. All times are seconds; a lab scales them down, nothing else changes.
 """
 
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,8 +19,6 @@ _MOST: Final = 1_000_000_000
 
 _CANARY_RATIO: Final = 0.01
 _CANARY_MOST: Final = 200
-
-RegionName = Annotated[Region, Field(description="a region's name")]
 
 
 class Gate(BaseModel):

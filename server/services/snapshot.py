@@ -1,5 +1,6 @@
 """What is known of a campaign at one moment: the fleet in memory joined with the executions in the database."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,10 +25,14 @@ _NO_COUNTS = Counts(states={}, judged=0)
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A snapshot for ``decide`` and, beside it, the candidates' heights by region, which open a wave by count."""
+    """A snapshot for ``decide`` and, beside it, what it was counted from.
+
+    ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together.
+    """
 
     snapshot: Snapshot
     heights: Mapping[Region, list[int]]
+    states: Mapping[State, int]
 
 
 class Surveyor:
@@ -116,16 +121,18 @@ class Surveyor:
             plan=campaign.plan,
             policy=campaign.policy,
             regions=views,
-            started_at=campaign.created_at.timestamp()
-            if campaign.started_at is None
-            else campaign.started_at.timestamp(),
+            started_at=(campaign.started_at or campaign.created_at).timestamp(),
             wave=campaign.wave,
             blobs_ready=campaign.blobs_ready,
             looks=campaign.looks,
             seen_silent=campaign.seen_silent,
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
         )
-        return Survey(snapshot, heights)
+        states: Counter[State] = Counter()
+        for region_counts in counts.values():
+            for (state, _), number in region_counts.states.items():
+                states[state] += number
+        return Survey(snapshot, heights, states)
 
     def _is_eligible(self, device: Device, target: Target, started: Mapping[DeviceId, State]) -> bool:
         if device.held or device.revoked or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):

@@ -13,7 +13,7 @@ import asyncpg
 import psutil
 import pytest
 
-from server.embedded import Embedded
+from tests.embedded_services import Embedded
 from tests.mqtt_client import MqttClient
 
 PROGRAMS = ("postgres", "nats-server", "initdb")
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import asyncpg
 
-from server.embedded import Embedded
+from tests.embedded_services import Embedded
 from tests.mqtt_client import MqttClient
 
 

@@ -293,7 +293,7 @@ from pathlib import Path
 # what cannot be loaded any more when root's home is closed to us
 import concurrent.futures.thread, csv, encodings.ascii, encodings.idna, getpass, importlib.metadata, ssl
 import asyncpg
-from server.embedded import Embedded
+from tests.embedded_services import Embedded
 
 os.setgroups([])
 os.setgid(int(sys.argv[2]))
