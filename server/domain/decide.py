@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from server.domain import halt
+from server.domain import fisher
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.gate import Ramp
 from server.domain.identity import Region
@@ -51,7 +51,7 @@ class RegionView:
     in_flight: int = 0
     confirmed: int = 0
     failed: int = 0
-    table: halt.Table = field(default_factory=lambda: halt.Table("", 0, 0, 0, 0))
+    table: fisher.Table = field(default_factory=lambda: fisher.Table("", 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
     """Return what should become of the campaign at ``now`` (Unix seconds)."""
     if snapshot.state not in JUDGED:
         return NOTHING
-    verdict = halt.judge(
+    verdict = fisher.judge(
         [view.table for view in snapshot.regions],
         snapshot.policy,
         looks=snapshot.looks,
@@ -173,7 +173,7 @@ def _wave_views(snapshot: Snapshot) -> list[RegionView]:
 
 
 def _failures(views: Sequence[RegionView]) -> float:
-    return sum(view.failed + halt.excess_silent(view.table) for view in views)
+    return sum(view.failed + fisher.excess_silent(view.table) for view in views)
 
 
 def _broken(snapshot: Snapshot) -> str:
@@ -186,7 +186,7 @@ def _broken(snapshot: Snapshot) -> str:
     views = _wave_views(snapshot)
     ended = sum(view.confirmed + view.failed + view.table.silent for view in views)
     failures = _failures(views)
-    early = ended >= snapshot.policy.min_judged and halt.lower_bound(failures, ended) > wave.gate.failure_ratio
+    early = ended >= snapshot.policy.min_judged and fisher.lower_bound(failures, ended) > wave.gate.failure_ratio
     if early or (failures and _all_over(views) and not _few_enough(views, wave.gate)):
         return (
             f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
@@ -235,7 +235,7 @@ def _few_enough(views: Sequence[RegionView], gate: Gate) -> bool:
     reached = sum(view.reached for view in views)
     if reached < 3 / gate.failure_ratio:
         return failures == 0
-    return halt.upper_bound(failures, reached) <= gate.failure_ratio
+    return fisher.upper_bound(failures, reached) <= gate.failure_ratio
 
 
 def _number(snapshot: Snapshot) -> int:
@@ -243,9 +243,9 @@ def _number(snapshot: Snapshot) -> int:
     return snapshot.wave + 1
 
 
-def _halt_sentence(snapshot: Snapshot, verdict: halt.Verdict, now: float) -> str:
+def _halt_sentence(snapshot: Snapshot, verdict: fisher.Verdict, now: float) -> str:
     tables = [view.table for view in snapshot.regions if view.table.silent]
-    fleet = halt.merge([view.table for view in snapshot.regions])
+    fleet = fisher.merge([view.table for view in snapshot.regions])
     where = tables[0].region if len(tables) == 1 else f"{len(tables)} regions"
     controls = fleet
     if len(tables) == 1 and verdict.rule == "silence" and tables[0].controls >= snapshot.policy.min_controls:
@@ -265,7 +265,7 @@ def _finish_sentence(snapshot: Snapshot) -> str:
     return f"Finished: {confirmed} of {eligible} eligible devices confirmed the release."
 
 
-def _evidence(snapshot: Snapshot, verdict: halt.Verdict) -> dict[str, object]:
+def _evidence(snapshot: Snapshot, verdict: fisher.Verdict) -> dict[str, object]:
     return {
         "rule": verdict.rule,
         "p_value": verdict.p_value,

@@ -14,7 +14,6 @@ from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
 from server.domain.campaign import ACTIVE, Cause, Event, State, next_state
-from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy, default_plan
 from server.protocol.orders import Action
@@ -22,6 +21,7 @@ from server.services.directives import Directives
 from server.services.identifiers import new_uuid7
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
+from server.services.transitions import ended, halted, paused, resumed
 
 log = structlog.get_logger(__name__)
 
@@ -261,50 +261,3 @@ class Campaigns:
 def _audience(campaign: CampaignRecord, action: Action) -> list[RegionRecord]:
     everywhere = action in {Action.HALT, Action.NONE}
     return [region for region in campaign.regions if everywhere or region.opened_at is not None]
-
-
-def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> CampaignRecord:
-    """Return the campaign held for one more cause, its levels where they are."""
-    state = next_state(campaign.state, Event.PAUSE)
-    return replace(_frozen(campaign, now), state=state, causes=campaign.causes | {cause})
-
-
-def resumed(campaign: CampaignRecord, cleared: frozenset[Cause], *, now: datetime) -> CampaignRecord:
-    """Return the campaign without these causes; if none is left it runs, from the level it was held at.
-
-    Each ramp goes on to its target in the share of the wave's time that was left to it.
-    """
-    causes = campaign.causes - cleared
-    if causes:
-        return replace(campaign, causes=causes)
-    state = next_state(campaign.state, Event.RESUME)
-    ramp_s = 0 if campaign.wave is None else campaign.plan.waves[campaign.wave].ramp_s
-    return replace(
-        campaign,
-        state=state,
-        causes=causes,
-        sentence="",
-        regions=tuple(replace(region, ramp=_rising(region, now, ramp_s)) for region in campaign.regions),
-    )
-
-
-def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
-    level, start = region.ramp.l1, int(now.timestamp())
-    left = (region.target - level) / max(region.target, 1)
-    return Ramp(start, level, start + round(ramp_s * left), region.target)
-
-
-def halted(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
-    """Return the campaign halted, its levels where they are."""
-    return replace(ended(campaign, Event.HALT, now=now), halted_at=now)
-
-
-def ended(campaign: CampaignRecord, event: Event, *, now: datetime) -> CampaignRecord:
-    """Return the campaign after ``event``, which ends it, its levels where they are."""
-    state = next_state(campaign.state, event)
-    return replace(_frozen(campaign, now), state=state, causes=frozenset(), ended_at=now)
-
-
-def _frozen(campaign: CampaignRecord, now: datetime) -> CampaignRecord:
-    at = now.timestamp()
-    return replace(campaign, regions=tuple(replace(region, ramp=region.ramp.frozen(at)) for region in campaign.regions))

@@ -8,7 +8,7 @@ from the devices again, so that kill -9 at any point loses nothing.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, assert_never
@@ -26,18 +26,17 @@ from firmware_store.errors import (
     TrustError,
 )
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State, next_state
-from server.domain.decide import Decision, Kind, decide, regions_of
-from server.domain.gate import Ramp, level_for_count, level_for_ratio
-from server.domain.identity import CampaignId, Region
-from server.domain.plan import Wave
+from server.domain.decide import Decision, Kind, decide
+from server.domain.identity import CampaignId
 from server.protocol.orders import Action
 from server.services.bundles import Bundles
-from server.services.campaigns import TRUST_ACTOR, Campaigns, ended, halted, paused, resumed
+from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
 from server.services.metrics import Metrics
 from server.services.snapshot import Survey, Surveyor
+from server.services.transitions import ended, halted, opened, paused, resumed
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -209,8 +208,8 @@ class Orchestrator:
                     await self._repository.save(looked)
             case Kind.OPEN_WAVE:
                 assert decision.wave is not None
-                opened, raised = _open_wave(looked, decision.wave, survey.heights, at)
-                await self._campaigns.apply(opened, Action.OFFER, record, regions=raised)
+                risen, raised = opened(looked, decision.wave, survey.heights, at)
+                await self._campaigns.apply(risen, Action.OFFER, record, regions=raised)
             case Kind.PAUSE:
                 assert decision.cause is not None
                 held = replace(paused(looked, decision.cause, now=at), sentence=decision.sentence)
@@ -278,35 +277,3 @@ async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
             async with asyncio.timeout(timeout_s):
                 await event.wait()
     return event.is_set()
-
-
-def _open_wave(
-    campaign: CampaignRecord, index: int, heights: Mapping[Region, list[int]], now: datetime
-) -> tuple[CampaignRecord, list[RegionRecord]]:
-    """Return the campaign with its wave open, and the regions that rise.
-
-    A wave that is open already takes in more devices: regions that stay as they are keep their ramps.
-    """
-    wave = campaign.plan.waves[index]
-    names = set(regions_of(wave, [region.region for region in campaign.regions]))
-    regions, risen = [], []
-    for before in campaign.regions:
-        region = _raise(before, wave, heights.get(before.region, []), now) if before.region in names else before
-        if region.target == before.target and index == campaign.wave:
-            region = before
-        regions.append(region)
-        if region is not before:
-            risen.append(region)
-    return replace(campaign, wave=index, regions=tuple(regions)), risen
-
-
-def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
-    start = int(now.timestamp())
-    level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
-    wanted = level_for_count(heights, wave.count or 1)  # a ratio of a small region is one device, too
-    if wave.ratio is not None:
-        wanted = max(wanted, level_for_ratio(wave.ratio))
-    target = max(region.target, level, wanted)
-    return replace(
-        region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
-    )

@@ -11,8 +11,8 @@ from server.db.executions import Counts, ExecutionRecord, ExecutionRepository
 from server.domain.decide import RegionView, Snapshot
 from server.domain.eligibility import Target, fits
 from server.domain.execution import State
+from server.domain.fisher import Table
 from server.domain.gate import height, is_due
-from server.domain.halt import Table
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import EXPLICIT_FAILURES
 from server.services.fleet import Device, Fleet

@@ -35,8 +35,9 @@ from server.domain.campaign import TRANSITIONS, Event, State
 from server.protocol.orders import Action, Directive
 from server.protocol.topics import Topics
 from server.services.authority import Authority, Mandate
-from server.services.campaigns import TRUST_ACTOR, Campaigns, halted
+from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives, envelope_of
+from server.services.transitions import halted
 from server.services.wire import Retained, Wire
 
 log = structlog.get_logger(__name__)

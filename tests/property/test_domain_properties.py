@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from firmware_store.errors import IllegalTransitionError
 from server.domain import campaign, execution
 from server.domain.decide import Kind, RegionView, Snapshot, decide
+from server.domain.fisher import Table, p_value
 from server.domain.gate import DEAD_MAN_S, FULL, Ramp, height, is_due, level_for_count, level_for_ratio
-from server.domain.halt import Table, p_value
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.plan import Gate, Plan, Policy, Wave
 

@@ -7,8 +7,8 @@ import pytest
 
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
+from server.domain.fisher import Table
 from server.domain.gate import FULL, Ramp
-from server.domain.halt import Table
 from server.domain.identity import Region
 from server.domain.plan import Gate, Plan, Policy, Wave
 

@@ -10,7 +10,7 @@ from math import prod
 import pytest
 from scipy.stats import binomtest, fisher_exact, hypergeom
 
-from server.domain.halt import Table, Verdict, excess_silent, judge, lower_bound, merge, p_value, upper_bound
+from server.domain.fisher import Table, Verdict, excess_silent, judge, lower_bound, merge, p_value, upper_bound
 from server.domain.plan import Policy
 
 POLICY = Policy()

@@ -1,0 +1,94 @@
+"""How a campaign's record changes with each decision (pure): its state, its causes, and the lines of its levels.
+
+The orchestrator, people's orders and the replay of a trace all change campaigns by these functions alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from server.db.campaigns import CampaignRecord, RegionRecord
+from server.domain.campaign import Cause, Event, next_state
+from server.domain.decide import regions_of
+from server.domain.gate import Ramp, level_for_count, level_for_ratio
+from server.domain.identity import Region
+from server.domain.plan import Wave
+
+
+def opened(
+    campaign: CampaignRecord, index: int, heights: Mapping[Region, list[int]], now: datetime
+) -> tuple[CampaignRecord, list[RegionRecord]]:
+    """Return the campaign with its wave open, and the regions that rise.
+
+    A wave that is open already takes in more devices: regions that stay as they are keep their ramps.
+    """
+    wave = campaign.plan.waves[index]
+    names = set(regions_of(wave, [region.region for region in campaign.regions]))
+    regions, risen = [], []
+    for before in campaign.regions:
+        region = _raise(before, wave, heights.get(before.region, []), now) if before.region in names else before
+        if region.target == before.target and index == campaign.wave:
+            region = before
+        regions.append(region)
+        if region is not before:
+            risen.append(region)
+    return replace(campaign, wave=index, regions=tuple(regions)), risen
+
+
+def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
+    start = int(now.timestamp())
+    level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
+    wanted = level_for_count(heights, wave.count or 1)  # a ratio of a small region is one device, too
+    if wave.ratio is not None:
+        wanted = max(wanted, level_for_ratio(wave.ratio))
+    target = max(region.target, level, wanted)
+    return replace(
+        region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
+    )
+
+
+def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> CampaignRecord:
+    """Return the campaign held for one more cause, its levels where they are."""
+    state = next_state(campaign.state, Event.PAUSE)
+    return replace(_frozen(campaign, now), state=state, causes=campaign.causes | {cause})
+
+
+def resumed(campaign: CampaignRecord, cleared: frozenset[Cause], *, now: datetime) -> CampaignRecord:
+    """Return the campaign without these causes; if none is left it runs, from the level it was held at.
+
+    Each ramp goes on to its target in the share of the wave's time that was left to it.
+    """
+    causes = campaign.causes - cleared
+    if causes:
+        return replace(campaign, causes=causes)
+    state = next_state(campaign.state, Event.RESUME)
+    ramp_s = 0 if campaign.wave is None else campaign.plan.waves[campaign.wave].ramp_s
+    return replace(
+        campaign,
+        state=state,
+        causes=causes,
+        sentence="",
+        regions=tuple(replace(region, ramp=_rising(region, now, ramp_s)) for region in campaign.regions),
+    )
+
+
+def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
+    level, start = region.ramp.l1, int(now.timestamp())
+    left = (region.target - level) / max(region.target, 1)
+    return Ramp(start, level, start + round(ramp_s * left), region.target)
+
+
+def halted(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the campaign halted, its levels where they are."""
+    return replace(ended(campaign, Event.HALT, now=now), halted_at=now)
+
+
+def ended(campaign: CampaignRecord, event: Event, *, now: datetime) -> CampaignRecord:
+    """Return the campaign after ``event``, which ends it, its levels where they are."""
+    state = next_state(campaign.state, event)
+    return replace(_frozen(campaign, now), state=state, causes=frozenset(), ended_at=now)
+
+
+def _frozen(campaign: CampaignRecord, now: datetime) -> CampaignRecord:
+    at = now.timestamp()
+    return replace(campaign, regions=tuple(replace(region, ramp=region.ramp.frozen(at)) for region in campaign.regions))
