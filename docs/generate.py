@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, plan
+from server.domain.halt.policy import HaltPolicy
 
 DOCS: Final = Path(__file__).parent
 
@@ -95,6 +96,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "wave": lambda: model_table(plan.Wave),
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),
+    "halt-policy": lambda: model_table(HaltPolicy),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from firmware_store.errors import InvalidInputError
+from server.domain.halt.policy import HaltPolicy
 from server.domain.identity import Region
 from server.domain.identity import region as check_region
 
@@ -95,6 +96,24 @@ class Policy(BaseModel):
     on_halt: Literal["revert", "keep"] = Field(
         "revert", description="what a device in trial does at a halt: go back, or finish its trial"
     )
+    on_offline_spike: Literal["pause", "hold", "halt"] = Field(
+        "pause", description="when many devices vanish at once: pause, hold for a person, or halt"
+    )
+    approvals: int = Field(0, ge=0, le=10, description="people other than the creator who must approve")
+    rollback_s: int = Field(
+        7 * _DAY, ge=60, le=90 * _DAY, description="how long a rollback waits for devices that are away"
+    )
+    quarantine_s: int = Field(
+        _DAY, ge=60, le=90 * _DAY, description="how long a device whose attempts are spent is held"
+    )
+    holdout: float = Field(0.0, ge=0, le=0.5, description="share of each region that is never updated")
+    largest_step: float = Field(
+        1.0, gt=0, le=1, description="share of a region by which one wave may raise it, at most"
+    )
+    in_flight_most: int = Field(
+        0, ge=0, le=_MOST, description="devices under way at once in a region, at most; 0: no cap"
+    )
+    halt: HaltPolicy = Field(HaltPolicy(), description="the constants of the halt rule")
     alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
     max_looks: int = Field(20, ge=1, le=1000, description="looks that share alpha")
     min_judged: int = Field(5, ge=1, le=_MOST, description="updated devices judged before the first look")
