@@ -15,7 +15,9 @@ from firmware_store.codec import Value
 from firmware_store.errors import CodecError, InvalidInputError
 from server.domain.gate import Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region, cohort, device_id, region
+from server.domain.windows import UTC_OFFSET_MOST_MINUTES, WINDOWS_MOST, Window
 from server.protocol.messages import PROTOCOL, Counter
+from server.protocol.strict_map import MapReader, as_bytes, as_uint
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience
 
 
@@ -47,6 +49,13 @@ class StatusRef(NamedTuple):
     digest: bytes
 
 
+class Admit(NamedTuple):
+    """A device that was late may start this campaign, until then (Unix seconds)."""
+
+    campaign: CampaignId
+    until: int
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """How long a device may take for each phase, in seconds; ``trial_s`` is the shortest trial, not the longest."""
@@ -61,7 +70,9 @@ class Directive:
     """A signed order for one audience. Everything about a bundle is absent when the action is ``none``.
 
     ``halted``: manifest digests, sorted, that were halted for this audience, whatever the action. ``status``: None
-    where the fleet has no status document yet.
+    where the fleet has no status document yet. ``members_before``: devices that joined the cohort then (Unix seconds)
+    or later leave the offer alone; None where everybody is meant. ``windows``: when devices may start and activate;
+    none: always.
     """
 
     fleet: bytes
@@ -79,8 +90,12 @@ class Directive:
     keep_on_halt: bool = False
     halted: tuple[bytes, ...] = ()
     status: StatusRef | None = None
+    members_before: int | None = None
+    windows: tuple[Window, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.windows) > WINDOWS_MOST:
+            raise InvalidInputError(f"A directive has at most {WINDOWS_MOST} windows.")
         if len(self.halted) > HALTED_MOST or list(self.halted) != sorted(set(self.halted)):
             raise InvalidInputError(f"Halted digests are at most {HALTED_MOST}, sorted, each listed once.")
         if self.action is Action.NONE:
@@ -93,7 +108,10 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server's fresh, signed word to one session: the only thing that lets a device start or activate."""
+    """The server's fresh, signed word to one session: the only thing that lets a device start or activate.
+
+    ``utc_offset_minutes``: minutes east of UTC now, -1440 to 1440, for a device that does not know its own.
+    """
 
     fleet: bytes
     device: DeviceId
@@ -108,6 +126,12 @@ class Welcome:
     heartbeat_s: int
     root_version: int = 1
     status_version: int = 0
+    admit: Admit | None = None
+    utc_offset_minutes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.utc_offset_minutes is not None and abs(self.utc_offset_minutes) > UTC_OFFSET_MOST_MINUTES:
+            raise InvalidInputError(f"An offset from UTC is at most {UTC_OFFSET_MOST_MINUTES} minutes.")
 
 
 def directive_map(directive: Directive) -> dict[int, Value]:
@@ -141,6 +165,10 @@ def directive_map(directive: Directive) -> dict[int, Value]:
         m[12] = [directive.envelope.digest, directive.envelope.size_bytes]
     if directive.ramp is not None:
         m[13] = [directive.ramp.t0, directive.ramp.l0, directive.ramp.t1, directive.ramp.l1]
+    if directive.members_before is not None:
+        m[14] = directive.members_before
+    if directive.windows:
+        m[15] = [[window.opens, window.duration_s] for window in directive.windows]
     limits = directive.deadlines
     m[17] = [limits.download_s, limits.trial_s, limits.confirm_s]
     m[22] = directive.keep_on_halt
@@ -153,7 +181,7 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
     Raises:
         CodecError: a key is missing, unknown or of the wrong type.
     """
-    r = _Reader(m, _DIRECTIVE_KEYS)
+    r = MapReader(m, _DIRECTIVE_KEYS)
     if r.uint(1) != PROTOCOL:
         raise CodecError("A directive of another protocol.")
     try:
@@ -174,6 +202,8 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
             keep_on_halt=r.boolean(22) if 22 in m else False,
             halted=_halted(m[20]) if 20 in m else (),
             status=_status(r.array(21, 2)) if 21 in m else None,
+            members_before=r.uint(14) if 14 in m else None,
+            windows=_windows(m[15]) if 15 in m else (),
         )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"A directive that cannot be: {exc}") from exc
@@ -181,7 +211,7 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
 
 def welcome_map(welcome: Welcome) -> dict[int, Value]:
     """Return the map whose encoding is signed."""
-    return {
+    m: dict[int, Value] = {
         1: PROTOCOL,
         2: welcome.fleet,
         3: welcome.device,
@@ -200,6 +230,11 @@ def welcome_map(welcome: Welcome) -> dict[int, Value]:
         11: welcome.heartbeat_s,
         12: [welcome.root_version, welcome.status_version],
     }
+    if welcome.admit is not None:
+        m[13] = [welcome.admit.campaign.bytes, welcome.admit.until]
+    if welcome.utc_offset_minutes is not None:
+        m[14] = welcome.utc_offset_minutes
+    return m
 
 
 def read_welcome(m: Mapping[int, Value]) -> Welcome:
@@ -208,11 +243,11 @@ def read_welcome(m: Mapping[int, Value]) -> Welcome:
     Raises:
         CodecError: a key is missing, unknown or of the wrong type.
     """
-    r = _Reader(m, _WELCOME_KEYS)
+    r = MapReader(m, _WELCOME_KEYS)
     if r.uint(1) != PROTOCOL:
         raise CodecError("A welcome of another protocol.")
-    counters = [_as_uint(value) for value in r.array(6, 4)]
-    versions = [_as_uint(value) for value in r.array(12, 2)]
+    counters = [as_uint(value) for value in r.array(6, 4)]
+    versions = [as_uint(value) for value in r.array(12, 2)]
     try:
         return Welcome(
             fleet=r.bytes(2, 16),
@@ -228,59 +263,15 @@ def read_welcome(m: Mapping[int, Value]) -> Welcome:
             heartbeat_s=r.uint(11),
             root_version=versions[0],
             status_version=versions[1],
+            admit=_admit(r.array(13, 2)) if 13 in m else None,
+            utc_offset_minutes=r.integer(14) if 14 in m else None,
         )
     except InvalidInputError as exc:
         raise CodecError(f"A welcome that cannot be: {exc}") from exc
 
 
-_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 20, 21, 22)))
-_WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 13)))
-
-
-class _Reader:
-    """Typed access to a decoded map whose every key must be known."""
-
-    def __init__(self, m: Mapping[int, Value], known: Mapping[int, None]) -> None:
-        unknown = [key for key in m if key not in known]
-        if unknown:
-            raise CodecError(f"Unknown keys in a signed document: {unknown}.")
-        self._m: Mapping[int, Any] = m
-
-    def uint(self, key: int) -> int:
-        return _as_uint(self._m.get(key))
-
-    def bytes(self, key: int, size: int) -> bytes:
-        return _as_bytes(self._m.get(key), size)
-
-    def text(self, key: int) -> str:
-        value = self._m.get(key)
-        if type(value) is not str:
-            raise CodecError(f"Key {key} is not a text.")
-        return value
-
-    def boolean(self, key: int) -> bool:
-        value = self._m.get(key)
-        if type(value) is not bool:
-            raise CodecError(f"Key {key} is not a boolean.")
-        return value
-
-    def array(self, key: int, size: int) -> list[Any]:
-        value = self._m.get(key)
-        if type(value) is not list or len(value) != size:
-            raise CodecError(f"Key {key} is not an array of {size}.")
-        return value
-
-
-def _as_uint(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise CodecError("Not an unsigned integer where one must be.")
-    return value
-
-
-def _as_bytes(value: object, size: int) -> bytes:
-    if type(value) is not bytes or len(value) != size:
-        raise CodecError(f"Not {size} bytes where they must be.")
-    return value
+_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((*range(1, 16), 17, 20, 21, 22)))
+_WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 15)))
 
 
 def _audience(value: list[Any]) -> Audience:
@@ -293,22 +284,39 @@ def _audience(value: list[Any]) -> Audience:
 
 
 def _envelope(value: list[Any]) -> Envelope:
-    return Envelope(_as_bytes(value[0], 32), _as_uint(value[1]))
+    return Envelope(as_bytes(value[0], 32), as_uint(value[1]))
 
 
 def _halted(value: Value) -> tuple[bytes, ...]:
     if type(value) is not list or not value:
         raise CodecError("Halted digests are an array, which is left out where there are none.")
-    return tuple(_as_bytes(digest, 32) for digest in value)
+    return tuple(as_bytes(digest, 32) for digest in value)
 
 
 def _status(value: list[Any]) -> StatusRef:
-    return StatusRef(_as_uint(value[0]), _as_bytes(value[1], 32))
+    return StatusRef(as_uint(value[0]), as_bytes(value[1], 32))
 
 
 def _ramp(value: list[Any]) -> Ramp:
-    return Ramp(*(_as_uint(part) for part in value))
+    return Ramp(*(as_uint(part) for part in value))
 
 
 def _deadlines(value: list[Any]) -> Deadlines:
-    return Deadlines(*(_as_uint(part) for part in value))
+    return Deadlines(*(as_uint(part) for part in value))
+
+
+def _admit(value: list[Any]) -> Admit:
+    return Admit(CampaignId(UUID(bytes=as_bytes(value[0], 16))), as_uint(value[1]))
+
+
+def _windows(value: Value) -> tuple[Window, ...]:
+    if type(value) is not list or not value:
+        raise CodecError("Windows are an array, which is left out where there are none.")
+    return tuple(map(_window, value))
+
+
+def _window(value: Value) -> Window:
+    match value:
+        case [str(opens), int(duration_s)] if type(duration_s) is int:
+            return Window(opens, duration_s)
+    raise CodecError("A window is a cron expression and a number of seconds.")

@@ -43,6 +43,8 @@ class Reason(IntEnum):
     ATTEMPTS_SPENT = 23
     REVOKED = 24
     TRUST_BEHIND = 25
+    LATE = 26
+    OUTSIDE_WINDOW = 27
     # compatibility
     WRONG_VENDOR = 30
     WRONG_CLASS = 31

@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from datetime import UTC
 from typing import Any
+from uuid import UUID
 
 import cbor2
 import pytest
@@ -15,10 +16,12 @@ from firmware_store.errors import CodecError, InvalidInputError
 from server.domain.execution import REPORTED
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
+from server.domain.windows import Window
 from server.protocol import messages
 from server.protocol.messages import Beat, Counter, Gone, Hello, Report, Slot
 from server.protocol.orders import (
     Action,
+    Admit,
     Deadlines,
     Directive,
     Envelope,
@@ -95,6 +98,9 @@ digests = st.binary(min_size=32, max_size=32)
 halted = st.sets(digests, max_size=16).map(lambda found: tuple(sorted(found)))
 statuses = st.none() | st.builds(StatusRef, u63, digests)
 audiences = st.builds(CohortAudience, regions, cohorts) | st.builds(DeviceAudience, regions, devices)
+windows = st.builds(
+    Window, st.sampled_from(["* * * * *", "0 2 * * 1-5", "*/5 22 L * MON#2", "59 23 29 2 *"]), st.integers(1, 604_800)
+)
 directives = st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
@@ -112,6 +118,8 @@ directives = st.builds(
     keep_on_halt=st.booleans(),
     halted=halted,
     status=statuses,
+    members_before=st.none() | u63,
+    windows=st.lists(windows, max_size=8).map(tuple),
 ) | st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
@@ -138,6 +146,8 @@ welcomes = st.builds(
     heartbeat_s=u63,
     root_version=u63,
     status_version=u63,
+    admit=st.none() | st.builds(Admit, campaigns, u63),
+    utc_offset_minutes=st.none() | st.integers(-1440, 1440),
 )
 
 TELEMETRY: dict[str, tuple[Any, Any, Any]] = {
@@ -278,3 +288,93 @@ def test_no_halted_releases_are_no_member() -> None:
 
     with pytest.raises(CodecError):
         read_directive({**directive_map(directive), 20: []})
+
+
+def blank() -> Directive:
+    return Directive(
+        b"f" * 16,
+        CohortAudience(Region("eu"), Cohort("main")),
+        Counter(1, 1),
+        1,
+        2,
+        Action.HOLD,
+        campaign=CampaignId(UUID(int=1)),
+        manifest_digest=bytes(32),
+    )
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [],
+        [["0 2 * * *", 3600]] * 9,
+        [["0 2 * * *", 0]],
+        [["0 2 * * *", 604_801]],
+        [["0 2 * * *", -1]],
+        [["0 2 * * *", True]],
+        [["0 2 * * *", "3600"]],
+        [["0 2 * * *"]],
+        [["0 2 * * *", 3600, 1]],
+        [["0 0 2 * * *", 3600]],
+        [["0 2 * *", 3600]],
+        [["0 2 * *  *", 3600]],
+        [["0 2 * * *\n", 3600]],
+        [["60 2 * * *", 3600]],
+        [["0 0 31 2 *", 3600]],
+        [["@daily", 3600]],
+        [[b"0 2 * * *", 3600]],
+        ["0 2 * * *"],
+        [["1," * 64 + "1 2 * * *", 3600]],
+        {1: ["0 2 * * *", 3600]},
+        None,
+    ],
+)
+def test_a_window_that_cannot_be_is_refused(windows: Any) -> None:
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(blank()), 15: windows})
+
+
+@pytest.mark.parametrize("members_before", [-1, True, "1", None, 1 << 63])
+def test_the_day_of_a_snapshot_is_a_time(members_before: Any) -> None:
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(blank()), 14: members_before})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (13, [bytes(15), 5]),
+        (13, [bytes(16), -1]),
+        (13, [bytes(16)]),
+        (13, [bytes(16), 5, 5]),
+        (13, bytes(16)),
+        (13, None),
+        (14, 1441),
+        (14, -1441),
+        (14, True),
+        (14, None),
+        (15, 0),
+    ],
+)
+@given(welcome=welcomes)
+def test_a_welcome_that_cannot_be_is_refused(key: int, value: Any, welcome: Welcome) -> None:
+    with pytest.raises(CodecError):
+        read_welcome({**welcome_map(welcome), key: value})
+
+
+def test_an_offset_beyond_a_day_is_refused_where_it_is_made() -> None:
+    with pytest.raises(InvalidInputError):
+        Welcome(
+            bytes(16),
+            DeviceId("gw-1"),
+            bytes(16),
+            1,
+            Counter(),
+            Counter(),
+            Region("eu"),
+            Cohort("main"),
+            0,
+            False,
+            60,
+            utc_offset_minutes=1441,
+        )
