@@ -1,0 +1,151 @@
+"""Levels in virtual time: a plan's waves, raised as fast as their ramps and the rule's room allow.
+
+Punctual devices start as the level passes them; those that were offline then are admitted when they are back. Both
+take from the same room, per region and per hardware class.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.gate import FULL
+from server.domain.halt.view import Bools, Indices, Population, Verdict
+from server.domain.identity import Region
+from server.domain.plan import Plan, Wave
+
+_CANARY_SHARE: Final = 0.01
+_CANARY_MOST: Final = 200
+_STEPS_UNDER: Final = 50
+_NONE: Final = np.empty(0, np.int64)
+
+
+def plan_of_a_day(population: Population) -> Plan:
+    """A canary baked for an hour, each region up to 85 % in its turn, 95 % of all, and the sentinels in four steps.
+
+    Fleets under 50 devices: 1, 3 and 10 first, with a full verdict between.
+    """
+    regions = tuple(Region(name) for name in population.regions)
+    first = int(np.count_nonzero(population.region == 0))
+    waves = []
+    if len(population) < _STEPS_UNDER:
+        waves += [Wave(regions=regions[:1], ratio=None, count=count, ramp_s=60, soak_s=9000) for count in (1, 3, 10)]
+    else:
+        canary = min(_CANARY_MOST, max(1, round(first * _CANARY_SHARE)))
+        waves.append(Wave(regions=regions[:1], ratio=None, count=canary, ramp_s=900, soak_s=3600))
+    waves += [Wave(regions=(name,), ratio=0.85, count=None, ramp_s=5400, soak_s=1800) for name in regions]
+    waves.append(Wave(ratio=0.95, count=None, ramp_s=3600, soak_s=1800))
+    waves += [Wave(ratio=ratio, count=None, ramp_s=600, soak_s=1200) for ratio in (0.9625, 0.975, 0.9875, 1.0)]
+    return Plan(waves=tuple(waves))
+
+
+class Engine:
+    """Raises the levels of one campaign; ``is_complete`` once all waves are through."""
+
+    def __init__(self, plan: Plan, population: Population, tick_s: float) -> None:
+        self._plan = plan
+        self._population = population
+        self._tick_s = tick_s
+        self._names = {name: index for index, name in enumerate(population.regions)}
+        self._order = [self._by_height(region) for region in range(len(population.regions))]
+        self._sorted = [population.height[order].astype(np.int64) for order in self._order]
+        self.level = np.zeros(len(population.regions), np.int64)
+        self._line = np.zeros(len(population.regions))
+        self.is_complete = False
+        self._open(0)
+
+    def _by_height(self, region: int) -> Indices:
+        members = np.flatnonzero(self._population.region == region)
+        return members[np.argsort(self._population.height[members], kind="stable")]
+
+    def _open(self, wave: int) -> None:
+        self.wave = wave
+        self._target = self.level.copy()
+        for region in self._regions(self._plan.waves[wave]):
+            self._target[region] = max(self._wanted(self._plan.waves[wave], region), self.level[region])
+        self._line = self.level.astype(float)
+        ramp_s = max(self._plan.waves[wave].ramp_s, self._tick_s)
+        self._slope = (self._target - self.level) / ramp_s
+        self._soaked_s = 0.0
+
+    def _regions(self, wave: Wave) -> list[int]:
+        return [self._names[name] for name in wave.regions] or list(range(len(self._order)))
+
+    def _wanted(self, wave: Wave, region: int) -> int:
+        if wave.ratio is not None:
+            return round(wave.ratio * FULL)
+        heights = self._sorted[region]
+        return int(heights[min(wave.count or 1, len(heights)) - 1]) + 1 if len(heights) else 0
+
+    def step(self, verdict: Verdict, *, idle: Bools, online: Bools) -> Indices:
+        """Raise the levels by one tick; return the devices that start."""
+        if self.is_complete or verdict.is_blind:
+            return _NONE
+        room_class = verdict.room_in_classes.astype(np.int64).copy()
+        started = []
+        ready = idle & online
+        for region, name in enumerate(self._names):
+            if name in verdict.bad_weather or (self._target[region] == 0 and self.level[region] == 0):
+                continue
+            room = int(verdict.room_in_regions[region])
+            late = self._late(region, ready)
+            late = late[: max(room, 0)]
+            late = late[_fits(self._population.hardware[late], room_class, skip=True)] if len(late) else late
+            self._take(late, room_class)
+            punctual = self._raise(region, ready, room - len(late), room_class, verdict.pace)
+            started += [late, punctual]
+        chosen = np.concatenate(started) if started else _NONE
+        self._soak()
+        return chosen
+
+    def _late(self, region: int, ready: Bools) -> Indices:
+        due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
+        return due[ready[due]]
+
+    def _raise(self, region: int, ready: Bools, room: int, room_class: Indices, pace: float) -> Indices:
+        if self.level[region] >= self._target[region] or pace <= 0:
+            return _NONE
+        self._line[region] = min(self._line[region] + self._slope[region] * self._tick_s * pace, self._target[region])
+        heights = self._sorted[region]
+        low, high = np.searchsorted(heights, [self.level[region], int(self._line[region])])
+        beyond = self._order[region][low:high]
+        startable = beyond[ready[beyond]]
+        fit = startable[: max(room, 0)]
+        fit = fit[_fits(self._population.hardware[fit], room_class, skip=False)]
+        if len(fit) == len(startable):
+            self.level[region] = int(self._line[region])
+        elif len(fit):
+            self.level[region] = int(self._population.height[fit[-1]]) + 1
+        self._take(fit, room_class)
+        return fit
+
+    def _take(self, devices: Indices, room_class: Indices) -> None:
+        room_class -= np.bincount(self._population.hardware[devices], minlength=len(room_class))
+
+    def _soak(self) -> None:
+        if np.any(self.level < self._target):
+            return
+        self._soaked_s += self._tick_s
+        if self._soaked_s < self._plan.waves[self.wave].soak_s:
+            return
+        if self.wave + 1 < len(self._plan.waves):
+            self._open(self.wave + 1)
+        else:
+            self.is_complete = True
+
+
+def _fits(classes: npt.NDArray[np.int16], room: Indices, *, skip: bool) -> Bools:
+    """Which of these devices, in their order, fit the room of their classes.
+
+    ``skip``: one that does not fit is passed over; otherwise nobody after it fits, because a level passes nobody over.
+    """
+    fits = np.ones(len(classes), np.bool_)
+    for each, left in enumerate(room):
+        mine = np.flatnonzero(classes == each)
+        over = mine[max(int(left), 0) :]
+        if len(over):
+            if skip:
+                fits[over] = False
+            else:
+                fits[over[0] :] = False
+    return fits

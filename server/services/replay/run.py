@@ -1,0 +1,169 @@
+"""A campaign in virtual time: world, rule and engine, tick by tick, to a verdict that ``expect`` may check."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from server.domain.halt.view import Bools, Call, Moment, Population, Verdict
+from server.domain.plan import Plan
+from server.services.replay.engine import Engine, plan_of_a_day
+from server.services.replay.trace import Expect, Trace
+from server.services.replay.world import World
+
+_SETTLED_S: Final = 900.0
+"""A plot shows updated devices from so long after their reboot."""
+
+
+class Rule(Protocol):
+    """Whatever judges a release; the halt rule, or another one to compare it with."""
+
+    def step(self, moment: Moment) -> Verdict: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One tick, for a plot: shares of devices that are offline, and the rule's wealth."""
+
+    virtual_s: float
+    updated: int
+    updated_silent: float
+    control_silent: float
+    wealth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a replay ended. ``verdict`` is ``complete``, ``hold``, ``halt``, or ``unfinished`` when the trace was short.
+
+    ``bricked``: devices that are dark or flapping because of the release at the decision (or the end). ``virtual_s``:
+    when that was, since the trace began; ``completed_s``: when the last wave was through. ``seen``: what happened on
+    the way, of pause, brake, hold and halt.
+    """
+
+    name: str
+    seed: int
+    devices: int
+    verdict: str
+    scope: str
+    channel: str
+    sentence: str
+    started: int
+    updated: int
+    bricked: int
+    virtual_s: float
+    completed_s: float | None
+    pauses: int
+    wealth: float
+    seen: tuple[str, ...]
+    curve: tuple[Point, ...] = field(default=(), repr=False)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the curve, ready for JSON."""
+        fields = asdict(self)
+        del fields["curve"]
+        return fields
+
+
+def replay(
+    trace: Trace,
+    rule: Rule,
+    population: Population,
+    *,
+    plan: Plan | None = None,
+    curve: bool = False,
+    on_tick: Callable[[float, Verdict], None] | None = None,
+) -> Result:
+    """Run the trace's release to its end or to the rule's verdict; ``on_tick`` hears the share of the trace done."""
+    world = World(trace)
+    tick, duration = trace.head.tick, trace.head.duration
+    engine = Engine(plan or plan_of_a_day(population), population, tick)
+    log = _Log()
+    points: list[Point] = []
+    verdict, completed, elapsed = Verdict(), None, 0.0
+    while elapsed < duration:
+        elapsed = min(elapsed + tick, duration)
+        moment = world.tick(trace.epoch + elapsed, engine.level.copy())
+        verdict = rule.step(moment)
+        log.note(verdict)
+        if curve:
+            points.append(_point(elapsed, world, moment, verdict))
+        if on_tick is not None:
+            on_tick(elapsed / duration, verdict)
+        if verdict.call >= Call.HOLD:
+            break
+        starting = engine.step(verdict, idle=world.idle, online=moment.online)
+        if len(starting):
+            world.start(starting)
+        if completed is None and engine.is_complete:
+            completed = elapsed
+    ended = {Call.HOLD: "hold", Call.HALT: "halt"}.get(verdict.call)
+    return Result(
+        name=trace.head.name,
+        seed=trace.head.seed,
+        devices=trace.head.devices,
+        verdict=ended or ("unfinished" if completed is None else "complete"),
+        scope=verdict.scope if ended else "",
+        channel=verdict.channel if ended else "",
+        sentence=verdict.why if ended else "",
+        started=world.count.started,
+        updated=world.count.rebooted,
+        bricked=world.count.suffering,
+        virtual_s=elapsed if ended or completed is None else completed,
+        completed_s=completed,
+        pauses=log.pauses,
+        wealth=verdict.wealth,
+        seen=tuple(sorted(log.seen)),
+        curve=tuple(points),
+    )
+
+
+def misses(result: Result, expect: Expect) -> list[str]:
+    """Say in what the result is not what the trace expects; nothing, if it is."""
+    said = []
+    if "any" not in expect.verdict.split("|") and result.verdict not in expect.verdict.split("|"):
+        said.append(f"verdict {result.verdict}, expected {expect.verdict}")
+    is_stopped = result.verdict in {"halt", "hold"}
+    if is_stopped and expect.scope is not None and expect.scope not in result.scope.split():
+        said.append(f"scope {result.scope or 'none'}, expected {expect.scope}")
+    if is_stopped and expect.channel is not None and expect.channel != result.channel:
+        said.append(f"channel {result.channel or 'none'}, expected {expect.channel}")
+    happened = {*result.seen, result.verdict}
+    said += [f"no {word}, which must be" for word in expect.must if word not in happened]
+    said += [f"{word}, which must not be" for word in expect.must_not if word in happened]
+    return said
+
+
+class _Log:
+    """What a campaign went through."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.pauses = 0
+        self._is_paused = False
+
+    def note(self, verdict: Verdict) -> None:
+        is_paused = verdict.is_blind or bool(verdict.bad_weather)
+        self.pauses += is_paused and not self._is_paused
+        self._is_paused = is_paused
+        if is_paused:
+            self.seen.add("pause")
+        if verdict.call > Call.GO:
+            self.seen.add(verdict.call.name.lower())
+
+
+def _point(elapsed: float, world: World, moment: Moment, verdict: Verdict) -> Point:
+    updated = world.updated_before(moment.now - _SETTLED_S)
+    return Point(
+        elapsed,
+        int(np.count_nonzero(updated)),
+        _share(~moment.online, updated),
+        _share(~moment.online, world.idle),
+        verdict.wealth,
+    )
+
+
+def _share(what: Bools, of: Bools) -> float:
+    total = int(np.count_nonzero(of))
+    return float(np.count_nonzero(what & of) / total) if total else float("nan")

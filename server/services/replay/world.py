@@ -1,0 +1,312 @@
+"""Virtual devices: what a fleet does under a release, one tick at a time, for all devices at once.
+
+A started device downloads, waits until it is online, reports its reboot (t0), and reboots. Then it is back and confirms
+after its trial, or it has been bricked, is slow, flaps, or dies later; some are lost at any reboot (attrition). Its
+background goes on whatever it does. All draws that do not depend on the order of things are made at the beginning from
+the trace's seed, so that every rule meets the same fleet with the same victims.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.gate import height
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+from server.domain.identity import CampaignId, DeviceId
+from server.services.replay.trace import Devices, Fault, Lognormal, Trace
+
+TRIAL_S: Final = 300.0
+NEVER: Final = np.inf
+_EMPTY: Final = np.empty(0, np.int64)
+
+
+class Phase(IntEnum):
+    """Where a device is on its way."""
+
+    IDLE = 0
+    DOWNLOADING = 1
+    REBOOTING = 2
+    TRIAL = 3
+    UPDATED = 4
+    UP = 5
+    """Updated, and about to lose its connection again."""
+    DOWN = 6
+    DYING = 7
+    DEAD = 8
+
+
+class Fate(IntEnum):
+    """What the release has in store for a device; the worst of those drawn."""
+
+    GOOD = 0
+    SLOW = 1
+    FLAP = 2
+    LATE = 3
+    BRICK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many devices have started, have rebooted, have confirmed, and suffer from the release (not from attrition).
+
+    Those that are bricked, dead or flapping suffer; the slow ones come back by themselves.
+    """
+
+    started: int
+    rebooted: int
+    confirmed: int
+    suffering: int
+
+
+def campaign_of(trace: Trace) -> CampaignId:
+    """The campaign that a replay of the trace is: from its seed, and so are the heights of its devices."""
+    return CampaignId(UUID(bytes=np.random.default_rng([trace.head.seed, 0]).bytes(16)))
+
+
+def population_of(trace: Trace) -> Population:
+    """What the halt rule knows of the trace's devices."""
+    campaign, devices = campaign_of(trace), trace.devices
+    return Population(
+        regions=devices.regions,
+        classes=devices.classes,
+        region=devices.region,
+        hardware=devices.hardware,
+        height=np.array([height(campaign, DeviceId(name)) for name in devices.ids], np.uint32),
+        unsteady=devices.unsteady,
+    )
+
+
+class World:
+    """The fleet of a trace under its release. ``tick`` moves it on; ``start`` begins updates."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.now = trace.epoch
+        self._epoch = trace.epoch
+        self._lost_after_s = trace.head.mqtt.lost_after_s
+        self._fates = _Fates(trace)
+        self._rng = np.random.default_rng([trace.head.seed, 2])
+        self._read_background(trace)
+        count = len(trace.devices)
+        self.phase = np.zeros(count, np.int8)
+        self._away = np.zeros(count, np.bool_)  # by its background
+        self._down = np.zeros(count, np.bool_)  # by its update
+        self._next = np.full(count, NEVER)
+        self._suffers = np.zeros(count, np.bool_)
+        self._rebooted_at = np.full(count, NEVER)
+        self.last_seen: Floats = np.full(count, -np.inf)
+        self.present = np.ones(count, np.bool_)
+        self.online = np.zeros(count, np.bool_)
+        self.count = Count(0, 0, 0, 0)
+        self._started: list[Indices] = []
+        self._rebooted: list[tuple[Indices, Floats]] = []
+        self._succeeded: list[Indices] = []
+        self._dropped: list[Indices] = []
+
+    def _read_background(self, trace: Trace) -> None:
+        away = trace.away
+        times = np.concatenate([away.start, away.end]) + self._epoch
+        order = np.argsort(times, kind="stable")
+        self._times = times[order]
+        self._whose = np.concatenate([away.device, away.device])[order]
+        self._leaves = np.repeat([True, False], len(away.start))[order]
+        self._position = 0
+        spans = [(note.t + self._epoch, note.t + note.d + self._epoch) for note in trace.notes if note.what == "broker"]
+        self._blind = np.array(spans, np.float64).reshape(-1, 2)
+
+    @property
+    def idle(self) -> Bools:
+        """Devices that have not started."""
+        return np.equal(self.phase, Phase.IDLE)
+
+    def updated_before(self, moment: float) -> Bools:
+        """Devices whose reboot was reported before ``moment`` (Unix seconds)."""
+        return self._rebooted_at < moment
+
+    def start(self, devices: Indices) -> None:
+        """These devices begin to download now; they must be idle."""
+        assert not self.phase[devices].any()
+        self.phase[devices] = Phase.DOWNLOADING
+        self._next[devices] = self.now + self._fates.download_s[devices]
+        self._started.append(devices)
+
+    def tick(self, now: float, level: Indices) -> Moment:
+        """Move the fleet on to ``now`` (Unix seconds), and return what the server then knows of it."""
+        before, self.now = self.now, now
+        self._background(now)
+        self._own(before, now)
+        reachable = ~(self._away | self._down)
+        self.last_seen[reachable] = now
+        self.online = reachable | (now - self.last_seen < self._lost_after_s)
+        rebooted = _joined([devices for devices, _ in self._rebooted])
+        moment = Moment(
+            now=now,
+            last_seen=self.last_seen.copy(),
+            online=self.online,
+            present=self.present,
+            level=level,
+            started=_joined(self._started),
+            rebooted=rebooted,
+            rebooted_at=np.concatenate([at for _, at in self._rebooted]) if self._rebooted else np.empty(0),
+            over=_EMPTY,
+            failed=_EMPTY,
+            succeeded=_joined(self._succeeded),
+            dropped=_joined(self._dropped),
+            is_blind=bool(np.any((self._blind[:, 0] <= now) & (self._blind[:, 1] > before))),
+        )
+        self.count = Count(
+            self.count.started + len(moment.started),
+            self.count.rebooted + len(rebooted),
+            self.count.confirmed + len(moment.succeeded),
+            int(np.count_nonzero(self._suffers)),
+        )
+        for news in (self._started, self._succeeded, self._dropped):
+            news.clear()
+        self._rebooted.clear()
+        return moment
+
+    def _background(self, now: float) -> None:
+        end = self._position + int(np.searchsorted(self._times[self._position :], now, side="right"))
+        piece = slice(self._position, end)
+        self._position = end
+        devices, leaves = self._whose[piece], self._leaves[piece]
+        if not len(devices):
+            return
+        self._away[devices] = leaves  # of several the last one counts: they are in the order of time
+        connected = leaves & ~self._down[devices]
+        self.last_seen[devices[connected]] = self._times[piece][connected]
+        self._dropped.append(devices[connected])
+
+    def _own(self, before: float, now: float) -> None:
+        """Take every step of every device that is due; a device may take several in one tick."""
+        while True:
+            due = np.flatnonzero(self._next <= now)
+            phase = self.phase[due]
+            # These two say something, and wait until they can.
+            waits = self._away[due] & ((phase == Phase.DOWNLOADING) | (phase == Phase.TRIAL))
+            due, phase = due[~waits], phase[~waits]
+            if not len(due):
+                return
+            at = np.maximum(self._next[due], before)
+            for each, step in self._STEPS.items():
+                chosen = phase == each
+                if chosen.any():
+                    step(self, due[chosen], at[chosen])
+
+    def _reboot(self, devices: Indices, at: Floats) -> None:
+        self._rebooted.append((devices, at))
+        self.last_seen[devices] = self._rebooted_at[devices] = at
+        self._down[devices] = True
+        bricked = self._fates.fate[devices] == Fate.BRICK
+        lost = bricked | self._fates.lost[devices]
+        self._suffers[devices[bricked]] = True
+        self.phase[devices] = np.where(lost, Phase.DEAD, Phase.REBOOTING)
+        self._next[devices] = np.where(lost, NEVER, at + self._fates.reboot_s[devices])
+
+    def _return(self, devices: Indices, at: Floats) -> None:
+        self._down[devices] = False
+        self._hear(devices, at)
+        self.phase[devices] = Phase.TRIAL
+        self._next[devices] = at + TRIAL_S
+
+    def _confirm(self, devices: Indices, at: Floats) -> None:
+        self._succeeded.append(devices)
+        fate = self._fates.fate[devices]
+        late, flap = fate == Fate.LATE, fate == Fate.FLAP
+        self.phase[devices] = np.select([late, flap], [Phase.DYING, Phase.UP], Phase.UPDATED)
+        self._suffers[devices[flap]] = True
+        self._next[devices] = np.select(
+            [late, flap], [at + self._fates.after_s[devices], at + self._draw(self._fates.every_s[devices])], NEVER
+        )
+
+    def _drop(self, devices: Indices, at: Floats) -> None:
+        self._lose(devices, at)
+        self.phase[devices] = Phase.DOWN
+        self._next[devices] = at + self._draw(self._fates.off_s[devices])
+
+    def _recover(self, devices: Indices, at: Floats) -> None:
+        self._down[devices] = False
+        self._hear(devices, at)
+        self.phase[devices] = Phase.UP
+        self._next[devices] = at + self._draw(self._fates.every_s[devices])
+
+    def _die(self, devices: Indices, at: Floats) -> None:
+        self._lose(devices, at)
+        self._suffers[devices] = True
+        self.phase[devices] = Phase.DEAD
+        self._next[devices] = NEVER
+
+    _STEPS: Final = {
+        Phase.DOWNLOADING: _reboot,
+        Phase.REBOOTING: _return,
+        Phase.TRIAL: _confirm,
+        Phase.UP: _drop,
+        Phase.DOWN: _recover,
+        Phase.DYING: _die,
+    }
+
+    def _hear(self, devices: Indices, at: Floats) -> None:
+        near = ~self._away[devices]
+        self.last_seen[devices[near]] = at[near]
+
+    def _lose(self, devices: Indices, at: Floats) -> None:
+        self._down[devices] = True
+        connected = ~self._away[devices]
+        self._dropped.append(devices[connected])
+        self.last_seen[devices[connected]] = at[connected]
+
+    def _draw(self, spans: Floats) -> Floats:
+        return spans[:, 0] + (spans[:, 1] - spans[:, 0]) * self._rng.random(len(spans))
+
+
+class _Fates:
+    """What becomes of each device should it update; columns of n."""
+
+    def __init__(self, trace: Trace) -> None:
+        release, devices = trace.release, trace.devices
+        count = len(devices)
+        rng = np.random.default_rng([trace.head.seed, 1])
+        self.download_s = _times(release.download_s, count, rng) if release.download_s else np.zeros(count)
+        self.reboot_s = _times(release.reboot, count, rng)
+        if release.slow is not None:
+            slow = rng.random(count) < release.slow.p
+            self.reboot_s = np.where(slow, rng.uniform(*release.slow.s, count), self.reboot_s)
+        self.lost: Bools = rng.random(count) < release.attrition_p
+        self.fate = np.zeros(count, np.int8)
+        self.after_s = np.zeros(count)
+        self.every_s = np.zeros((count, 2))
+        self.off_s = np.zeros((count, 2))
+        for fault in release.faults:
+            hit = _selected(fault, devices) & (rng.random(count) < fault.p)
+            self._strike(fault, hit, rng)
+
+    def _strike(self, fault: Fault, hit: Bools, rng: np.random.Generator) -> None:
+        count, fate = len(hit), Fate[fault.kind.upper()]
+        hit &= self.fate < fate
+        self.fate[hit] = fate
+        if fault.after_s is not None:
+            self.after_s = np.where(hit, _times(fault.after_s, count, rng), self.after_s)
+        if fault.reboot_s is not None:
+            self.reboot_s = np.where(hit, rng.uniform(*fault.reboot_s, count), self.reboot_s)
+        if fault.every_s is not None and fault.off_s is not None:
+            self.every_s[hit], self.off_s[hit] = fault.every_s, fault.off_s
+
+
+def _selected(fault: Fault, devices: Devices) -> Bools:
+    chosen = np.ones(len(devices), np.bool_)
+    if fault.sel.hw is not None:
+        chosen &= devices.hardware == devices.classes.index(fault.sel.hw)
+    if fault.sel.region is not None:
+        chosen &= devices.region == devices.regions.index(fault.sel.region)
+    return chosen
+
+
+def _times(dist: Lognormal, count: int, rng: np.random.Generator) -> Floats:
+    return np.clip(dist.median * rng.lognormal(0, dist.sigma, count), dist.min, dist.max)
+
+
+def _joined(parts: list[Indices]) -> npt.NDArray[np.int64]:
+    return np.concatenate(parts) if parts else _EMPTY
