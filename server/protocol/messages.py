@@ -8,6 +8,7 @@ numbers are fixed by ``docs/protocol.cddl`` and ``tests/vectors``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import BytesIO
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -337,12 +338,15 @@ def _dump(value: object) -> bytes:
 def _load(data: bytes) -> dict[Any, Any]:
     if len(data) > MAX_BYTES:
         raise CodecError(f"A telemetry message has at most {MAX_BYTES} bytes.")
+    stream = BytesIO(data)
     try:
-        value = cbor2.loads(data, allow_duplicate_keys=False, allow_indefinite=False, max_depth=_MAX_DEPTH)
+        value = cbor2.load(stream, allow_duplicate_keys=False, allow_indefinite=False, max_depth=_MAX_DEPTH)
     except Exception as exc:  # cbor2 lets ValueError, OverflowError, UnicodeError and others out
         raise CodecError("Not a CBOR message of ours.") from exc
     if not isinstance(value, dict):
         raise CodecError("A telemetry message is a map.")
+    if stream.tell() != len(data):
+        raise CodecError("Something follows after the end of the message.")
     return value
 
 

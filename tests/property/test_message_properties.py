@@ -378,3 +378,9 @@ def test_an_offset_beyond_a_day_is_refused_where_it_is_made() -> None:
             60,
             utc_offset_minutes=1441,
         )
+
+
+@given(reports, st.binary(min_size=1, max_size=20))
+def test_nothing_may_follow_a_message(report: Report, tail: bytes) -> None:
+    with pytest.raises(CodecError):
+        messages.decode_report(messages.encode_report(report) + tail)
