@@ -59,7 +59,7 @@ from server.domain.execution import State
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
 from server.protocol.messages import Beat, Counter, Hello, Report, decode_beat, decode_hello, decode_report, encode_ack
-from server.protocol.orders import Action, Deadlines, Directive, Envelope, Welcome, directive_map, welcome_map
+from server.protocol.orders import Action, Admit, Deadlines, Directive, Envelope, Welcome, directive_map, welcome_map
 from server.protocol.reasons import Reason
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 
@@ -204,6 +204,8 @@ class World:
     cohort: Cohort = MAIN
     healthy: bool = True
     held: bool = False
+    admits: bool = True
+    """Whoever reports to be late is admitted at once."""
     heartbeat_s: int = 60
     boots: Callable[[str], bool] = lambda _version: True
 
@@ -351,6 +353,8 @@ class World:
             self.reports.append(decode_report(payload))
             if self.answers_reports:
                 self.ack(self.reports[-1].sequence)
+                if self.admits and self.last.reason is Reason.LATE:
+                    self.admit(self.last.campaign)
 
     @property
     def server_now(self) -> int:
@@ -375,6 +379,9 @@ class World:
         )
         return replace(welcome, **changes)
 
+    def admit(self, campaign: CampaignId = CAMPAIGN, *, for_s: int = 300) -> None:
+        self.welcome(admit=Admit(campaign, self.server_now + for_s))
+
     def welcome(self, *, signer: SigningKey | None = None, **changes: object) -> None:
         sealed = seal(Kind.WELCOME, welcome_map(self.make_welcome(**changes)), [signer or self.keys.session])
         self.deliver(self.topics.welcome(self.agent.state.region, self.device_id), sealed)
@@ -398,6 +405,7 @@ class World:
             expires=self.server_now + 86_400,
             action=Action.NONE,
         )
+        directive = replace(directive, **changes)
         if bundle is not None:
             directive = replace(
                 directive,
@@ -405,7 +413,7 @@ class World:
                 manifest_digest=bundle.manifest_digest,
                 sequence_number=bundle.sequence_number,
                 envelope=bundle.named,
-                ramp=Ramp.flat(FULL),
+                ramp=crossing(directive.issued),
                 deadlines=LIMITS,
             )
         return replace(directive, **{"action": action, **changes})
@@ -476,6 +484,11 @@ class World:
 
     def image(self, slot: str, name: str) -> bytes:
         return (self.directory / "slots" / slot / f"{name}.img").read_bytes()
+
+
+def crossing(at: int) -> Ramp:
+    """A line that crosses every height at one moment (Unix seconds)."""
+    return Ramp(at, 0, at, FULL)
 
 
 def chunk_digests(bundle: Bundle) -> list[bytes]:

@@ -12,7 +12,6 @@ from typing import Self
 
 from firmware_store.documents import Kind, seal
 from server.domain.execution import State
-from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.embedded import EmbeddedBroker
 from server.mqtt.link import Incoming, MqttLink
@@ -28,7 +27,7 @@ from server.protocol.messages import (
 )
 from server.protocol.orders import Action, Deadlines, Directive, Welcome, directive_map, welcome_map
 from server.protocol.topics import CohortAudience, Topics, Up
-from tests.agent_world import CAMPAIGN, Bundle, Keys, dev_keys
+from tests.agent_world import CAMPAIGN, Bundle, Keys, crossing, dev_keys
 
 WAIT_S = 20.0
 
@@ -107,7 +106,7 @@ class LabServer:
                 manifest_digest=bundle.manifest_digest,
                 sequence_number=bundle.sequence_number,
                 envelope=bundle.named,
-                ramp=Ramp.flat(FULL),
+                ramp=crossing(now),
                 deadlines=self.limits,
             )
         directive = replace(directive, **changes)

@@ -170,4 +170,6 @@ def _order(directive: Directive) -> tuple[object, ...]:
         directive.keep_on_halt,
         directive.halted,
         directive.status,
+        directive.members_before,
+        directive.windows,
     )

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.directives import Directives, Order
@@ -24,10 +24,16 @@ from device_sim.agent.trust import (
 from device_sim.agent.trust_store import TrustStore
 from firmware_store.errors import TrustError
 from server.domain.identity import CampaignId
+from server.domain.windows import fits, next_opening
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Directive, Welcome
 from server.protocol.reasons import Reason
 from server.protocol.topics import Topics
+
+REBOOT_S: Final = 120.0
+"""A window has to stay open for the shortest trial, and so much longer for the reboot."""
+WINDOWS_AGAIN_S: Final = 3600.0
+"""Look at closed windows so often, though none should open: the offset from UTC may have changed."""
 
 
 class Permit(NamedTuple):
@@ -128,7 +134,39 @@ class Situation:
             check_offer_time(offer, self.trust, max(server_now, self._least_now))
         except TrustError as exc:
             return Permit(False, reason_of(exc))
+        needed_s = offer.deadlines.trial_s + REBOOT_S
+        if not fits(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes, needed_s=needed_s):
+            return Permit(False, Reason.OUTSIDE_WINDOW)
         return Permit(True)
+
+    def next_look_at_windows(self, offer: Directive) -> float | None:
+        """Return when to ask again for a permit that was refused outside of the offer's windows (Unix seconds)."""
+        server_now = self.server_now
+        if server_now is None:
+            return None
+        opening = next_opening(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes)
+        again = server_now + WINDOWS_AGAIN_S
+        return again if opening is None else min(opening, again)
+
+    def is_admitted(self, campaign: CampaignId) -> bool:
+        """Tell whether the welcome of this session lets a late device start the campaign now."""
+        admit = None if self.welcome is None else self.welcome.admit
+        server_now = self.server_now
+        return admit is not None and server_now is not None and admit.campaign == campaign and server_now < admit.until
+
+    def joined_too_late(self, offer: Directive) -> bool:
+        """Tell whether the offer is for those who were in the cohort before this device."""
+        if offer.members_before is None or self.welcome is None:
+            return False
+        return self.welcome.member_since >= offer.members_before
+
+    @property
+    def _utc_offset_minutes(self) -> int:
+        """The device's own, else what the server says of it, else none."""
+        if self.identity.utc_offset_minutes is not None:
+            return self.identity.utc_offset_minutes
+        told = None if self.welcome is None else self.welcome.utc_offset_minutes
+        return 0 if told is None else told
 
     @property
     def _least_now(self) -> float:

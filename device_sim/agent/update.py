@@ -42,11 +42,12 @@ class Updates:
         self._rebooting: tuple[int, float | None] | None = None  # its report's number, and when it was acknowledged
         self._offers = Offers(situation, reports)
         self._step_again_at: float | None = None
+        self._window_again_at: float | None = None
 
     @property
     def next_at(self) -> float | None:
         """When to look again without an event (monotonic seconds)."""
-        times = [self._offers.next_at, self._step_again_at, self._deadline_at]
+        times = [self._offers.next_at, self._step_again_at, self._window_again_at, self._deadline_at]
         if self._download is not None:
             times.append(self._download.next_at)
         return min((time for time in times if time is not None), default=None)
@@ -73,23 +74,29 @@ class Updates:
 
     def reconcile(self) -> None:
         """Do what the orders, the welcome and the clock now ask for."""
-        self._offers.next_at = None
+        self._offers.next_at = self._window_again_at = None
         update = self._situation.update
         if update is None or update.phase not in ACTIVE:
             self._consider_start()
-        elif self._busy is not None:
+        elif self._busy is None:
+            self._reconcile_update(update)
+        else:
             return
-        elif update.phase is Phase.DOWNLOADING:
+        if self._download is not None:
+            self._download.request()
+
+    def _reconcile_update(self, update: Update) -> None:
+        self._offers.look_away()
+        if update.phase is Phase.DOWNLOADING:
             self._reconcile_download(update)
         elif update.phase is Phase.WRITTEN:
             self._reconcile_written(update)
         elif update.phase is Phase.DISCARDING and self._situation.now >= (self._step_again_at or 0):
             self._discard(update.reason, update.detail)
-        if self._download is not None:
-            self._download.request()
 
     def link_lost(self) -> None:
         self._rebooting = None  # it has to be acknowledged in the session that activates
+        self._offers.session_ended()
         if self._download is not None:
             self._download.link_lost()
 
@@ -235,8 +242,18 @@ class Updates:
             self._situation.journal.emit(Activate(update.slot))
 
     def _may_activate(self, update: Update) -> bool:
-        offer = self._situation.directives.offer(update.campaign, update.manifest_digest)
-        return offer is not None and self._situation.permit(offer).granted
+        here = self._situation
+        offer = here.directives.offer(update.campaign, update.manifest_digest)
+        if offer is None:
+            return False
+        permit = here.permit(offer)
+        if permit.reason is Reason.OUTSIDE_WINDOW:
+            self._window_again_at = self._monotonic(here.next_look_at_windows(offer))
+        return permit.granted
+
+    def _monotonic(self, server_time: float | None) -> float | None:
+        offset = self._situation.clock_offset
+        return None if server_time is None or offset is None else server_time - offset
 
     def _is_rebooting_acknowledged(self) -> bool:
         """Say ``rebooting``, and wait until the server has stored it: from then on it expects us back."""

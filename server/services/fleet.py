@@ -14,6 +14,7 @@ from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
+from server.protocol.orders import Admit
 
 _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
@@ -26,7 +27,7 @@ class Device:
     """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello.
 
     ``last_sequence`` is the newest report this process has committed; after a restart every device's next beat repeats
-    its last report once, which changes nothing.
+    its last report once, which changes nothing. ``admit`` is repeated in each welcome until it expires.
     """
 
     id: DeviceId
@@ -46,6 +47,7 @@ class Device:
     last_sequence: int = -1
     welcomed_at: float = 0.0
     seen_stored: float = 0.0
+    admit: Admit | None = None
 
     @property
     def revoked(self) -> bool:

@@ -77,6 +77,13 @@ class Presence:
         if astray and device.nonce and now - device.welcomed_at >= WELCOME_AGAIN_S:
             self._welcome(device, now, region)
 
+    def welcome_again(self, device: Device, now: float) -> bool:
+        """Tell a device what has changed for it, such as an admit; False where there is no session to tell it in."""
+        if not device.nonce:
+            return False
+        self._welcome(device, now, device.region)
+        return True
+
     def gone(self, device: Device, gone: Gone) -> None:
         """The broker published a last will."""
         self._fleet.lose(device, gone.nonce)
@@ -85,6 +92,8 @@ class Presence:
         self._directives.note_held(CohortAudience(device.region, device.cohort), held, now=now)
 
     def _welcome(self, device: Device, now: float, region: Region) -> None:
+        if device.admit is not None and now >= device.admit.until:
+            device.admit = None
         welcome = Welcome(
             fleet=self._authority.root.fleet,
             device=device.id,
@@ -99,6 +108,7 @@ class Presence:
             heartbeat_s=self._heartbeat_s,
             root_version=self._authority.root.version,
             status_version=self._authority.status_version,
+            admit=device.admit,
         )
         device.welcomed_at = now
         try:

@@ -1,0 +1,163 @@
+"""Late devices are let in: who is chosen, and what each of them is told."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware_store.documents import Kind
+from server.db.database import Database
+from server.db.devices import NewDevice
+from server.domain.gate import DEAD_MAN_S
+from server.domain.identity import CampaignId, DeviceId, Region
+from server.protocol.messages import Beat, Gone
+from server.protocol.orders import Admit, Welcome, read_welcome
+from server.services.admits import ADMIT_S, Admits, Waiting, choose
+from server.services.presence import WELCOME_AGAIN_S
+from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN
+from tests.records import EU, MAIN, US
+from tests.service_world import World
+
+NAMES = [DeviceId(f"gw-{number:04}") for number in range(3)]
+
+
+@pytest.fixture
+async def world(store: Database, tmp_path: Path) -> World:
+    world = World(store, tmp_path)
+    await world.inventory.add([NewDevice(name, EU, MAIN) for name in NAMES])
+    return world
+
+
+@pytest.fixture
+def admits(world: World) -> Admits:
+    return Admits(fleet=world.fleet, presence=world.presence)
+
+
+def welcomes(world: World, device: DeviceId) -> list[Welcome]:
+    bodies = [body for topic, body in world.shelf.published if topic == world.topics.welcome(EU, device)]
+    return [read_welcome(world.authority.root.unseal(Kind.WELCOME, body).value) for body in bodies]
+
+
+def grant(world: World, admits: Admits, *devices: DeviceId, campaign: CampaignId = CAMPAIGN) -> list[DeviceId]:
+    return admits.grant(campaign, devices, until=world.now + ADMIT_S, now=world.now)
+
+
+async def test_an_admit_comes_at_once_in_a_welcome_of_the_present_session(world: World, admits: Admits) -> None:
+    await world.connect(*NAMES)
+
+    told = grant(world, admits, NAMES[1])
+
+    known = world.fleet.get(NAMES[1])
+    assert known is not None
+    assert told == [NAMES[1]]
+    assert [welcome.admit for welcome in welcomes(world, NAMES[1])] == [None, Admit(CAMPAIGN, int(world.now + ADMIT_S))]
+    assert welcomes(world, NAMES[1])[-1].nonce == known.nonce
+    assert [welcome.admit for welcome in welcomes(world, NAMES[0])] == [None]
+
+
+async def test_each_further_welcome_repeats_it_until_it_expires(world: World, admits: Admits) -> None:
+    await world.connect(*NAMES)
+    until = int(world.now + ADMIT_S)
+    grant(world, admits, *NAMES)
+
+    world.now = until - 1
+    await world.connect(NAMES[0])
+    world.now = until
+    await world.connect(NAMES[0])
+
+    assert [welcome.admit for welcome in welcomes(world, NAMES[0])[2:]] == [Admit(CAMPAIGN, until), None]
+
+
+async def test_whoever_was_told_is_told_again_only_when_half_of_the_time_is_over(world: World, admits: Admits) -> None:
+    await world.connect(*NAMES)
+    grant(world, admits, *NAMES)
+    told = []
+    for _ in range(4):
+        world.now += ADMIT_S / 4
+        world.beat(*(device for device in world.fleet.members(MAIN, EU)))
+        told.append(len(grant(world, admits, *NAMES)))
+
+    assert told == [0, 3, 0, 3]
+
+
+async def test_another_campaigns_admit_takes_the_place_of_the_first(world: World, admits: Admits) -> None:
+    await world.connect(*NAMES)
+    grant(world, admits, *NAMES)
+
+    assert grant(world, admits, *NAMES, campaign=OTHER_CAMPAIGN) == NAMES
+    last = welcomes(world, NAMES[2])[-1].admit
+    assert last is not None
+    assert last.campaign == OTHER_CAMPAIGN
+
+
+async def test_nobody_is_told_who_is_not_there(world: World, admits: Admits) -> None:
+    await world.connect(NAMES[0], NAMES[1])
+    known = world.fleet.get(NAMES[0])
+    assert known is not None
+    world.presence.gone(known, Gone(b"bootboot", known.nonce))
+
+    assert grant(world, admits, *NAMES, DeviceId("gw-unknown")) == [NAMES[1]]
+
+
+async def test_a_device_that_comes_back_within_the_time_is_not_admitted_by_what_it_missed(
+    world: World, admits: Admits
+) -> None:
+    await world.connect(NAMES[0])
+    known = world.fleet.get(NAMES[0])
+    assert known is not None
+    world.presence.gone(known, Gone(b"bootboot", known.nonce))
+    grant(world, admits, NAMES[0])
+
+    await world.connect(NAMES[0])
+
+    assert welcomes(world, NAMES[0])[-1].admit is None
+
+
+async def test_a_beat_with_an_old_counter_does_not_take_an_admit_back(world: World, admits: Admits) -> None:
+    await world.connect(NAMES[0])
+    known = world.fleet.get(NAMES[0])
+    assert known is not None
+    grant(world, admits, NAMES[0])
+    world.now += WELCOME_AGAIN_S
+
+    world.presence.beat(known, Beat(b"bootboot", 5), world.now, region=US)
+
+    bodies = [body for topic, body in world.shelf.published if topic == world.topics.welcome(US, NAMES[0])]
+    last = read_welcome(world.authority.root.unseal(Kind.WELCOME, bodies[-1]).value)
+    assert last.admit is not None
+
+
+def test_an_admit_reaches_no_further_than_a_ramp() -> None:
+    assert ADMIT_S <= DEAD_MAN_S
+
+
+# --- whom ---
+
+REGIONS = [Region("eu"), Region("us"), Region("ap")]
+CLASSES = [b"rev-a", b"rev-b", b"rev-c"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 32), st.sampled_from(REGIONS), st.sampled_from(CLASSES)), max_size=60),
+    st.dictionaries(st.sampled_from(REGIONS), st.integers(-1, 20)),
+    st.dictionaries(st.sampled_from(CLASSES), st.integers(-1, 20)),
+)
+def test_no_room_is_ever_exceeded_and_nobody_is_passed_over(
+    who: list[tuple[int, Region, bytes]], regions: dict[Region, int], classes: dict[bytes, int]
+) -> None:
+    waiting = [Waiting(tall, DeviceId(f"gw-{n:04}"), place, kind) for n, (tall, place, kind) in enumerate(who)]
+    chosen = choose(waiting, room_regions=regions, room_classes=classes)
+    taken = [one for one in sorted(waiting) if one.device in set(chosen)]
+
+    assert chosen == [one.device for one in taken]
+    by_region, by_class = Counter(one.region for one in taken), Counter(one.class_id for one in taken)
+    assert all(number <= regions.get(region, 0) for region, number in by_region.items())
+    assert all(number <= classes.get(kind, 0) for kind, number in by_class.items())
+    for one in waiting:
+        lower = [other for other in taken if other < one]
+        if one.device not in chosen:
+            assert sum(other.region == one.region for other in lower) >= regions.get(one.region, 0) or sum(
+                other.class_id == one.class_id for other in lower
+            ) >= classes.get(one.class_id, 0)
