@@ -1,6 +1,7 @@
 """Campaigns: every change is one compare-and-set on ``revision``, with its decision and its signed directives."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,10 +10,12 @@ from typing import Any, Final
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db import approvals
+from server.db.approvals import ApprovalRecord
 from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
 from server.db.revocations import RevocationRecord, propose
-from server.domain.campaign import ACTIVE, Cause, State
+from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy
@@ -33,7 +36,11 @@ class RegionRecord:
 
 @dataclass(frozen=True, slots=True)
 class CampaignRecord:
-    """One campaign; ``wave`` counts from 0 and is None until the first has opened."""
+    """One campaign; ``wave`` counts from 0 and is None until the first has opened.
+
+    ``run_at``: when the present run began. ``emergency``: why it was started without approval, freeze and soak; empty
+    where it was not. ``approvals`` are those of all runs.
+    """
 
     id: CampaignId
     name: str
@@ -58,25 +65,47 @@ class CampaignRecord:
     blobs_ready: bool = False
     sentence: str = ""
     revision: int = 1
+    membership: Membership = Membership.DYNAMIC
+    emergency: str = ""
+    run_at: datetime | None = None
+    rolling_since: datetime | None = None
+    approvals: tuple[ApprovalRecord, ...] = ()
+
+    @property
+    def members_before(self) -> int | None:
+        """Devices that joined the cohort then (Unix seconds) or later are not of this campaign; None where all are."""
+        if self.membership is Membership.DYNAMIC or self.started_at is None:
+            return None
+        return math.ceil(self.started_at.timestamp())
+
+    @property
+    def effective_plan(self) -> Plan:
+        """The plan as it is carried out: an emergency does not soak."""
+        return self.plan.without_soak() if self.emergency else self.plan
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """Why a campaign changed: who decided, the sentence, and the numbers it was decided on."""
+    """Why a campaign changed: who decided, the sentence, and the numbers it was decided on.
+
+    ``run`` is the campaign's at that moment; what is given here does not count.
+    """
 
     at: datetime
     kind: str
     actor: str
     sentence: str
     evidence: Mapping[str, object] = field(default_factory=dict)
+    run: int = 1
 
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
-    started_at, watching_since, ended_at, halted_at, wave, looks, seen_silent, blobs_ready, sentence, revision"""
+    started_at, watching_since, ended_at, halted_at, wave, looks, seen_silent, blobs_ready, sentence, revision,
+    membership, emergency, run_at, rolling_since"""
 
 ADD: Final = """
-    INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10)
+    INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10, $11)
 """
 
 ADD_REGIONS: Final = """
@@ -96,6 +125,14 @@ LOCK_STANDING: Final = """
      ORDER BY id FOR UPDATE
 """
 
+LOCK_ALL: Final = "SELECT id, revision FROM campaign WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+
+ACTIVE_ON: Final = f"""
+    SELECT {_COLUMNS} FROM campaign
+     WHERE id <> $1 AND id IN (SELECT campaign_id FROM campaign_region
+                                WHERE cohort = $2 AND region = ANY($3) AND active)
+"""
+
 REGIONS: Final = """
     SELECT campaign_id, region, t0, l0, t1, l1, target, opened_at
       FROM campaign_region WHERE campaign_id = ANY($1) ORDER BY campaign_id, position
@@ -104,7 +141,8 @@ REGIONS: Final = """
 SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
-           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, halted_at = $14, revision = revision + 1
+           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, halted_at = $14, run_at = $15,
+           rolling_since = $16, emergency = $17, revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
 """
@@ -120,11 +158,12 @@ SAVE_REGIONS: Final = """
 """
 
 ADD_DECISION: Final = """
-    INSERT INTO decision (campaign_id, at, kind, actor, sentence, evidence) VALUES ($1, $2, $3, $4, $5, $6::jsonb)
+    INSERT INTO decision (campaign_id, at, kind, actor, sentence, evidence, run)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)
 """
 
 DECISIONS: Final = """
-    SELECT at, kind, actor, sentence, evidence FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
+    SELECT at, kind, actor, sentence, evidence, run FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
 """
 
 
@@ -149,6 +188,7 @@ class CampaignRepository:
                 campaign.reason,
                 campaign.created_by,
                 campaign.created_at,
+                campaign.membership.value,
             )
             await connection.execute(
                 ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort
@@ -170,6 +210,13 @@ class CampaignRepository:
         async with self._database.transaction() as connection:
             return await _with_regions(connection, await connection.fetch(IN_STATES, [state.value for state in states]))
 
+    async def active_beside(self, campaign: CampaignRecord) -> list[CampaignRecord]:
+        """Return the other campaigns that are active on its cohort in one of its regions."""
+        regions = [region.region for region in campaign.regions]
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(ACTIVE_ON, campaign.id, campaign.cohort, regions)
+            return await _with_regions(connection, rows)
+
     async def save(
         self,
         campaign: CampaignRecord,
@@ -179,17 +226,23 @@ class CampaignRepository:
         sign: Sign | None = None,
         floor: int = 0,
         proposal: RevocationRecord | None = None,
+        superseded: Sequence[tuple[CampaignRecord, DecisionRecord]] = (),
     ) -> CampaignRecord | None:
         """Store a changed campaign if nobody else was first; None otherwise, and nothing has changed.
 
-        ``campaign.revision`` is the one that was read. The decision, the signed ``orders`` and the ``proposal`` to
-        revoke the release go into the same transaction, so a crash leaves either all of it or nothing.
+        ``campaign.revision`` is the one that was read. The decision, the signed ``orders``, the ``proposal`` to
+        revoke the release and the end of the campaigns that this one supersedes go into the same transaction, so a
+        crash leaves either all of it or nothing.
 
         Raises:
             ConflictError: another campaign is active on one of its regions.
         """
         try:
             async with self._database.transaction() as connection:
+                if superseded and not await _as_read(connection, [campaign, *(other for other, _ in superseded)]):
+                    return None
+                for other, why in superseded:
+                    await save(connection, other, why)
                 saved = await save(connection, campaign, decision)
                 if saved is None:
                     return None
@@ -219,12 +272,27 @@ async def save(
     if revision is None:
         return None
     await _save_regions(connection, campaign)
+    if campaign.approvals:
+        await approvals.add(connection, campaign.id, campaign.approvals)
     if decision is not None:
         evidence = json.dumps(dict(decision.evidence))
         await connection.execute(
-            ADD_DECISION, campaign.id, decision.at, decision.kind, decision.actor, decision.sentence, evidence
+            ADD_DECISION,
+            campaign.id,
+            decision.at,
+            decision.kind,
+            decision.actor,
+            decision.sentence,
+            evidence,
+            campaign.run,
         )
     return replace(campaign, revision=revision)
+
+
+async def _as_read(connection: Connection, campaigns: Sequence[CampaignRecord]) -> bool:
+    """Lock them all, in the order that everybody keeps to; tell whether they are as they were read."""
+    rows = await connection.fetch(LOCK_ALL, [campaign.id for campaign in campaigns])
+    return {row["id"]: row["revision"] for row in rows} == {one.id: one.revision for one in campaigns}
 
 
 async def lock_standing(connection: Connection) -> list[CampaignRecord]:
@@ -266,6 +334,9 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.blobs_ready,
         campaign.sentence,
         campaign.halted_at,
+        campaign.run_at,
+        campaign.rolling_since,
+        campaign.emergency,
     )
 
 
@@ -276,6 +347,7 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
         regions.setdefault(row["campaign_id"], []).append(
             RegionRecord(row["region"], ramp, row["target"], row["opened_at"])
         )
+    approved = await approvals.of(connection, [row["id"] for row in rows])
     records = []
     for row in rows:
         values = dict(row)
@@ -283,5 +355,8 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
         values["causes"] = frozenset(Cause(cause) for cause in values["causes"])
         values["plan"] = Plan.model_validate_json(values["plan"])
         values["policy"] = Policy.model_validate_json(values["policy"])
-        records.append(CampaignRecord(**values, regions=tuple(regions.get(row["id"], ()))))
+        values["membership"] = Membership(values["membership"])
+        values["regions"] = tuple(regions.get(row["id"], ()))
+        values["approvals"] = approved.get(row["id"], ())
+        records.append(CampaignRecord(**values))
     return records

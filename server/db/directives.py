@@ -57,16 +57,20 @@ STANDING: Final = """
 """
 
 # A release that an active campaign offers is not listed, though it was halted before: it was approved again since.
+# Few campaigns of a cohort were ever halted; asked for their time at once, the planner reckons with a third of all.
 HALTED: Final = """
+    WITH ever AS MATERIALIZED (
+        SELECT id, bundle_id, halted_at FROM campaign WHERE cohort = $1 AND halted_at IS NOT NULL
+    )
     SELECT bundle.manifest_digest
-      FROM campaign
-      JOIN campaign_region AS r ON r.campaign_id = campaign.id AND r.region = $2
-      JOIN bundle ON bundle.id = campaign.bundle_id
-     WHERE campaign.cohort = $1 AND campaign.halted_at > $3
+      FROM ever
+      JOIN campaign_region AS r ON r.campaign_id = ever.id AND r.region = $2
+      JOIN bundle ON bundle.id = ever.bundle_id
+     WHERE ever.halted_at > $3
        AND NOT EXISTS (SELECT FROM campaign_region AS other JOIN campaign AS active ON active.id = other.campaign_id
                         WHERE other.cohort = $1 AND other.region = $2 AND other.active
-                          AND active.state <> 'rolling_back' AND active.bundle_id = campaign.bundle_id)
-     GROUP BY bundle.manifest_digest ORDER BY max(campaign.halted_at) DESC LIMIT $4
+                          AND active.state <> 'rolling_back' AND active.bundle_id = ever.bundle_id)
+     GROUP BY bundle.manifest_digest ORDER BY max(ever.halted_at) DESC LIMIT $4
 """
 
 ISSUE: Final = """

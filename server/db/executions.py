@@ -30,10 +30,14 @@ class ExecutionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One region's executions of one campaign: how many in each state and with each reason, and how many are judged."""
+    """One region's executions of one campaign: how many in each state and with each reason.
+
+    ``judged`` and ``silent`` are of the campaign's present run alone: of the devices that have rebooted in it.
+    """
 
     states: Mapping[tuple[State, int], int]
     judged: int
+    silent: int = 0
 
 
 _STATES: Final = {state.value: state for state in State}
@@ -42,8 +46,11 @@ _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail
     judged_at, updated_at"""
 
 COUNT: Final = """
-    SELECT region, state, reason, count(*) AS n, count(judged_at) AS judged
-      FROM execution WHERE campaign_id = $1 GROUP BY region, state, reason
+    SELECT e.region, e.state, e.reason, count(*) AS n,
+           count(e.judged_at) FILTER (WHERE c.run = 1 OR e.rebooting_at >= c.run_at) AS judged,
+           count(*) FILTER (WHERE e.state = 'silent' AND (c.run = 1 OR e.rebooting_at >= c.run_at)) AS silent
+      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
+     WHERE e.campaign_id = $1 GROUP BY e.region, e.state, e.reason
 """
 
 STARTED: Final = "SELECT device_id, state FROM execution WHERE campaign_id = $1"
@@ -94,11 +101,13 @@ class ExecutionRepository:
             rows = await connection.fetch(COUNT, campaign)
         states: dict[Region, dict[tuple[State, int], int]] = {}
         judged: dict[Region, int] = {}
+        silent: dict[Region, int] = {}
         for row in rows:
             region = Region(row["region"])
             states.setdefault(region, {})[State(row["state"]), row["reason"]] = row["n"]
             judged[region] = judged.get(region, 0) + row["judged"]
-        return {region: Counts(by_state, judged[region]) for region, by_state in states.items()}
+            silent[region] = silent.get(region, 0) + row["silent"]
+        return {region: Counts(of, judged[region], silent[region]) for region, of in states.items()}
 
     async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
         """Return every device that has an execution, and its state."""

@@ -2,6 +2,7 @@
 
 The API's 409 answers (``allowed``) and the diagram in ``docs/architecture.md`` come from this table.
 ``paused`` is one state with a set of causes, each cleared by its owner alone; the campaign runs when the set is empty.
+An approval of a halted campaign is one of its next run: it stays halted until somebody resumes it.
 """
 
 from collections.abc import Mapping
@@ -58,6 +59,13 @@ class Cause(StrEnum):
     TRUST = "trust"
 
 
+class Membership(StrEnum):
+    """Whether devices that join the cohort after the start are of the campaign, too."""
+
+    DYNAMIC = "dynamic"
+    SNAPSHOT = "snapshot"
+
+
 TERMINAL: Final = frozenset({State.ROLLED_BACK, State.CANCELLED})
 ACTIVE: Final = frozenset({State.RUNNING, State.PAUSED, State.WATCHING, State.ROLLING_BACK})
 """At most one campaign in these states for each cohort in a region."""
@@ -94,6 +102,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         },
         State.FINISHED: {Event.ROLLBACK: State.ROLLING_BACK},
         State.HALTED: {
+            Event.APPROVE: State.HALTED,
             Event.RESUME: State.RUNNING,
             Event.ROLLBACK: State.ROLLING_BACK,
             Event.CANCEL: State.CANCELLED,

@@ -68,6 +68,10 @@ class Plan(BaseModel):
 
     waves: tuple[Wave, ...] = Field(min_length=1, max_length=64)
 
+    def without_soak(self) -> "Plan":
+        """Return the same waves, each of which may be followed at once by the next: what an emergency does."""
+        return Plan(waves=tuple(wave.model_copy(update={"soak_s": 0}) for wave in self.waves))
+
 
 class Policy(BaseModel):
     """How a campaign is paced and judged. The defaults are a production fleet's."""

@@ -13,20 +13,34 @@ from firmware_store.errors import ConflictError, InvalidInputError, SignerUnavai
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
-from server.domain.campaign import ACTIVE, Cause, Event, State, next_state
+from server.domain.campaign import ACTIVE, Cause, Event, Membership, State
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy, default_plan
-from server.protocol.orders import Action
+from server.protocol.orders import Action, Directive
+from server.services import identifiers
+from server.services.approvals import approved, check_resume
 from server.services.directives import Directives
 from server.services.identifiers import new_uuid7
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
-from server.services.transitions import ended, halted, paused, resumed
+from server.services.transitions import (
+    ended,
+    halted,
+    paused,
+    reopened,
+    resumed,
+    rolling_back,
+    started,
+    submitted,
+)
 
 log = structlog.get_logger(__name__)
 
 TRUST_ACTOR: Final = "trust"
 """Who halts a campaign whose release devices must no longer take."""
+
+NO_REASON: Final = "not given"
+"""What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
 
 _TRIES: Final = 5
 """How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
@@ -43,6 +57,7 @@ class Draft:
     plan: Plan | None
     policy: Policy
     reason: str
+    membership: Membership = Membership.DYNAMIC
 
 
 class Campaigns:
@@ -91,6 +106,7 @@ class Campaigns:
             plan=plan,
             policy=draft.policy,
             reason=draft.reason,
+            membership=draft.membership,
             created_by=caller,
             created_at=self._now(),
             regions=tuple(RegionRecord(name) for name in draft.regions),
@@ -108,23 +124,60 @@ class Campaigns:
     async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
         return await self._repository.decisions(campaign, limit)
 
-    async def start(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
-        """Take a draft all the way to running.
+    async def submit(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Ask for approvals, where it needs any. Raises: IllegalTransitionError, NotFoundError."""
+
+        def change(record: CampaignRecord, _now: datetime) -> CampaignRecord:
+            return submitted(record)
+
+        return await self._act(campaign, change, None, kind="submit", caller=caller, reason=reason)
+
+    async def approve(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+        """Approve its start, its next run where it is halted, or an emergency after the fact.
 
         Raises:
-            IllegalTransitionError, ConflictError, NotFoundError.
-            TrustError: its release is not one that devices would take today.
+            ForbiddenError: the caller has created it.
+            ConflictError: the caller has approved this already.
+            IllegalTransitionError, NotFoundError.
         """
-        draft = await self._repository.get(campaign)
-        await self._directives.check_release(await self.bundle_of(draft), now=self._clock())
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
-            state = record.state
-            for event in (Event.SUBMIT, Event.APPROVE, Event.START):
-                state = next_state(state, event)
-            return replace(record, state=state, started_at=now)
+            return approved(record, caller, reason, now=now)
 
-        return await self._act(campaign, change, None, kind="start", caller=caller, reason=reason)
+        return await self._act(campaign, change, None, kind="approve", caller=caller, reason=reason)
+
+    async def start(
+        self,
+        campaign: CampaignId,
+        *,
+        caller: str,
+        reason: str,
+        supersede: bool = False,
+        emergency: bool = False,
+    ) -> CampaignRecord:
+        """Take a draft that needs no approval, or one that has it, to running.
+
+        ``supersede``: end what is active on its devices. ``emergency``: start without approval, through freezes, and
+        do not soak; the reason is kept, and approvals are asked for afterwards. The halt rule is never skipped.
+
+        Raises:
+            IllegalTransitionError: it waits for approvals, or is past its start.
+            ConflictError: another one is active on its devices; NotFoundError.
+            InvalidInputError: an emergency without a reason.
+            TrustError: its release is not one that devices would take today.
+        """
+        if emergency:
+            _check_reason(reason, "An emergency")
+        await self._check_release(campaign)
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            return started(record, now=now, emergency=reason if emergency else "")
+
+        return await self._act(campaign, change, None, kind="start", caller=caller, reason=reason, supersede=supersede)
+
+    async def _check_release(self, campaign: CampaignId) -> None:
+        record = await self._repository.get(campaign)
+        await self._directives.check_release(await self.bundle_of(record), now=self._clock())
 
     async def pause(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
         """Hold it: nobody starts, nobody activates. Raises: IllegalTransitionError, NotFoundError."""
@@ -134,21 +187,48 @@ class Campaigns:
 
         return await self._act(campaign, change, Action.HOLD, kind="pause", caller=caller, reason=reason)
 
-    async def resume(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
-        """Clear the operator's and the gate's cause; it runs when no cause is left.
+    async def resume(
+        self, campaign: CampaignId, *, caller: str, reason: str, supersede: bool = False
+    ) -> CampaignRecord:
+        """Clear the operator's and the gate's cause, and run when no cause is left; or begin a halted one's next run.
 
         Raises:
-            IllegalTransitionError: it is not paused.
-            ConflictError: it is halted; a better release goes out by a campaign of its own.
+            IllegalTransitionError: it is neither paused nor halted.
+            ConflictError: halted, and approvals are missing or another campaign is active on its devices.
+            InvalidInputError: halted, and no reason is given.
+            TrustError: halted, and devices would not take its release today.
             NotFoundError: no such campaign.
+        """
+        if (await self._repository.get(campaign)).state is State.HALTED:
+            await self._check_release(campaign)
+
+        def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
+            if record.state is not State.HALTED:
+                return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}), now=now)
+            _check_reason(reason, "A resume after a halt")
+            check_resume(record, caller)
+            return reopened(record, now=now)
+
+        return await self._act(
+            campaign, change, Action.OFFER, kind="resume", caller=caller, reason=reason, supersede=supersede
+        )
+
+    async def rollback(
+        self, campaign: CampaignId, *, caller: str, reason: str, supersede: bool = False
+    ) -> CampaignRecord:
+        """Send its devices back to the release they ran before, by one order for each region.
+
+        Raises:
+            IllegalTransitionError, NotFoundError.
+            ConflictError: another campaign is active on its devices, and is not to be superseded.
         """
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
-            if record.state is State.HALTED:
-                raise ConflictError("A halted campaign is not resumed; start a campaign with a better release.")
-            return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}), now=now)
+            return replace(rolling_back(record, now=now), sentence=f"Rolling back, by {caller}: {reason}")
 
-        return await self._act(campaign, change, Action.OFFER, kind="resume", caller=caller, reason=reason)
+        return await self._act(
+            campaign, change, Action.ROLLBACK, kind="rollback", caller=caller, reason=reason, supersede=supersede
+        )
 
     async def halt(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
         """Halt it by hand: downloads stop, trials revert. Raises: IllegalTransitionError, NotFoundError."""
@@ -175,14 +255,24 @@ class Campaigns:
         kind: str,
         caller: str,
         reason: str,
+        supersede: bool = False,
     ) -> CampaignRecord:
         for _ in range(_TRIES):
             record = await self._repository.get(campaign)
             now = self._now()
             changed = change(record, now)
+            superseded = []
+            if changed.state in ACTIVE and record.state not in ACTIVE:
+                others = await self._repository.active_beside(changed)
+                if others and not supersede:
+                    raise ConflictError(
+                        f"{name_of(others[0])} is active on these devices: end it first, or supersede it."
+                    )
+                superseded = [_superseded(other, changed, caller, now) for other in others]
             sentence = changed.sentence if changed.sentence != record.sentence else ""
             decision = DecisionRecord(now, kind, caller, sentence or reason)
-            saved = await self.apply(changed, action, decision, was_active=record.state in ACTIVE)
+            was_active = not ACTIVE.isdisjoint({record.state, changed.state})
+            saved = await self.apply(changed, action, decision, was_active=was_active, superseded=superseded)
             if saved is not None:
                 return saved
         raise ConflictError("The campaign keeps changing under this order; look at it and try again.")
@@ -195,15 +285,16 @@ class Campaigns:
         *,
         was_active: bool = True,
         regions: Sequence[RegionRecord] | None = None,
+        superseded: Sequence[tuple[CampaignRecord, DecisionRecord]] = (),
     ) -> CampaignRecord | None:
         """Store a changed campaign with its decision and directives, then publish them; None if somebody was first.
 
         Directives go to ``regions``: by default to the open ones, to all for a halt or an end. A campaign that never
-        ran gives no orders: its audience may be under another's.
+        ran gives no orders: its audience may be under another's. What it supersedes ends in the same transaction.
         """
-        if action is Action.OFFER and campaign.state is not State.RUNNING:
-            action = None  # still paused for another cause
-        orders = []
+        if action is Action.OFFER and (campaign.state is not State.RUNNING or not campaign.blobs_ready):
+            action = None  # still paused for another cause, or offered once its blobs are there
+        orders: list[Directive] = []
         proposal = None
         if action is not None and was_active:
             bundle = await self._bundles.get(campaign.bundle_id)
@@ -214,6 +305,10 @@ class Campaigns:
                 self._directives.order(campaign, bundle, region, action, now=now)
                 for region in (_audience(campaign, action) if regions is None else regions)
             ]
+        told = {order.audience for order in orders}
+        for other, why in superseded:
+            ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
+            orders += [order for order in ends if order.audience not in told]
         store = partial(
             self._repository.save,
             campaign,
@@ -221,6 +316,7 @@ class Campaigns:
             sign=self._directives.sign,
             floor=self._directives.floor,
             proposal=proposal,
+            superseded=superseded,
         )
         try:
             saved = await store(orders=orders)
@@ -235,8 +331,12 @@ class Campaigns:
         if proposal is not None:
             log.warning("revocation_proposed", release=proposal.manifest_digest.hex(), campaign=campaign.id.hex)
         await self._directives.flush()
-        self.announce(saved, decision)
+        for ended_with in [*superseded, (saved, decision)]:
+            self.announce(*ended_with)
         return saved
+
+    def _ends(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> list[Directive]:
+        return [self._directives.order(campaign, bundle, region, Action.NONE, now=now) for region in campaign.regions]
 
     def announce(self, campaign: CampaignRecord, decision: DecisionRecord) -> None:
         """Count a decision that was stored, log it, and let the orchestrator look."""
@@ -256,6 +356,24 @@ class Campaigns:
 
     async def bundle_of(self, campaign: CampaignRecord) -> BundleRecord:
         return await self._bundles.get(campaign.bundle_id)
+
+
+def name_of(campaign: CampaignRecord) -> str:
+    """Return what people know it by."""
+    return f"{campaign.name} ({identifiers.show(identifiers.CAMPAIGN, campaign.id)})"
+
+
+def _superseded(
+    other: CampaignRecord, by: CampaignRecord, caller: str, now: datetime
+) -> tuple[CampaignRecord, DecisionRecord]:
+    sentence = f"Superseded by {name_of(by)}."
+    changed = replace(ended(other, Event.CANCEL, now=now), sentence=sentence)
+    return changed, DecisionRecord(now, Event.CANCEL.value, caller, sentence)
+
+
+def _check_reason(reason: str, what: str) -> None:
+    if reason.strip() in {"", NO_REASON}:
+        raise InvalidInputError(f"{what} needs a reason.", pointer="/reason")
 
 
 def _audience(campaign: CampaignRecord, action: Action) -> list[RegionRecord]:

@@ -147,6 +147,7 @@ class Directives:
             ramp=region.ramp.until(issued + DEAD_MAN_S) if action is Action.OFFER else None,
             deadlines=Deadlines(policy.download_s, policy.trial_s, policy.confirm_s),
             keep_on_halt=policy.on_halt == "keep",
+            members_before=campaign.members_before,
         )
 
     async def renew(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> None:
@@ -167,7 +168,7 @@ class Directives:
     def _runs_out(self, campaign: CampaignRecord, region: RegionRecord, now: float) -> bool:
         record = self._current.get(CohortAudience(region.region, campaign.cohort))
         if record is None or record.campaign != campaign.id or record.action is not Action.OFFER:
-            return True
+            return campaign.blobs_ready  # after a halt they were withdrawn, and come before the offer
         rising = record.ramp_end < region.ramp.t1 and record.ramp_end - now < RENEW_S
         return rising or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
 

@@ -8,7 +8,7 @@ from the devices again, so that kill -9 at any point loses nothing.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, assert_never
@@ -36,7 +36,7 @@ from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
 from server.services.metrics import Metrics
 from server.services.snapshot import Survey, Surveyor
-from server.services.transitions import ended, halted, opened, paused, resumed
+from server.services.transitions import ended, halted, opened, paused, resumed, supplied
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -69,6 +69,7 @@ class Orchestrator:
         metrics: Metrics,
         grace_s: float,
         clock: Callable[[], float] = time.time,
+        chores: Sequence[Callable[[float], Awaitable[None]]] = (),
     ) -> None:
         self._repository = repository
         self._campaigns = campaigns
@@ -79,6 +80,7 @@ class Orchestrator:
         self._metrics = metrics
         self._grace_s = grace_s
         self._clock = clock
+        self._chores = chores
         self._urgent = asyncio.Event()
         self._news = asyncio.Event()
         self._judged: list[CampaignRecord] = []
@@ -139,6 +141,8 @@ class Orchestrator:
         """Evaluate every campaign that is judged, once."""
         if self._wire.up_since is not None:
             await self._directives.publish_waiting(now=self._clock())
+        for chore in self._chores:
+            await chore(self._clock())
         self._judged = await self._repository.in_states(JUDGED)
         self._surveyor.remember_only([campaign.id for campaign in self._judged])
         for campaign in self._judged:
@@ -261,7 +265,8 @@ class Orchestrator:
         saved = None
         while saved is None:
             campaign = await self._repository.get(campaign_id)
-            saved = await self._repository.save(replace(campaign, blobs_ready=True))
+            at = datetime.fromtimestamp(self._clock(), UTC)
+            saved = await self._repository.save(supplied(campaign, now=at))
         self.wake()
 
 

@@ -16,6 +16,7 @@ from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import EXPLICIT_FAILURES
 from server.services.fleet import Device, Fleet
+from server.services.transitions import ceiling
 
 _AFTER_REBOOT = frozenset({State.REBOOTING, State.TRIAL})
 _BEFORE_REBOOT = frozenset({State.DOWNLOADING, State.INSTALLING})
@@ -98,17 +99,20 @@ class Surveyor:
         views: list[RegionView] = []
         heights: dict[Region, list[int]] = {}
         known = self._heights.setdefault(campaign.id, {})
+        most, before = ceiling(campaign), campaign.members_before
         for region in campaign.regions:
             members = []
             candidates = heights[region.region] = []
             for device in self._fleet.members(campaign.cohort, region.region):
+                if before is not None and int(device.member_since) >= before:
+                    continue
                 device_height = known.get(device.id)
                 if device_height is None:
                     device_height = known[device.id] = height(campaign.id, device.id)
                 eligible = self._is_eligible(device, target, started)
                 if eligible:
                     members.append((device, device_height))
-                if eligible or (not device.held and not device.vendor_id):
+                if (eligible or (not device.held and not device.vendor_id)) and is_due(device_height, most):
                     candidates.append(device_height)
             view = self._view(
                 campaign, region, members, started=started, counts=counts.get(region.region, _NO_COUNTS), now=now
@@ -118,7 +122,7 @@ class Surveyor:
         snapshot = Snapshot(
             state=campaign.state,
             causes=campaign.causes,
-            plan=campaign.plan,
+            plan=campaign.effective_plan,
             policy=campaign.policy,
             regions=views,
             started_at=(campaign.started_at or campaign.created_at).timestamp(),
@@ -187,7 +191,7 @@ class Surveyor:
             table=Table(
                 region=region.region,
                 judged=counts.judged,
-                silent=sum(n for (state, _), n in states.items() if state is State.SILENT),
+                silent=counts.silent,
                 controls=controls,
                 control_silent=control_silent,
             ),

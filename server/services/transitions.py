@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from server.db.campaigns import CampaignRecord, RegionRecord
-from server.domain.campaign import Cause, Event, next_state
+from server.domain.campaign import Cause, Event, State, next_state
 from server.domain.decide import regions_of
-from server.domain.gate import Ramp, level_for_count, level_for_ratio
+from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
 from server.domain.identity import Region
 from server.domain.plan import Wave
 
@@ -26,7 +26,9 @@ def opened(
     names = set(regions_of(wave, [region.region for region in campaign.regions]))
     regions, risen = [], []
     for before in campaign.regions:
-        region = _raise(before, wave, heights.get(before.region, []), now) if before.region in names else before
+        region = before
+        if before.region in names:
+            region = _raise(before, wave, heights.get(before.region, []), now, most=ceiling(campaign))
         if region.target == before.target and index == campaign.wave:
             region = before
         regions.append(region)
@@ -35,13 +37,18 @@ def opened(
     return replace(campaign, wave=index, regions=tuple(regions)), risen
 
 
-def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime) -> RegionRecord:
+def ceiling(campaign: CampaignRecord) -> int:
+    """Return the level above which no wave goes: those whose heights lie above it are the holdout."""
+    return FULL - level_for_ratio(campaign.policy.holdout)
+
+
+def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime, *, most: int) -> RegionRecord:
     start = int(now.timestamp())
     level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
     wanted = level_for_count(heights, wave.count or 1)  # a ratio of a small region is one device, too
     if wave.ratio is not None:
         wanted = max(wanted, level_for_ratio(wave.ratio))
-    target = max(region.target, level, wanted)
+    target = max(region.target, level, min(wanted, most))
     return replace(
         region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
     )
@@ -76,6 +83,69 @@ def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
     level, start = region.ramp.l1, int(now.timestamp())
     left = (region.target - level) / max(region.target, 1)
     return Ramp(start, level, start + round(ramp_s * left), region.target)
+
+
+def submitted(campaign: CampaignRecord) -> CampaignRecord:
+    """Return the draft as one that waits for approvals, or that may start where it needs none."""
+    state = next_state(campaign.state, Event.SUBMIT)
+    if not campaign.policy.approvals:
+        state = next_state(state, Event.APPROVE)
+    return replace(campaign, state=state)
+
+
+def started(campaign: CampaignRecord, *, now: datetime, emergency: str = "") -> CampaignRecord:
+    """Return the campaign running. A draft that needs no approval, and any in an ``emergency``, starts at once.
+
+    Raises:
+        IllegalTransitionError: it has to be submitted or approved first, or is past its start.
+    """
+    state = campaign.state
+    if state is State.DRAFT and (emergency or not campaign.policy.approvals):
+        state = next_state(state, Event.SUBMIT)
+    if state is State.AWAITING_APPROVAL and (emergency or not campaign.policy.approvals):
+        state = next_state(state, Event.APPROVE)
+    return replace(campaign, state=next_state(state, Event.START), started_at=now, run_at=now, emergency=emergency)
+
+
+def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the halted campaign in its next run: new statistics, and levels that stay until the blobs are back.
+
+    It counts as halted no more, so that directives stop naming its release among those that were.
+    """
+    return replace(
+        _frozen(campaign, now),
+        state=next_state(campaign.state, Event.RESUME),
+        run=campaign.run + 1,
+        run_at=now,
+        looks=0,
+        seen_silent=0,
+        blobs_ready=False,
+        halted_at=None,
+        ended_at=None,
+        watching_since=None,
+        sentence="",
+    )
+
+
+def supplied(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the campaign whose blobs are at the broker; levels that waited for them rise from here."""
+    changed = replace(campaign, blobs_ready=True)
+    if campaign.state is not State.RUNNING or campaign.wave is None:
+        return changed
+    ramp_s = campaign.plan.waves[campaign.wave].ramp_s
+    return replace(
+        changed,
+        regions=tuple(
+            replace(region, ramp=_rising(region, now, ramp_s)) if region.ramp.l1 < region.target else region
+            for region in campaign.regions
+        ),
+    )
+
+
+def rolling_back(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the campaign whose devices are on their way back."""
+    state = next_state(campaign.state, Event.ROLLBACK)
+    return replace(_frozen(campaign, now), state=state, causes=frozenset(), ended_at=None, rolling_since=now)
 
 
 def halted(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:

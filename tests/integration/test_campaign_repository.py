@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db.approvals import ApprovalRecord
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.database import Database
 from server.db.directives import DirectiveRepository
-from server.domain.campaign import ACTIVE, Cause, State
+from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort
 from server.domain.plan import Policy
@@ -37,7 +38,11 @@ async def test_a_draft_comes_back_as_it_was(
     store: Database, repository: CampaignRepository, bundle: BundleRecord
 ) -> None:
     draft = await add_campaign(
-        store, bundle, regions=(US, EU), policy=Policy(reboot_s=1.5, silence_deadline_s=4.25, on_halt="keep")
+        store,
+        bundle,
+        regions=(US, EU),
+        policy=Policy(reboot_s=1.5, silence_deadline_s=4.25, on_halt="keep"),
+        membership=Membership.SNAPSHOT,
     )
 
     assert await repository.get(draft.id) == draft
@@ -62,6 +67,10 @@ async def test_a_changed_campaign_comes_back_as_it_was(
         seen_silent=2,
         blobs_ready=True,
         sentence="Paused.",
+        emergency="CVE-1",
+        run_at=after(4),
+        rolling_since=after(5),
+        approvals=(ApprovalRecord(1, "bea", after(1), "fine"), ApprovalRecord(2, "bea", after(4), "again")),
         regions=(eu, RegionRecord(US)),
     )
 

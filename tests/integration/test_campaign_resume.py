@@ -1,0 +1,189 @@
+"""A halted campaign that somebody resumes: a new run, with the old one's evidence kept and its blobs there first."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firmware_store.errors import ConflictError, ForbiddenError, IllegalTransitionError, InvalidInputError
+from server.db.campaigns import DecisionRecord
+from server.db.database import Database
+from server.db.devices import NewDevice
+from server.domain.campaign import State
+from server.domain.execution import State as Execution
+from server.domain.gate import FULL
+from server.domain.identity import BundleId, CampaignId, DeviceId
+from server.domain.plan import Plan, Policy, Wave
+from server.protocol.orders import Action, Directive
+from server.services.campaigns import Draft
+from tests.records import EU, MAIN
+from tests.service_world import World
+
+POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000, soak_s=60),))
+
+
+@pytest.fixture
+async def world(store: Database, tmp_path: Path) -> World:
+    """40 devices in one region, all of them online with a factory image."""
+    world = World(store, tmp_path)
+    names = [DeviceId(f"eu-{number:03}") for number in range(40)]
+    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
+    await world.connect(*names)
+    return world
+
+
+async def tick(world: World, seconds: float = 0) -> None:
+    world.now += seconds
+    world.beat(*(device for device in world.fleet.members(MAIN, EU) if not device.gone))
+    await world.orchestrator.tick()
+
+
+async def halted_half_way(world: World, policy: Policy = POLICY) -> CampaignId:
+    """500 s into a ramp of 1000 s."""
+    campaign = await world.start(await world.add_release(), SLOW, policy, EU)
+    await tick(world)
+    for _ in range(10):
+        await tick(world, 50)
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke")
+    return campaign
+
+
+async def supply(world: World, campaign: CampaignId) -> None:
+    await world.orchestrator.publish_missing()
+    await tick(world)
+
+
+def standing(world: World) -> Directive:
+    order = world.order(EU)
+    assert order is not None
+    return order
+
+
+async def test_a_resumed_campaign_goes_on_from_its_level_in_a_new_run(world: World) -> None:
+    campaign = await halted_half_way(world)
+    assert standing(world).action is Action.HALT
+    level = (await world.campaign(campaign)).regions[0].ramp.l1
+
+    record = await world.campaigns.resume(campaign, caller="ann", reason="it was the power cut")
+    await supply(world, campaign)
+
+    assert (record.state, record.run, record.halted_at, record.ended_at) == (State.RUNNING, 2, None, None)
+    order = standing(world)
+    assert order.action is Action.OFFER
+    assert order.halted == ()
+    assert order.ramp is not None
+    assert order.ramp.l0 == level
+    assert abs(level / FULL - 0.5) < 0.01
+    await tick(world, 60)
+    assert (await world.campaign(campaign)).regions[0].ramp.level(world.now) > level
+
+
+async def test_nothing_is_offered_before_the_blobs_are_back(world: World) -> None:
+    campaign = await halted_half_way(world)
+
+    await world.campaigns.resume(campaign, caller="ann", reason="it was the power cut")
+    for _ in range(5):
+        await tick(world, 30)
+    assert standing(world).action is Action.HALT
+    level = (await world.campaign(campaign)).regions[0].ramp.level(world.now)
+    await supply(world, campaign)
+
+    assert standing(world).action is Action.OFFER
+    assert (await world.campaign(campaign)).regions[0].ramp.l0 == level
+
+
+async def test_those_who_died_in_the_first_run_halt_no_second(world: World) -> None:
+    campaign = await world.start(await world.add_release(), Plan(waves=(replaced_wave(),)), POLICY, EU)
+    await tick(world)
+    due = world.due(campaign, EU)
+    await world.report(campaign, Execution.REBOOTING, *due)
+    for device in due:
+        device.gone = True
+    for _ in range(12):
+        await tick(world, 20)
+    assert (await world.campaign(campaign)).state is State.HALTED
+
+    await world.campaigns.resume(campaign, caller="ann", reason="a crane had cut their cable")
+    await supply(world, campaign)
+    for _ in range(12):
+        await tick(world, 20)
+
+    assert (await world.campaign(campaign)).state is State.RUNNING
+    kinds = [(d.kind, d.run) for d in await world.campaigns.decisions(campaign, 100)]
+    assert ("halt", 1) in kinds
+    assert ("resume", 2) in kinds
+
+
+def replaced_wave() -> Wave:
+    return Wave(ratio=None, count=15, ramp_s=0, soak_s=10_000)
+
+
+async def test_a_resume_after_a_halt_needs_a_reason(world: World) -> None:
+    campaign = await halted_half_way(world)
+
+    with pytest.raises(InvalidInputError, match="needs a reason"):
+        await world.campaigns.resume(campaign, caller="ann", reason="not given")
+
+
+async def test_a_resume_needs_the_approval_of_others_for_this_run(world: World) -> None:
+    policy = POLICY.model_copy(update={"approvals": 2})
+    release = await world.add_release()
+    campaign = await approved_start(world, release.id, policy)
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke")
+
+    async def resume(caller: str) -> State:
+        return (await world.campaigns.resume(campaign, caller=caller, reason="no smoke")).state
+
+    with pytest.raises(ConflictError, match="it has 0"):
+        await resume("ann")
+    with pytest.raises(ForbiddenError):
+        await world.campaigns.approve(campaign, caller="ann", reason="I say so")
+    await world.campaigns.approve(campaign, caller="bea", reason="looks fine")
+    await world.campaigns.approve(campaign, caller="cem", reason="to me too")
+    with pytest.raises(ConflictError, match="it has 1"):
+        await resume("cem")
+
+    assert await resume("ann") is State.RUNNING
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke again")
+    with pytest.raises(ConflictError, match="it has 0"):
+        await resume("ann")
+
+
+async def approved_start(world: World, release: BundleId, policy: Policy) -> CampaignId:
+    draft = await world.campaigns.draft(Draft("d", MAIN, (EU,), release, SLOW, policy, "r"), caller="ann")
+    await world.campaigns.submit(draft.id, caller="ann", reason="please")
+    for who in ("bea", "cem"):
+        await world.campaigns.approve(draft.id, caller=who, reason="fine")
+    await world.campaigns.start(draft.id, caller="ann", reason="go")
+    return draft.id
+
+
+async def test_another_campaign_on_its_devices_is_in_the_way_of_a_resume(world: World) -> None:
+    campaign = await halted_half_way(world)
+    other = await world.start(await world.add_release(2), SLOW, POLICY, EU)
+
+    with pytest.raises(ConflictError, match=r"^spring .*is active"):
+        await world.campaigns.resume(campaign, caller="ann", reason="no smoke")
+
+    assert (await world.campaign(other)).state is State.RUNNING
+
+
+async def test_what_is_not_over_is_not_resumed(world: World) -> None:
+    campaign = await world.start(await world.add_release(), SLOW, POLICY, EU)
+
+    with pytest.raises(IllegalTransitionError):
+        await world.campaigns.resume(campaign, caller="ann", reason="why not")
+
+
+async def test_decisions_keep_the_run_they_were_made_in(world: World) -> None:
+    campaign = await halted_half_way(world)
+    await world.campaigns.resume(campaign, caller="ann", reason="no smoke")
+
+    decisions = await world.campaigns.decisions(campaign, 100)
+
+    runs: dict[str, int] = {d.kind: d.run for d in decisions}
+    assert (runs["halt"], runs["resume"]) == (1, 2)
+    assert replace(decisions[0], at=decisions[1].at) == DecisionRecord(
+        decisions[1].at, "resume", "ann", "no smoke", {}, run=2
+    )
