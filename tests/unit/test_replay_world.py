@@ -94,9 +94,7 @@ def test_the_same_seed_meets_the_same_fleet_whatever_the_release():
 
     assert np.array_equal(good.away.start, bad.away.start)
     assert np.array_equal(population_of(good).height, population_of(bad).height)
-    assert not np.array_equal(
-        population_of(good).height, population_of(other).height
-    )
+    assert not np.array_equal(population_of(good).height, population_of(other).height)
 
 
 def test_we_are_blind_while_our_own_broker_fails_over():

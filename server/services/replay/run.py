@@ -1,16 +1,19 @@
 """A campaign in virtual time: world, rule and engine, tick by tick, to a verdict that ``expect`` may check."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from server.domain.halt.view import Bools, Call, Moment, Population, Verdict
-from server.domain.plan import Plan
+from server.domain.plan import Plan, Policy
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.trace import Expect, Trace
-from server.services.replay.world import World
+from server.services.replay.world import Count, World
+
+_PATIENCE_S: Final = 1800.0
+"""``on_offline_spike: hold`` waits so long for better weather."""
 
 _SETTLED_S: Final = 900.0
 """A plot shows updated devices from so long after their reboot."""
@@ -31,6 +34,7 @@ class Point:
     updated_silent: float
     control_silent: float
     wealth: float
+    is_paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,18 @@ def replay(
     population: Population,
     *,
     plan: Plan | None = None,
+    policy: Policy | None = None,
     curve: bool = False,
-    on_tick: Callable[[float, Verdict], None] | None = None,
+    watch: bool = True,
+    on_tick: Callable[[float, Count], None] | None = None,
 ) -> Result:
-    """Run the trace's release to its end or to the rule's verdict; ``on_tick`` hears the share of the trace done."""
+    """Run the trace's release to its end or to the rule's verdict.
+
+    ``watch``: judge what comes after the last wave, too, as long as the trace goes. ``on_tick`` hears the share of the
+    trace that is done, and how many devices have come how far.
+    """
     world = World(trace)
+    settings = policy or Policy()
     tick, duration = trace.head.tick, trace.head.duration
     engine = Engine(plan or plan_of_a_day(population), population, tick)
     log = _Log()
@@ -85,12 +96,12 @@ def replay(
     while elapsed < duration:
         elapsed = min(elapsed + tick, duration)
         moment = world.tick(trace.epoch + elapsed, engine.level.copy())
-        verdict = rule.step(moment)
+        verdict = _with_spikes(rule.step(moment), settings, moment.now)
         log.note(verdict)
         if curve:
             points.append(_point(elapsed, world, moment, verdict))
         if on_tick is not None:
-            on_tick(elapsed / duration, verdict)
+            on_tick(elapsed / duration, world.count)
         if verdict.call >= Call.HOLD:
             break
         starting = engine.step(verdict, idle=world.idle, online=moment.online)
@@ -98,6 +109,8 @@ def replay(
             world.start(starting)
         if completed is None and engine.is_complete:
             completed = elapsed
+            if not watch:
+                break
     ended = {Call.HOLD: "hold", Call.HALT: "halt"}.get(verdict.call)
     return Result(
         name=trace.head.name,
@@ -135,6 +148,26 @@ def misses(result: Result, expect: Expect) -> list[str]:
     return said
 
 
+def _with_spikes(verdict: Verdict, policy: Policy, now: float) -> Verdict:
+    """Apply ``on_offline_spike``: what spikes of offline devices do whatever their cause, beyond a pause."""
+    if policy.on_offline_spike == "halt" and verdict.is_storm_ours:
+        why = "regions being updated lost many devices at once while untouched ones did not."
+        return _escalated(verdict, Call.HALT, why)
+    since = verdict.bad_since
+    if policy.on_offline_spike == "hold" and since is not None and now - since >= _PATIENCE_S:
+        return _escalated(verdict, Call.HOLD, "many devices have been offline at once for 30 min.")
+    return verdict
+
+
+def _escalated(verdict: Verdict, call: Call, why: str) -> Verdict:
+    return verdict if verdict.call >= call else replace(verdict, call=call, channel="spike", scope="fleet", why=why)
+
+
+def is_paused(verdict: Verdict) -> bool:
+    """Tell whether some region, or the whole campaign, stands still until the weather is better."""
+    return verdict.is_blind or bool(verdict.bad_weather)
+
+
 class _Log:
     """What a campaign went through."""
 
@@ -144,10 +177,9 @@ class _Log:
         self._is_paused = False
 
     def note(self, verdict: Verdict) -> None:
-        is_paused = verdict.is_blind or bool(verdict.bad_weather)
-        self.pauses += is_paused and not self._is_paused
-        self._is_paused = is_paused
-        if is_paused:
+        before, self._is_paused = self._is_paused, is_paused(verdict)
+        if self._is_paused:
+            self.pauses += not before
             self.seen.add("pause")
         if verdict.call > Call.GO:
             self.seen.add(verdict.call.name.lower())
@@ -161,6 +193,7 @@ def _point(elapsed: float, world: World, moment: Moment, verdict: Verdict) -> Po
         _share(~moment.online, updated),
         _share(~moment.online, world.idle),
         verdict.wealth,
+        is_paused(verdict),
     )
 
 

@@ -11,7 +11,7 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, Self
@@ -224,8 +224,8 @@ _LINE: Final[TypeAdapter[Any]] = TypeAdapter(
 )
 
 
-def read_trace(path: Path, *, on_line: Callable[[int], None] | None = None) -> Trace:
-    """Read a trace; ``on_line`` is told now and then how many lines have been read.
+def read_trace(path: Path) -> Trace:
+    """Read a trace.
 
     Raises:
         TraceError: the file is not there, is no trace, or says two things that cannot both be.
@@ -240,8 +240,6 @@ def read_trace(path: Path, *, on_line: Callable[[int], None] | None = None) -> T
                     raise TraceError("longer than 1 MiB.", line=number)
                 if line.strip():
                     reader.take(line, number)
-                if on_line is not None and number % 1000 == 0:
-                    on_line(number)
     except (OSError, EOFError, zlib.error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise TraceError(f"{path}: {reason}.", line=0) from exc

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from bench.halt_quality_rules import Panel
+from bench.halt_quality_summary import clopper_pearson
+from server.services.replay.run import replay
+from server.services.replay.scenarios import make_trace
+from server.services.replay.world import population_of
+
+
+@pytest.mark.parametrize(
+    ("hits", "of"), [(0, 600), (1, 600), (6, 600), (50, 100), (99, 100), (100, 100), (0, 1), (1, 1)]
+)
+def test_the_interval_is_clopper_and_pearsons(hits, of):
+    low, high = clopper_pearson(hits, of)
+
+    assert low == pytest.approx(beta.ppf(0.025, hits, of - hits + 1) if hits else 0, abs=1e-9)
+    assert high == pytest.approx(beta.ppf(0.975, hits + 1, of - hits) if hits < of else 1, abs=1e-9)
+
+
+def stops(name):
+    trace = make_trace(name, devices=2000, seed=1)
+    population = population_of(trace)
+    panel = Panel(population)
+    replay(trace, panel, population, watch=False, on_tick=panel.note)
+    return panel.stops
+
+
+def test_every_rule_stops_a_release_that_bricks_a_third():
+    stopped = stops("brick-30")
+
+    assert {"fixed-2", "fixed-5", "aws-20", "hawkbit-5", "z-test"} == set(stopped)
+    assert all(stop.count is not None and stop.count.suffering > 0 for stop in stopped.values())
+    assert stopped["z-test"].at <= stopped["fixed-2"].at <= stopped["aws-20"].at
+
+
+def test_rules_that_only_look_at_the_updated_wait_for_a_hundred():
+    stopped = stops("brick-30")
+
+    assert stopped["fixed-2"].count.rebooted >= 100
+
+
+def test_a_threshold_of_twenty_percent_never_sees_two():
+    assert "aws-20" not in stops("brick-2")
+    assert np.isfinite(stops("brick-2")["z-test"].at)
