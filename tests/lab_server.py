@@ -25,9 +25,10 @@ from server.protocol.messages import (
     decode_report,
     encode_ack,
 )
-from server.protocol.orders import Action, Deadlines, Directive, Welcome, directive_map, welcome_map
+from server.protocol.orders import Action, Admit, Deadlines, Directive, Welcome, directive_map, welcome_map
+from server.protocol.reasons import Reason
 from server.protocol.topics import CohortAudience, Topics, Up
-from tests.agent_world import CAMPAIGN, Bundle, Keys, crossing, dev_keys
+from tests.agent_world import CAMPAIGN, Bundle, Keys, chunk_digests, crossing, dev_keys
 
 WAIT_S = 20.0
 
@@ -48,6 +49,11 @@ class LabServer:
         self.epoch = self.root_version = 1
         self.status_version = 0
         self.heartbeat_s = 60
+        self.admits = True
+        self.unanswered: set[State] = set()
+        """Reports of these states are not acknowledged."""
+        self.held: dict[DeviceId, Counter] = {}
+        """The cohort's counter that each device holds, by its last beat or hello."""
         self._retained: set[str] = set()
         self._up = asyncio.Event()
         self._news = asyncio.Event()
@@ -87,7 +93,8 @@ class LabServer:
 
     async def direct(
         self, action: Action, bundle: Bundle | None = None, *, campaign: CampaignId = CAMPAIGN, **changes: object
-    ) -> None:
+    ) -> bytes:
+        """Sign a directive for everybody, retain it, and return it."""
         now = int(time.time())
         self.counter = Counter(self.epoch, self.counter.counter + 1)
         directive = Directive(
@@ -112,33 +119,53 @@ class LabServer:
         directive = replace(directive, **changes)
         sealed = seal(Kind.DIRECTIVE, directive_map(directive), [self.keys.directive])
         await self.retain(self.topics.directive(directive.audience), sealed)
+        return sealed
 
-    async def offer(self, bundle: Bundle, **changes: object) -> None:
+    async def offer(self, bundle: Bundle, **changes: object) -> bytes:
         await self.hold_blobs(bundle)
-        await self.direct(Action.OFFER, bundle, **changes)
+        return await self.direct(Action.OFFER, bundle, **changes)
+
+    async def withhold(self, bundle: Bundle) -> None:
+        """Take the last chunk of a bundle off the broker, so that its download does not end."""
+        await self.retain(self.topics.blob(chunk_digests(bundle)[-1]), b"")
 
     def _on_message(self, message: Incoming) -> None:
         _, device, kind = self.topics.parse_up(message.topic)
         if kind is Up.HELLO:
             hello = decode_hello(message.payload)
             self.hellos[device].append(hello)
-            self._welcome(device, hello.nonce)
+            self.held[device] = hello.cohort_counter
+            self.greet(device)
         elif kind is Up.REPORT:
             report = decode_report(message.payload)
             self.reports[device].append(report)
-            self.link.publish_nowait(self.topics.ack(self.region, device), encode_ack(report.sequence))
+            if report.state not in self.unanswered:
+                self.acknowledge(device, report.sequence)
+            if self.admits and report.reason is Reason.LATE:
+                self.admit(device, report.campaign)
         elif kind is Up.BEAT:
-            decode_beat(message.payload)
+            self.held[device] = decode_beat(message.payload).cohort_counter
             self.beats[device] += 1
         elif kind is Up.GONE:
             self.gone[device].append(decode_gone(message.payload).nonce)
         self._news.set()
 
-    def _welcome(self, device: DeviceId, nonce: bytes) -> None:
+    def greet(self, device: DeviceId) -> None:
+        """Answer a hello."""
+        self.welcome(device)
+
+    def acknowledge(self, device: DeviceId, sequence: int) -> None:
+        self.link.publish_nowait(self.topics.ack(self.region, device), encode_ack(sequence))
+
+    def admit(self, device: DeviceId, campaign: CampaignId = CAMPAIGN) -> None:
+        self.welcome(device, admit=Admit(campaign, int(time.time()) + 60))
+
+    def welcome(self, device: DeviceId, **changes: object) -> None:
+        """Welcome the present session of a device."""
         welcome = Welcome(
             fleet=self.keys.root.fleet,
             device=device,
-            nonce=nonce,
+            nonce=self.hellos[device][-1].nonce,
             server_time=int(time.time()),
             cohort_counter=self.counter,
             device_counter=Counter(),
@@ -150,13 +177,18 @@ class LabServer:
             root_version=self.root_version,
             status_version=self.status_version,
         )
-        sealed = seal(Kind.WELCOME, welcome_map(welcome), [self.keys.session])
+        sealed = seal(Kind.WELCOME, welcome_map(replace(welcome, **changes)), [self.keys.session])
         self.link.publish_nowait(self.topics.welcome(self.region, device), sealed)
 
     def states(self, device: DeviceId) -> list[State]:
         """What a device has reported, repetitions left out."""
         seen: dict[int, State] = {report.sequence: report.state for report in self.reports[device]}
         return [seen[number] for number in sorted(seen)]
+
+    async def until_beats(self, device: DeviceId, more: int = 2) -> None:
+        """Wait until the device has said so many more times that it is alive: by then it has seen what was sent."""
+        before = self.beats[device]
+        await self.until(lambda: self.beats[device] >= before + more)
 
     async def until(self, condition: Callable[[], bool], *, within_s: float = WAIT_S) -> None:
         """Wait for something a device says."""

@@ -34,7 +34,7 @@ from tests.agent_world import (
     dev_keys,
     make_bundle,
 )
-from tests.integration.test_agent import Lab
+from tests.lab_devices import Lab
 from tests.lab_server import LabServer
 
 BUNDLE = make_bundle(5, "1.5.0")

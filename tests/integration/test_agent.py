@@ -1,78 +1,20 @@
 """Simulated devices on a real broker: what they say, what they install, and how they end."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from device_sim.agent.boot_environment import read_environment
-from device_sim.agent.device import DeviceConfig
-from device_sim.faults import Fault
-from device_sim.fleet import Fleet, FleetOptions
-from device_sim.ledger import Ledger
 from server.domain.execution import State
-from server.domain.identity import Cohort, DeviceId, Region
+from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
-from tests.agent_world import HARDWARE, VENDOR, dev_keys, make_bundle
-from tests.lab_server import LabServer, ends_with
+from tests.agent_world import make_bundle
+from tests.lab_devices import Lab
+from tests.lab_server import LabServer
 
 GOOD = [State.DOWNLOADING, State.INSTALLING, State.REBOOTING, State.TRIAL, State.CONFIRMED]
-
-
-class Lab:
-    """Makes devices on the test's broker and region, and reads their ledger."""
-
-    def __init__(self, broker: EmbeddedBroker, region: Region, directory: Path) -> None:
-        self.broker, self.region, self.directory = broker, region, directory
-
-    def config(self, device: DeviceId) -> DeviceConfig:
-        credential = self.broker.issue_device_credential(device)
-        return DeviceConfig(
-            device_id=device,
-            host=self.broker.mqtt_host,
-            port=self.broker.mqtt_port,
-            username=credential.username,
-            password=credential.password,
-            client_id=credential.client_id,
-            vendor=VENDOR,
-            hardware_class=HARDWARE,
-            root_bytes=dev_keys().root_bytes,
-            directory=self.directory / device,
-            region=self.region,
-            cohort=Cohort("main"),
-            durable=False,
-        )
-
-    @asynccontextmanager
-    async def fleet(self, *devices: DeviceId, faults: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Fleet]:
-        ledger = Ledger(self.directory / "ledger.jsonl")
-        chosen = FleetOptions(faults=[Fault.parse(fault) for fault in faults], **{"reboot_s": 0.05, **options})
-        fleet = Fleet([self.config(device) for device in devices], options=chosen, ledger=ledger)
-        task = asyncio.create_task(fleet.run())
-        try:
-            async with ends_with(task, fleet.stop):
-                yield fleet
-        finally:
-            ledger.close()
-
-    def facts(self, device: DeviceId) -> list[str]:
-        lines = (self.directory / "ledger.jsonl").read_text().splitlines()
-        return [fact["event"] for fact in map(json.loads, lines) if fact["device"] == device]
-
-    async def until_fact(self, device: DeviceId, event: str) -> None:
-        async with asyncio.timeout(20):
-            while event not in self.facts(device):
-                await asyncio.sleep(0.01)
-
-    def booted_version(self, device: DeviceId) -> str:
-        environment = read_environment(self.directory / device)
-        return environment.slots[environment.booted].version
 
 
 @pytest.fixture

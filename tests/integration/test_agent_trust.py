@@ -14,7 +14,8 @@ from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker
 from server.protocol.orders import StatusRef
 from server.protocol.reasons import Reason
-from tests.integration.test_agent import GOOD, Lab
+from tests.integration.test_agent import GOOD
+from tests.lab_devices import Lab
 from tests.lab_server import LabServer
 from tests.trust_world import Authority, authority, bundle_by
 
