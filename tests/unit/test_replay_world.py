@@ -130,3 +130,15 @@ def test_merged_times_are_the_union_of_all(spans):
     assert sorted(covered) == sorted(one for one in wanted if 0 <= one[1] < length)
     same = away.device[1:] == away.device[:-1]
     assert np.all(away.start[1:][same] > away.end[:-1][same])
+
+
+def test_who_is_away_as_the_trace_begins_has_never_been_heard():
+    trace = make_trace("healthy", devices=400, seed=1)
+    away = trace.away.device[trace.away.start == 0]
+
+    moment = World(trace).tick(trace.epoch + 1, np.zeros(8, np.int64))
+
+    assert len(away) > 20
+    assert not moment.online[away].any()
+    assert np.all(np.isneginf(moment.last_seen[away]))
+    assert len(moment.dropped) < 5

@@ -93,6 +93,7 @@ class World:
         count = len(trace.devices)
         self.phase = np.zeros(count, np.int8)
         self._away = np.zeros(count, np.bool_)  # by its background
+        self._away[self._whose[: self._position]] = True  # from the beginning: never heard of
         self._down = np.zeros(count, np.bool_)  # by its update
         self._next = np.full(count, NEVER)
         self._suffers = np.zeros(count, np.bool_)
@@ -113,7 +114,7 @@ class World:
         self._times = times[order]
         self._whose = np.concatenate([away.device, away.device])[order]
         self._leaves = np.repeat([True, False], len(away.start))[order]
-        self._position = 0
+        self._position = int(np.searchsorted(self._times, self._epoch, side="right"))
         spans = [(note.t + self._epoch, note.t + note.d + self._epoch) for note in trace.notes if note.what == "broker"]
         self._blind = np.array(spans, np.float64).reshape(-1, 2)
 
