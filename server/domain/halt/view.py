@@ -22,6 +22,8 @@ class Population:
 
     ``region`` and ``hardware`` index ``regions`` and ``classes`` (int16, shape n); ``height`` is the device's height in
     the campaign (uint32, shape n); ``unsteady`` devices were away a lot in their own last week (bool, shape n).
+    ``named`` canaries are no random sample, so they are compared with nothing; ``site`` (any integers) is where devices
+    go dark together. None: there are none, or it is not known.
     """
 
     regions: tuple[str, ...]
@@ -30,6 +32,8 @@ class Population:
     hardware: npt.NDArray[np.int16]
     height: npt.NDArray[np.uint32]
     unsteady: Bools
+    named: Bools | None = None
+    site: Indices | None = None
 
     def __len__(self) -> int:
         return len(self.height)
@@ -83,8 +87,9 @@ class Verdict:
     ``judged`` updated devices, ``control_silent`` of ``controls`` comparable ones (for ``flap``: flapping ones).
 
     ``bad_weather`` names the regions where nothing is judged now; ``is_blind`` means everywhere, ``is_storm_ours``
-    that only regions being updated went bad while others stay good. ``room`` bounds how many more devices may start now
-    (shapes: regions, classes); ``pace`` scales the rate (1.0; 0.0 while the brake waits; 0.1 after it).
+    that only regions being updated went bad while others stay good. ``room_in_...`` bounds how many more devices may
+    start now (shapes: regions, classes), ``room`` in the whole campaign; ``pace`` scales the rate (1.0; 0.0 while the
+    brake waits; 0.1 after it).
     """
 
     call: Call = Call.GO
@@ -103,6 +108,7 @@ class Verdict:
     bad_since: float | None = None
     room_in_regions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     room_in_classes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    room: int = 1 << 40
     in_flight: int = 0
     pace: float = 1.0
     excess_silent: Floats = field(default_factory=lambda: np.empty(0))

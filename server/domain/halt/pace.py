@@ -1,0 +1,98 @@
+"""Pace by evidence: how many devices may be in flight while so little is known of the release.
+
+This, and not the statistic, decides how many devices a very bad release bricks. The bound of the excess is
+(excess + 3) / (judged + 3), about the upper 95 % limit of a rate with nothing seen yet; a class has room for 5 and a
+region for 10 devices divided by it. A device that stays silent keeps its slot.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.view import Floats, Indices
+
+SMALL_FLEET: Final = 50
+"""Fleets of fewer devices go in steps of ``SMALL_STEPS`` with a full verdict between."""
+
+SMALL_STEPS: Final = (1, 3, 10)
+
+_CREDIT_MOST: Final = 50.0
+_CREDIT_SHARE: Final = 20.0
+_ROOM_MOST: Final = 1 << 40
+
+
+def bound(excess: Floats, judged: Floats) -> Floats:
+    """Return the upper bound of the share that the release makes silent, 0..1 (both of any one shape)."""
+    out: Floats = np.minimum(1.0, (np.maximum(excess, 0) + 3) / (judged + 3))
+    return out
+
+
+def rooms(
+    *, judged: Floats, excess: Floats, in_flight: Indices, started: int, fleet: int, is_known: bool, policy: HaltPolicy
+) -> tuple[Indices, Indices, int]:
+    """Return how many more devices may start: by region, by class, and in all (none of them below 0).
+
+    Args:
+        judged: devices with a verdict, shape (regions, classes), as the next two.
+        excess: silent ones beyond what their neighbours explain.
+        in_flight: devices that hold a slot.
+        started: devices that have ever begun.
+        fleet: how many devices there are.
+        is_known: whether the weather is.
+        policy: ``region_room``, ``class_room``, ``slow_room``.
+    """
+    credit = min(_CREDIT_MOST, float(judged.sum()) / _CREDIT_SHARE)
+    least = policy.slow_room
+    by_region = policy.region_room / bound(excess.sum(axis=1), judged.sum(axis=1) + credit)
+    by_class = policy.class_room / bound(excess.sum(axis=0), judged.sum(axis=0))
+    flying = int(in_flight.sum())
+    whole = _ROOM_MOST
+    if fleet < SMALL_FLEET:
+        whole = small_room(started=started, flying=flying)
+    elif not is_known:
+        whole = max(0, least - flying)
+    regions = np.maximum(np.maximum(by_region, least).astype(np.int64) - in_flight.sum(axis=1), 0)
+    classes = np.maximum(np.maximum(by_class, least).astype(np.int64) - in_flight.sum(axis=0), 0)
+    return np.minimum(regions, whole), np.minimum(classes, whole), whole
+
+
+def small_room(*, started: int, flying: int) -> int:
+    """Return how many of a small fleet may start: the step's rest, or the next step when nothing is in flight."""
+    reached = 0
+    for step in (*SMALL_STEPS, *[SMALL_STEPS[-1]] * SMALL_FLEET):
+        if started == reached:
+            return step if flying == 0 else 0
+        reached += step
+        if started < reached:
+            return reached - started
+    return 0
+
+
+def level_within(
+    heights: Indices, classes: Indices, *, room: int, room_in_classes: Indices, level: int, now_due: int = 0
+) -> int:
+    """Return the highest level, at most ``level``, at which the newly due of a region fit the rooms.
+
+    Args:
+        heights: of the region's devices that may start and are not due yet, ascending.
+        classes: their hardware classes, in the same order.
+        room: how many may start in the region.
+        room_in_classes: how many may start of each class; shared by all regions, so give each what is left of it.
+        level: the level that is wanted, 0..2^32.
+        now_due: devices below today's level that have not begun; they use up ``room`` first.
+
+    The level itself may still be below today's: the caller never lowers one.
+    """
+    wanted = int(np.searchsorted(heights, level, side="left"))
+    room = max(0, room - now_due)
+    if wanted == 0:
+        return level
+    mine = classes[:wanted]
+    blocked = room
+    for each in np.unique(mine):
+        places = np.flatnonzero(mine == each)
+        left = max(0, int(room_in_classes[each]))
+        if left < len(places):
+            blocked = min(blocked, int(places[left]))
+    return level if blocked >= wanted else int(heights[blocked])

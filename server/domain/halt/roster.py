@@ -1,0 +1,95 @@
+"""What the rule remembers about each device: how far it is, and what it was asked already."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+
+
+class Status(IntEnum):
+    """How far a device is; ``IN_FLIGHT`` says which of them hold a slot."""
+
+    NEVER = 0
+    STARTED = 1
+    REBOOTED = 2
+    GOOD = 3
+    SILENT = 4
+    FAILED = 5
+    OVER = 6
+    RETRY = 7
+
+
+IN_FLIGHT: Final = np.array([False, True, True, False, True, True, False, True])
+"""By status: a silent or failed device keeps its slot, so a bad release runs out of them."""
+
+
+@dataclass(slots=True)
+class Roster:
+    """Arrays of shape n. ``rebooted_at`` in Unix seconds, inf: not yet. ``has_spoken``: said how it went.
+
+    ``has_flapped`` and ``has_gone`` (silent for long) happened once since the run began, before or after the update:
+    a device tells each of the two only once.
+    """
+
+    status: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    rebooted_at: Floats = field(default_factory=lambda: np.empty(0))
+    has_spoken: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    has_flapped: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    has_gone: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def grow(self, devices: int) -> None:
+        """Append devices of which nothing is known yet."""
+        spare = devices - len(self.status)
+        self.status = np.concatenate([self.status, np.zeros(spare, np.uint8)])
+        self.rebooted_at = np.concatenate([self.rebooted_at, np.full(spare, np.inf)])
+        self.has_spoken = np.concatenate([self.has_spoken, np.zeros(spare, np.bool_)])
+        self.has_flapped = np.concatenate([self.has_flapped, np.zeros(spare, np.bool_)])
+        self.has_gone = np.concatenate([self.has_gone, np.zeros(spare, np.bool_)])
+
+    def begin(self, started: Indices) -> None:
+        """Devices have begun; what has rebooted for this release already begins again and is not tried again."""
+        is_retry = np.isfinite(self.rebooted_at[started])
+        self.status[started] = np.where(is_retry, Status.RETRY, Status.STARTED)
+
+    def reboot(self, rebooted: Indices, at: Floats) -> Indices:
+        """Note the first reboots; return the places in ``rebooted`` that are first ones."""
+        first = np.flatnonzero(~np.isfinite(self.rebooted_at[rebooted]))
+        first = first[np.unique(rebooted[first], return_index=True)[1]]
+        self.rebooted_at[rebooted[first]] = at[first]
+        self.status[rebooted[first]] = Status.REBOOTED
+        return first
+
+    def speak(self, moment: Moment) -> tuple[int, int]:
+        """Return how many say for the first time that the release failed, and how many that it succeeded."""
+        failed = np.unique(moment.failed)
+        failed = failed[~self.has_spoken[failed]]
+        self.has_spoken[failed] = True
+        succeeded = np.unique(moment.succeeded)
+        succeeded = succeeded[~self.has_spoken[succeeded]]
+        self.has_spoken[succeeded] = True
+        return len(failed), len(succeeded)
+
+    def finish(self, moment: Moment) -> None:
+        """Take in who ended before a reboot, who failed, and whose retry succeeded."""
+        ended = moment.over[self.status[moment.over] != Status.FAILED]
+        self.status[ended[~np.isfinite(self.rebooted_at[ended])]] = Status.OVER
+        retried = moment.over[self.status[moment.over] == Status.RETRY]
+        self.status[retried] = Status.OVER
+        self.status[moment.failed] = Status.FAILED
+        well = moment.succeeded[np.isin(self.status[moment.succeeded], (Status.RETRY, Status.FAILED))]
+        self.status[well] = Status.GOOD
+
+    def flight(self) -> Indices:
+        """Return the devices that hold a slot."""
+        return np.flatnonzero(IN_FLIGHT[self.status])
+
+
+def by_region_and_class(devices: Indices, population: Population) -> Indices:
+    """Return how many of ``devices`` each region has of each hardware class, shape (regions, classes)."""
+    regions, classes = len(population.regions), len(population.classes)
+    cell = population.region[devices].astype(np.int64) * classes + population.hardware[devices]
+    return np.bincount(cell, minlength=regions * classes).reshape(regions, classes)

@@ -1,0 +1,217 @@
+"""Trials of reboots (and of what comes before them): who enters, with which shadows, and when a block is judged.
+
+An updated device enters when its reboot is known. At that moment shadows are drawn for it: devices of the same region
+and steadiness that are online, have never begun, and are not among the next to be due. Heights are hashes, so had the
+release done nothing, the two groups would go on alike.
+
+*One question at a time.* A shadow is drawn again only when the answer to its last question is known: it has been heard
+from at or after ``t0 + reboot_s``. So no silence of one device is counted as evidence in two open blocks, which would
+make the blocks' bets depend on each other.
+
+*A shadow that begins* leaves its block unless it has answered before: what happens to it from now on is the release's
+doing. To begin it had to be alive, so only devices that would have been heard from leave, which makes the shadows look
+worse than they are: the bet loses a little power and stays valid. An answered shadow stays, its answer is the past.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from server.domain.halt.ledger import Arm, Kind, Ledger
+from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.rates import Tables
+from server.domain.halt.roster import Roster, Status
+from server.domain.halt.shadows import World
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+from server.domain.halt.wealth import Process
+
+_WATCHERS_MOST: Final = 100
+_SHADOWS_MOST: Final = 4000
+_STALL_SHADOWS: Final = 20
+_STALL_SHADOWS_MOST: Final = 1000
+_LATE_NEWS_BLOCKS: Final = 3
+_NEXT_DUE: Final = 2.0
+
+
+@dataclass(slots=True)
+class Trials:
+    """Blocks and open trials of reboots and stalls; ``pending`` are the updated devices of blocks not judged at G1.
+
+    ``slope`` is how fast each region's level rises (per second); ``draws`` counts draws, so that a reloaded rule draws
+    the same shadows.
+    """
+
+    ledger: Ledger
+    seed: int
+    draws: int = 0
+    pending_device: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    pending_block: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    last_level: Floats = field(default_factory=lambda: np.empty(0))
+    slope: Floats = field(default_factory=lambda: np.empty(0))
+
+    def grow(self, regions: int, classes: int) -> None:
+        """Make room for regions and classes that have appeared since."""
+        self.ledger.grow(classes)
+        spare = regions - len(self.slope)
+        self.slope = np.concatenate([self.slope, np.zeros(spare)])
+        self.last_level = np.concatenate([self.last_level, np.full(spare, np.nan)])
+
+    def rise(self, level: Indices, elapsed_s: float) -> None:
+        """Learn how fast the levels rise."""
+        risen = np.nan_to_num(level - self.last_level)
+        self.slope = np.maximum(risen / max(elapsed_s, 1e-9), self.slope / 2)
+        self.last_level = level.astype(np.float64)
+
+    def settle(self, moment: Moment, roster: Roster, population: Population) -> None:
+        """Strike off who has been heard from, and let shadows go that have begun with their question open."""
+        ledger = self.ledger
+        ledger.settle(moment.last_seen)
+        if not len(ledger.device):
+            return
+        status = roster.status[ledger.device]
+        begun = (ledger.arm != Arm.UPDATED) & (status != Status.NEVER)
+        absent = ~moment.present[ledger.device]
+        ledger.withdraw(begun | absent, population.hardware)
+        kind = ledger.kind[np.searchsorted(ledger.number, ledger.block)]
+        moved_on = (ledger.arm == Arm.UPDATED) & (kind == Kind.STALL)
+        moved_on &= roster.status[ledger.device] != Status.STARTED
+        ledger.keep(~moved_on)
+
+    def enter(self, kind: Kind, devices: Indices, is_bare: Bools, scene: "Scene") -> None:
+        """Let updated devices enter; all but the ``is_bare`` (mask) with shadows."""
+        if not len(devices):
+            return
+        population, moment, world = scene.world.population, scene.moment, scene.world
+        busy = self._busy(kind, len(population))
+        stratum = population.region[devices].astype(np.int64) * 2 + population.unsteady[devices]
+        for each in np.unique(stratum):
+            region, unsteady = int(each) // 2, bool(each % 2)
+            here = stratum == each
+            for mine, compares in ((devices[here & ~is_bare], True), (devices[here & is_bare], False)):
+                if not len(mine):
+                    continue
+                pool = np.empty(0, np.int64)
+                if compares:
+                    pool = world.pool(region, unsteady, moment, self._margin(kind, region, world.policy))
+                door = _Door(kind, region, unsteady, is_compared=len(pool) > 0)
+                number = self._admit(door, Arm.UPDATED, mine, scene)
+                self.pending_device = np.concatenate([self.pending_device, mine])
+                self.pending_block = np.concatenate([self.pending_block, np.full(len(mine), number)])
+                if not door.is_compared:
+                    continue
+                shadows = self._draw(pool[~busy[pool]], _wanted(kind, len(mine), len(pool), world.policy))
+                busy[shadows] = True
+                self._admit(door, Arm.SHADOW, shadows, scene)
+                watchers = self._draw(world.watchers(region, unsteady, moment, but=shadows), _WATCHERS_MOST)
+                self._admit(door, Arm.SENTINEL, watchers, scene)
+
+    def due(self, kind: Kind, *, first: bool, after_s: float, clock: Floats, ripe: Bools) -> Indices:
+        """Return the rows of blocks whose deadline has come (``ripe``: regions that may be judged, mask)."""
+        ledger = self.ledger
+        if not len(ledger.number):
+            return np.empty(0, np.int64)
+        passed = clock[ledger.region] - ledger.clock >= after_s
+        return np.flatnonzero((ledger.kind == kind) & (ledger.is_first_done != first) & passed & ripe[ledger.region])
+
+    def tables(self, rows: Indices, process: Process, population: Population) -> Tables:
+        """Return what the blocks of these rows have come to."""
+        ledger = self.ledger
+        return Tables(
+            process=np.full(len(rows), int(process)),
+            region=np.where(ledger.is_local[rows], ledger.region[rows], -1).astype(np.int64),
+            unsteady=ledger.unsteady[rows],
+            counts=ledger.counts[rows],
+            silent=ledger.silent(rows, population.hardware),
+        )
+
+    def release(self, rows: Indices) -> Indices:
+        """Return the updated devices of these blocks, which are pending no more."""
+        mine = np.isin(self.pending_block, self.ledger.number[rows])
+        out = self.pending_device[mine]
+        self.pending_device, self.pending_block = self.pending_device[~mine], self.pending_block[~mine]
+        return out
+
+    def waiting(self, kind: Kind) -> Indices:
+        """Return the pending devices of this kind of block."""
+        rows = np.searchsorted(self.ledger.number, self.pending_block)
+        return self.pending_device[self.ledger.kind[rows] == kind] if len(rows) else self.pending_device
+
+    def _busy(self, kind: Kind, devices: int) -> Bools:
+        busy = np.zeros(devices, np.bool_)
+        ledger = self.ledger
+        if len(ledger.device):
+            asked = ledger.arm == Arm.SHADOW
+            asked &= ledger.kind[np.searchsorted(ledger.number, ledger.block)] == kind
+            busy[ledger.device[asked]] = True
+        return busy
+
+    def _margin(self, kind: Kind, region: int, policy: HaltPolicy) -> float:
+        ahead_s = policy.reboot_s + 2 * policy.block_s if kind == Kind.REBOOT else policy.g1_s
+        return float(self.slope[region]) * ahead_s * _NEXT_DUE
+
+    def _admit(self, door: "_Door", arm: Arm, devices: Indices, scene: "Scene") -> int:
+        """Let ``devices`` in by the stratum's young block, or a new one; return its number."""
+        policy, now, clock = scene.world.policy, scene.moment.now, float(scene.clock[door.region])
+        number = self.ledger.young_block(
+            door.kind,
+            region=door.region,
+            unsteady=door.unsteady,
+            is_compared=door.is_compared,
+            newer_than=now - policy.block_s,
+        )
+        if number is None:
+            number = self.ledger.open_block(
+                door.kind,
+                region=door.region,
+                unsteady=door.unsteady,
+                now=now,
+                clock=clock,
+                is_compared=door.is_compared,
+            )
+        since = now + (policy.reboot_s if door.kind == Kind.REBOOT else policy.g1_s / 2)
+        hardware = scene.world.population.hardware[devices]
+        self.ledger.enter(number, arm, devices, hardware, since=since, clock=clock)
+        return number
+
+    def _draw(self, pool: Indices, many: int) -> Indices:
+        """Draw ``many`` of ``pool``, by this run's seed and the number of the draw (Philox, counter-based)."""
+        if many >= len(pool):
+            return pool
+        self.draws += 1
+        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, self.draws], np.uint64)))
+        return np.sort(generator.choice(pool, many, replace=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a step sees: the moment, who may be a control, and the regions' good-weather clocks (seconds)."""
+
+    moment: Moment
+    world: World
+    clock: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """Which blocks a device may enter."""
+
+    kind: Kind
+    region: int
+    unsteady: bool
+    is_compared: bool
+
+
+def is_late_news(moment: Moment, rebooted_at: Floats, policy: HaltPolicy) -> Bools:
+    """Whether a reboot became known so late that shadows drawn now would be asked another question."""
+    return moment.now - rebooted_at > _LATE_NEWS_BLOCKS * policy.block_s
+
+
+def _wanted(kind: Kind, updated: int, pool: int, policy: HaltPolicy) -> int:
+    """Return how many shadows to draw: no more than leaves some for the blocks before these have answered."""
+    if kind == Kind.REBOOT:
+        held_s, each, most = policy.reboot_s, policy.shadows_most, max(_SHADOWS_MOST, 2 * updated)
+    else:
+        held_s, each, most = policy.g1_s / 2, min(_STALL_SHADOWS, policy.shadows_most), _STALL_SHADOWS_MOST
+    ration = int(np.ceil(pool * policy.block_s / (held_s + 2 * policy.block_s)))
+    return min(updated * each, most, ration)

@@ -1,0 +1,225 @@
+"""What happens to updated devices after they have come back: they lose sessions again and again, or fall silent later.
+
+Windows follow one another without overlap. In each, every device that was here is asked once: has it flapped (asked
+at the window's end), or has it gone (it was online at the window's beginning and silent for long from its end)?
+Updated devices of one age since their update are compared with those that never began.
+
+*Why this is valid though each control serves in many windows.* A device tells each of the two events **once**, before
+or after its update; from then on it is in neither group. So in the order in which devices happen to flap, each newly
+flapping device shows for the first time which group it is in, and had the release done nothing, that is as random as
+its height (the argument of the log-rank test). Counting the same chronic flapper in window after window would bet on
+one accident of the draw many times. A control that begins during a window leaves it: it was alive to do so, which only
+makes the rest look worse.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.halt.ledger import ARMS, Arm, Kind, Ledger
+from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.rates import Tables
+from server.domain.halt.roster import Roster, Status
+from server.domain.halt.shadows import World
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+from server.domain.halt.wealth import AGE_LIMITS_S, Process
+
+AGES: Final = len(AGE_LIMITS_S) + 1
+_CONTROL, _SENTINEL, _NOBODY = AGES, AGES + 1, AGES + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One block of a window: updated devices of ``age`` in ``region`` (-1: all, controls are few), and controls."""
+
+    age: int
+    unsteady: bool
+    region: int
+    uses_sentinels: bool
+    is_compared: bool
+
+    def holds(self, region: npt.NDArray[np.int16], unsteady: Bools) -> Bools:
+        """Return which devices belong here (mask), by their regions and steadiness."""
+        mine: Bools = unsteady == self.unsteady
+        return mine if self.region < 0 else mine & (region == self.region)
+
+    def arm(self, group: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Return the arm of each device by its group, -1 for none."""
+        table = np.full(_NOBODY + 1, -1, np.int8)
+        table[self.age] = Arm.UPDATED
+        table[_CONTROL] = Arm.SHADOW
+        table[_SENTINEL] = Arm.SHADOW if self.uses_sentinels else Arm.SENTINEL
+        if not self.is_compared:
+            table[_CONTROL:] = -1
+        out: npt.NDArray[np.int8] = table[group]
+        return out
+
+    def pick(self, counts: Indices) -> npt.NDArray[np.int32]:
+        """Return the row's part of ``counts`` (groups, regions, 2, classes), shape (arms, classes)."""
+        where = slice(None) if self.region < 0 else slice(self.region, self.region + 1)
+        groups = counts[:, where, int(self.unsteady)].sum(axis=1)
+        out = np.zeros((ARMS, counts.shape[3]), np.int32)
+        for group, arm in enumerate(self.arm(np.arange(_NOBODY, dtype=np.int8))):
+            if arm >= 0:
+                out[arm] += groups[group].astype(np.int32)
+        return out
+
+
+@dataclass(slots=True)
+class Windows:
+    """The windows of now: when they began (Unix seconds, nan: not yet), and what has happened in them so far.
+
+    ``drops`` counts lost sessions and ``was_online`` says who was here at the beginning, shape n; ``spoilt`` are
+    regions with a moment of bad weather in the window of `flap`.
+    """
+
+    flap_from: float = np.nan
+    stay_from: float = np.nan
+    drops: npt.NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    was_online: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    spoilt: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def grow(self, devices: int, regions: int) -> None:
+        """Make room for devices and regions that have appeared since."""
+        spare = devices - len(self.drops)
+        self.drops = np.concatenate([self.drops, np.zeros(spare, np.int16)])
+        self.was_online = np.concatenate([self.was_online, np.zeros(spare, np.bool_)])
+        self.spoilt = np.concatenate([self.spoilt, np.zeros(regions - len(self.spoilt), np.bool_)])
+
+    def count_drops(self, moment: Moment, stops: Bools) -> None:
+        """Take in who has lost a session, and where (mask of regions) the weather was bad."""
+        if np.isnan(self.flap_from):
+            self.flap_from = moment.now
+        devices, times = np.unique(moment.dropped, return_counts=True)
+        self.drops[devices] = np.minimum(self.drops[devices] + times, 1000)
+        self.spoilt |= stops
+
+    def flap(self, world: World, moment: Moment) -> Tables | None:
+        """Return the blocks of a window that has ended, once; regions with bad weather in it are left out."""
+        policy, population, roster = world.policy, world.population, world.roster
+        if moment.now - self.flap_from < policy.flap_window_s:
+            return None
+        group = self._groups(world, moment, since=self.flap_from, after_s=policy.flap_after_s)
+        here = moment.present & ~roster.has_flapped & (moment.last_seen >= self.flap_from)
+        group[~here | self.spoilt[population.region]] = _NOBODY
+        has = (self.drops >= policy.flap_drops) & (group != _NOBODY)
+        counts = _count(group, population)
+        flapping = _count(np.where(has, group, _NOBODY).astype(np.int8), population)
+        rows = [row for row in lay_out(counts, policy) if row.is_compared]
+        roster.has_flapped |= has
+        self.drops[:] = 0
+        self.spoilt[:] = False
+        self.flap_from = moment.now
+        return Tables(
+            process=np.array([Process.FLAP_FIRST_HOUR + row.age for row in rows], np.int64),
+            region=np.array([row.region for row in rows], np.int64),
+            unsteady=np.array([row.unsteady for row in rows], np.bool_),
+            counts=np.array([row.pick(counts) for row in rows], np.int32).reshape(len(rows), ARMS, counts.shape[3]),
+            silent=np.array([row.pick(flapping) for row in rows], np.int32).reshape(len(rows), ARMS, counts.shape[3]),
+        )
+
+    def stay(self, world: World, moment: Moment, ledger: Ledger, clock: Floats) -> None:
+        """Open the blocks of a window that has ended: who was here when it began must be heard from after its end."""
+        policy, population, roster = world.policy, world.population, world.roster
+        if np.isnan(self.stay_from):
+            self._begin_stay(world, moment)
+        if moment.now - self.stay_from < policy.stay_window_s:
+            return
+        group = self._groups(world, moment, since=self.stay_from, after_s=0)
+        group[~(self.was_online & moment.present & ~roster.has_gone)] = _NOBODY
+        since = moment.now - policy.reboot_s
+        silent = np.flatnonzero((group != _NOBODY) & (moment.last_seen < since))
+        counts = _count(group, population)
+        for row in lay_out(counts, policy, with_controls_alone=True):
+            picked, mine = row.pick(counts), silent
+            if not row.is_compared:
+                mine, picked = _one_vote_per_site(row, group, silent, population)
+            home = row.region if row.region >= 0 else int(counts[row.age].sum(axis=(1, 2)).argmax())
+            number = ledger.open_block(
+                Kind.STAY,
+                region=home,
+                unsteady=row.unsteady,
+                age=row.age,
+                now=moment.now,
+                clock=float(clock[home]),
+                is_compared=row.is_compared,
+                is_local=row.region >= 0,
+            )
+            ledger.counts[-1] = picked
+            arm = row.arm(group[mine])
+            arm[~row.holds(population.region[mine], population.unsteady[mine])] = -1
+            for each in Arm:
+                ledger.add_open(number, each, mine[arm == each], since=since)
+        self._begin_stay(world, moment)
+
+    def _begin_stay(self, world: World, moment: Moment) -> None:
+        self.stay_from = moment.now
+        came_back = moment.last_seen >= world.roster.rebooted_at + world.policy.reboot_s
+        self.was_online = moment.online & (came_back | (world.roster.status == Status.NEVER))
+
+    def _groups(self, world: World, moment: Moment, *, since: float, after_s: float) -> npt.NDArray[np.int8]:
+        """Return each device's group: its age at the window's beginning, control, sentinel or nobody."""
+        roster, population = world.roster, world.population
+        group = np.full(len(population), _NOBODY, np.int8)
+        never = roster.status == Status.NEVER
+        never &= population.height >= moment.level[population.region]
+        group[never] = _CONTROL
+        group[never & (population.height >= world.sentinel_height)] = _SENTINEL
+        updated = np.flatnonzero(roster.rebooted_at <= since - after_s)
+        group[updated] = np.searchsorted(AGE_LIMITS_S, since - roster.rebooted_at[updated], side="right")
+        return group
+
+
+def lay_out(counts: Indices, policy: HaltPolicy, *, with_controls_alone: bool = False) -> Iterator[Row]:
+    """Yield the blocks of a window from ``counts`` (groups, regions, 2, classes).
+
+    Each region is its own stratum while all that have updated devices have controls enough; else the fleet is one, so
+    that no control is counted twice. ``with_controls_alone``: also blocks of the first age in which nobody is updated.
+    """
+    sizes = counts.sum(axis=3)
+    for age in range(AGES):
+        for unsteady in (False, True):
+            updated = sizes[age, :, int(unsteady)]
+            few = sizes[_CONTROL, :, int(unsteady)]
+            all_ = few + sizes[_SENTINEL, :, int(unsteady)]
+            is_local = bool((all_[updated > 0] >= policy.min_controls).all())
+            for region in range(len(updated)):
+                if (is_local and updated[region]) or (with_controls_alone and age == 0 and all_[region]):
+                    if not is_local and updated[region]:
+                        continue
+                    lacks = bool(few[region] < policy.min_controls)
+                    yield Row(age, unsteady, region, lacks, is_compared=True)
+            if not is_local:
+                lacks = int(few.sum()) < policy.min_controls
+                yield Row(age, unsteady, -1, lacks, is_compared=int(all_.sum()) >= policy.min_controls)
+
+
+def settle_gone(roster: Roster, ledger: Ledger, population: Population) -> None:
+    """Take devices that have gone once already out of all open blocks: an event counts once."""
+    if len(ledger.device):
+        kind = ledger.kind[np.searchsorted(ledger.number, ledger.block)]
+        ledger.withdraw((kind == Kind.STAY) & roster.has_gone[ledger.device], population.hardware)
+
+
+def _count(group: npt.NDArray[np.int8], population: Population) -> Indices:
+    """Return how many devices each group has, shape (groups, regions, 2, classes)."""
+    regions, classes = len(population.regions), len(population.classes)
+    cell = group.astype(np.int64) * (2 * regions) + population.region * np.int64(2) + population.unsteady
+    cell = cell * classes + population.hardware
+    size = (_NOBODY + 1) * regions * 2 * classes
+    return np.bincount(cell, minlength=size).reshape(-1, regions, 2, classes)[:_NOBODY]
+
+
+def _one_vote_per_site(
+    row: Row, group: npt.NDArray[np.int8], silent: Indices, population: Population
+) -> tuple[Indices, npt.NDArray[np.int32]]:
+    """Return the silent devices that vote, and the counts of all that do: the first device of each site."""
+    voters = np.flatnonzero((group == row.age) & row.holds(population.region, population.unsteady))
+    if population.site is not None:
+        voters = voters[np.unique(population.site[voters], return_index=True)[1]]
+    counts = np.zeros((ARMS, len(population.classes)), np.int32)
+    counts[Arm.UPDATED] = np.bincount(population.hardware[voters], minlength=len(population.classes))
+    return silent[np.isin(silent, voters)], counts
