@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from firmware_store.documents import Kind
 from server.db.database import Database
 from server.db.devices import NewDevice
-from server.domain.gate import DEAD_MAN_S
+from server.domain.execution import State
+from server.domain.gate import DEAD_MAN_S, height
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Beat, Gone
 from server.protocol.orders import Admit, Welcome, read_welcome
-from server.services.admits import ADMIT_S, Admits, Waiting, choose
+from server.protocol.reasons import Reason
+from server.services.admits import ADMIT_S, Admits, Latecomers, Waiting, choose
 from server.services.presence import WELCOME_AGAIN_S
 from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN
 from tests.records import EU, MAIN, US
@@ -131,6 +134,68 @@ async def test_a_beat_with_an_old_counter_does_not_take_an_admit_back(world: Wor
 
 def test_an_admit_reaches_no_further_than_a_ramp() -> None:
     assert ADMIT_S <= DEAD_MAN_S
+
+
+# --- those who have said that they are late ---
+
+AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
+POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+
+
+@pytest.fixture
+def latecomers(world: World, admits: Admits) -> Latecomers:
+    return Latecomers(campaigns=world.repository, executions=world.executions, fleet=world.fleet, admits=admits)
+
+
+async def start(world: World) -> CampaignId:
+    campaign = await world.start(await world.add_release(), AT_ONCE, POLICY, EU)
+    await world.orchestrator.tick()
+    return campaign
+
+
+def admitted(world: World) -> list[DeviceId]:
+    return [device.id for device in world.fleet.members(MAIN, EU) if device.admit is not None]
+
+
+async def test_only_who_says_that_it_is_late_is_admitted(world: World, latecomers: Latecomers) -> None:
+    await world.connect(*NAMES)
+    campaign = await start(world)
+    held, late, at_work = (device for name in NAMES if (device := world.fleet.get(name)) is not None)
+    await world.report(campaign, State.DUE, held, reason=Reason.HELD)
+    await world.report(campaign, State.DUE, late, at_work, reason=Reason.LATE)
+    await world.report(campaign, State.DOWNLOADING, at_work)
+
+    await latecomers.tick(world.now)
+
+    assert admitted(world) == [late.id]
+
+
+async def test_nobody_is_admitted_to_a_campaign_that_is_held(world: World, latecomers: Latecomers) -> None:
+    await world.connect(*NAMES)
+    campaign = await start(world)
+    await world.report(campaign, State.DUE, *world.fleet.members(MAIN, EU), reason=Reason.LATE)
+    await world.campaigns.pause(campaign, caller="ann", reason="because")
+
+    await latecomers.tick(world.now)
+
+    assert admitted(world) == []
+
+
+async def test_a_crowd_is_admitted_a_few_at_a_time_from_the_lowest_on(
+    world: World, latecomers: Latecomers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.services.admits.ADMITS_MOST", 2)
+    monkeypatch.setattr("server.services.admits._PAGE", 1)
+    await world.connect(*NAMES)
+    campaign = await start(world)
+    await world.report(campaign, State.DUE, *world.fleet.members(MAIN, EU), reason=Reason.LATE)
+
+    await latecomers.tick(world.now)
+
+    lowest = sorted(NAMES, key=lambda name: height(campaign, name))[:2]
+    assert admitted(world) == sorted(lowest)
+    await latecomers.tick(world.now + 1)
+    assert admitted(world) == NAMES
 
 
 # --- whom ---
