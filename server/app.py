@@ -28,6 +28,7 @@ from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
+from server.db.freezes import FreezeRepository
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import open_pool
 from server.db.revocations import RevocationRepository
@@ -49,13 +50,16 @@ from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
 from server.services.enrolment import Enrolment
 from server.services.fleet import Fleet
+from server.services.freezes import Freezes
 from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
+from server.services.quarantine import Quarantine
 from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
 from server.services.revocations import Revocations
+from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
@@ -328,6 +332,14 @@ async def build(settings: Settings, database: Database, grounds: Grounds, outsid
     session.on_message = ingest.take
     campaigns.on_change = orchestrator.wake
     reports.on_stored = _waker(orchestrator)
+    rollbacks = Rollbacks(
+        repository=campaign_repository, executions=executions, bundles=bundle_repository, campaigns=campaigns
+    )
+    freezes = Freezes(
+        repository=FreezeRepository(database), campaign_repository=campaign_repository, campaigns=campaigns
+    )
+    quarantine = Quarantine(devices=device_repository, campaigns=campaign_repository, fleet=fleet, presence=presence)
+    orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick)
     enrolment = Enrolment(
         repository=EnrolmentRepository(database),
         fleet=fleet,
@@ -351,10 +363,13 @@ async def build(settings: Settings, database: Database, grounds: Grounds, outsid
         campaigns=campaigns,
         enrolment=enrolment,
         fleet=fleet,
+        freezes=freezes,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
         metrics=metrics,
         orchestrator=orchestrator,
+        quarantine=quarantine,
         revocations=Revocations(RevocationRepository(database)),
+        rollbacks=rollbacks,
         surveyor=surveyor,
         tokens=Tokens(TokenRepository(database)),
         trust=trust,

@@ -21,6 +21,7 @@ from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
+from server.db.freezes import FreezeRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import DeviceHello, DeviceReport, TelemetryRepository
 from server.db.trust import TrustRepository
@@ -37,13 +38,16 @@ from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns, Draft
 from server.services.directives import Directives
 from server.services.fleet import Device, Fleet
+from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.keyring import Keyring
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
+from server.services.quarantine import Quarantine
 from server.services.reports import Reports
 from server.services.revocations import Revocations
+from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
 from server.services.trust import TrustDocuments
 from tests.records import MAIN, add_bundle
@@ -139,6 +143,26 @@ class World:
             **on_the_wire,
         )
         self.reports = Reports(repository=self.telemetry, fleet=self.fleet, **on_the_wire)
+        self.rollbacks = Rollbacks(
+            repository=self.repository,
+            executions=self.executions,
+            bundles=BundleRepository(store),
+            campaigns=self.campaigns,
+        )
+        self.freezes = Freezes(
+            repository=FreezeRepository(store),
+            campaign_repository=self.repository,
+            campaigns=self.campaigns,
+            clock=lambda: self.now,
+        )
+        self.quarantine = Quarantine(
+            devices=self.devices,
+            campaigns=self.repository,
+            fleet=self.fleet,
+            presence=self.presence,
+            clock=lambda: self.now,
+        )
+        self.orchestrator.chores = (self.rollbacks.tick, self.freezes.tick, self.quarantine.tick)
         self.inventory = Inventory(repository=self.devices, fleet=self.fleet, issuer=None)
 
     def metric(self, name: str, **labels: str) -> float:

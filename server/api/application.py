@@ -4,11 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
-from server.api import bundles, campaigns, devices, enrolment, system, trust
+from server.api import bundles, campaigns, devices, enrolment, freezes, system, trust
 from server.api.context import CONTEXT, Context
 from server.api.routing import JSON_MOST_BYTES, ROUTES, bind, errors
 
-MODULES: Final = (bundles, campaigns, devices, enrolment, system, trust)
+MODULES: Final = (bundles, campaigns, devices, enrolment, freezes, system, trust)
 """Importing them fills ``ROUTES``."""
 
 

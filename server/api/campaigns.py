@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field
@@ -9,7 +10,7 @@ from pydantic import BaseModel, Field
 from firmware_store.errors import InvalidInputError
 from server.api.routing import Call, Model, route
 from server.db.campaigns import CampaignRecord
-from server.domain.campaign import Cause, State
+from server.domain.campaign import Cause, Membership, State
 from server.domain.decide import regions_of
 from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
@@ -17,7 +18,9 @@ from server.domain.identity import BundleId, CampaignId, cohort, region
 from server.domain.plan import Plan, Policy
 from server.protocol.reasons import Reason
 from server.services import identifiers
-from server.services.campaigns import Draft
+from server.services.approvals import missing
+from server.services.campaigns import NO_REASON, Draft
+from server.services.rollbacks import Progress
 from server.services.tokens import Right
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -32,13 +35,26 @@ class CampaignCreate(Model):
     regions: tuple[str, ...] = Field(min_length=1, max_length=256)
     plan: Plan | None = None
     policy: Policy = Policy()
-    reason: Text = "not given"
+    reason: Text = NO_REASON
+    membership: Membership = Membership.DYNAMIC
 
 
 class Order(Model):
     """Why somebody acts."""
 
-    reason: Text = "not given"
+    reason: Text = NO_REASON
+
+
+class TakeOver(Order):
+    """``supersede``: whatever else is active on these devices ends with this."""
+
+    supersede: bool = False
+
+
+class Start(TakeOver):
+    """``emergency``: without approval, through freezes, without soak; it needs a reason."""
+
+    emergency: bool = False
 
 
 class RegionState(BaseModel):
@@ -74,7 +90,10 @@ class WaveState(BaseModel):
 
 
 class CampaignView(BaseModel):
-    """A campaign; ``states`` counts executions by state over all regions."""
+    """A campaign. ``emergency`` is the reason for which it was started as one, empty where it was not.
+
+    ``approvals_missing``: how many people must still approve, before the start, before a resume, or after the fact.
+    """
 
     id: str
     name: str
@@ -89,9 +108,37 @@ class CampaignView(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     revision: int
+    run: int
+    membership: Membership
+    emergency: str
+    approvals_missing: int
+
+
+class Approval(BaseModel):
+    """One person's word for one run of a campaign."""
+
+    run: int
+    who: str
+    at: datetime
+    reason: str
+
+
+class Rollback(BaseModel):
+    """How far a rollback is. ``seconds``: from its beginning to the last device's return. ``hint``: what to do next."""
+
+    since: datetime
+    returned: int
+    no_way_back: int
+    waiting: int
+    seconds: float | None
+    hint: str
 
 
 class CampaignDetail(CampaignView):
+    """With its ``states``: executions by state, over all regions."""
+
+    approvals: list[Approval]
+    rollback: Rollback | None
     plan: Plan
     policy: Policy
     waves: list[WaveState]
@@ -111,6 +158,7 @@ class DecisionView(BaseModel):
     actor: str
     sentence: str
     evidence: dict[str, Any]
+    run: int
 
 
 class DecisionList(BaseModel):
@@ -147,6 +195,7 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
         plan=body.plan,
         policy=body.policy,
         reason=body.reason,
+        membership=body.membership,
     )
     return _view(await call.context.campaigns.draft(draft, caller=call.caller.name))
 
@@ -174,6 +223,7 @@ async def list_decisions(call: Call[None]) -> DecisionList:
                 actor=record.actor,
                 sentence=record.sentence,
                 evidence=dict(record.evidence),
+                run=record.run,
             )
             for record in records
         ]
@@ -187,11 +237,15 @@ async def list_executions(call: Call[None]) -> ExecutionList:
     wanted = call.query_text("state")
     if wanted is not None and wanted not in set(ExecutionState):
         raise InvalidInputError(f"state is one of {', '.join(ExecutionState)}.", pointer="?state")
+    why = call.query_text("reason")
+    if why is not None and why.upper() not in Reason.__members__:
+        raise InvalidInputError("reason is one of docs/reasons.md, such as no_way_back.", pointer="?reason")
     records = await call.context.executions.page(
         campaign.id,
         after=call.query_text("cursor") or "",
         limit=limit,
         state=None if wanted is None else ExecutionState(wanted),
+        reason=None if why is None else Reason[why.upper()],
     )
     views = [
         ExecutionView(
@@ -210,9 +264,20 @@ async def list_executions(call: Call[None]) -> ExecutionList:
     return ExecutionList(executions=views, next=views[-1].device if len(views) == limit else None)
 
 
-@route("POST", "/v1/campaigns/{campaign}/start", right=Right.OPERATE, body=Order)
-async def start_campaign(call: Call[Order]) -> CampaignView:
-    return await _give(call, call.context.campaigns.start)
+@route("POST", "/v1/campaigns/{campaign}/submit", right=Right.OPERATE, body=Order)
+async def submit_campaign(call: Call[Order]) -> CampaignView:
+    return await _give(call, call.context.campaigns.submit)
+
+
+@route("POST", "/v1/campaigns/{campaign}/approve", right=Right.APPROVE, body=Order)
+async def approve_campaign(call: Call[Order]) -> CampaignView:
+    return await _give(call, call.context.campaigns.approve)
+
+
+@route("POST", "/v1/campaigns/{campaign}/start", right=Right.OPERATE, body=Start)
+async def start_campaign(call: Call[Start]) -> CampaignView:
+    start = partial(call.context.campaigns.start, supersede=call.body.supersede, emergency=call.body.emergency)
+    return await _give(call, start)
 
 
 @route("POST", "/v1/campaigns/{campaign}/pause", right=Right.OPERATE, body=Order)
@@ -220,9 +285,14 @@ async def pause_campaign(call: Call[Order]) -> CampaignView:
     return await _give(call, call.context.campaigns.pause)
 
 
-@route("POST", "/v1/campaigns/{campaign}/resume", right=Right.OPERATE, body=Order)
-async def resume_campaign(call: Call[Order]) -> CampaignView:
-    return await _give(call, call.context.campaigns.resume)
+@route("POST", "/v1/campaigns/{campaign}/resume", right=Right.OPERATE, body=TakeOver)
+async def resume_campaign(call: Call[TakeOver]) -> CampaignView:
+    return await _give(call, partial(call.context.campaigns.resume, supersede=call.body.supersede))
+
+
+@route("POST", "/v1/campaigns/{campaign}/rollback", right=Right.OPERATE, body=TakeOver)
+async def roll_campaign_back(call: Call[TakeOver]) -> CampaignView:
+    return await _give(call, partial(call.context.campaigns.rollback, supersede=call.body.supersede))
 
 
 @route("POST", "/v1/campaigns/{campaign}/halt", right=Right.OPERATE, body=Order)
@@ -264,6 +334,10 @@ def _view(record: CampaignRecord) -> CampaignView:
         started_at=record.started_at,
         ended_at=record.ended_at,
         revision=record.revision,
+        run=record.run,
+        membership=record.membership,
+        emergency=record.emergency,
+        approvals_missing=missing(record),
     )
 
 
@@ -293,11 +367,27 @@ async def _detail(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     ]
     return CampaignDetail(
         **_view(record).model_dump(),
+        approvals=[Approval.model_validate(entry, from_attributes=True) for entry in record.approvals],
+        rollback=_rollback(await call.context.rollbacks.progress(record)),
         plan=record.plan,
         policy=record.policy,
         waves=_waves(record, regions),
         regions=regions,
         states={state.value: number for state, number in survey.states.items()},
+    )
+
+
+def _rollback(progress: Progress | None) -> Rollback | None:
+    if progress is None:
+        return None
+    returns = progress.returns
+    return Rollback(
+        since=progress.since,
+        returned=returns.returned,
+        no_way_back=returns.no_way_back,
+        waiting=returns.waiting,
+        seconds=None if progress.lasted is None else progress.lasted.total_seconds(),
+        hint=progress.hint,
     )
 
 

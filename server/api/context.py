@@ -14,10 +14,13 @@ from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.enrolment import Enrolment
 from server.services.fleet import Fleet
+from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
+from server.services.quarantine import Quarantine
 from server.services.revocations import Revocations
+from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
@@ -37,10 +40,13 @@ class Context:
     campaigns: Campaigns
     enrolment: Enrolment
     fleet: Fleet
+    freezes: Freezes
     inventory: Inventory
     metrics: Metrics
     orchestrator: Orchestrator
+    quarantine: Quarantine
     revocations: Revocations
+    rollbacks: Rollbacks
     surveyor: Surveyor
     tokens: Tokens
     trust: TrustDocuments

@@ -58,13 +58,18 @@ class DevicesAdded(BaseModel):
 
 
 class DeviceView(BaseModel):
-    """A device as it is known; what it says of itself is null until its first hello."""
+    """A device as it is known; what it says of itself is null until its first hello.
+
+    ``held_until`` is null where it is not held, or until somebody releases it.
+    """
 
     id: str
     region: str
     cohort: str
     online: bool
     held: bool
+    held_until: datetime | None
+    held_reason: str
     revoked: bool
     hardware: str | None
     running_version: str | None
@@ -127,6 +132,27 @@ async def get_device(call: Call[None]) -> DeviceView:
     return _view(call, await call.context.devices.get(named_device(call)))
 
 
+class Hold(Model):
+    """``for_seconds`` null: until it is released."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    for_seconds: int | None = Field(None, ge=1, le=366 * 86_400)
+
+
+@route("POST", "/v1/devices/{device}/hold", right=Right.OPERATE, body=Hold)
+async def hold_device(call: Call[Hold]) -> DeviceView:
+    body = call.body
+    record = await call.context.quarantine.hold(
+        named_device(call), for_s=body.for_seconds, reason=body.reason, caller=call.caller.name
+    )
+    return _view(call, record)
+
+
+@route("POST", "/v1/devices/{device}/release", right=Right.OPERATE, body=Empty)
+async def release_device(call: Call[Empty]) -> DeviceView:
+    return _view(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
+
+
 def named_device(call: Call[Any]) -> DeviceId:
     """Return the device in the path. Raises: InvalidInputError."""
     return device_id(call.request.match_info["device"])
@@ -159,6 +185,8 @@ def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
         cohort=record.cohort,
         online=device is not None and call.context.fleet.is_online(device, now.timestamp()),
         held=record.held,
+        held_until=record.held_until,
+        held_reason=record.held_reason,
         revoked=device is not None and device.revoked,
         hardware=record.hardware,
         running_version=record.running_version,

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -13,6 +13,7 @@ from server.cli.output import Format, show
 
 CampaignId = Annotated[str, Parameter(help="Its id (cmp_...).")]
 Why = Annotated[str, Parameter(help="Why.")]
+Supersede = Annotated[bool, Parameter(negative="", help="End whatever else is active on its devices.")]
 
 app = App(name="campaign", help="Create, start, watch and stop campaigns.")
 
@@ -32,6 +33,7 @@ def create(
     server: Url = DEFAULT_URL,
     plan: Path | None = None,
     policy: Path | None = None,
+    membership: Literal["dynamic", "snapshot"] = "dynamic",
 ) -> None:
     """Make a draft and print its id; nothing happens to any device until it is started.
 
@@ -51,8 +53,11 @@ def create(
         A JSON file with the waves; without it the default plan is made.
     policy
         A JSON file with the policy; what it does not say has its default.
+    membership
+        Whether devices that join the cohort after the start are of the campaign, too (dynamic), or not (snapshot).
     """
     body: dict[str, Any] = {"name": name, "bundle": bundle, "cohort": cohort, "regions": region, "reason": reason}
+    body["membership"] = membership
     for member, path in (("plan", plan), ("policy", policy)):
         if path is not None:
             body[member] = _read_json(path)
@@ -73,6 +78,7 @@ def show_one(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, o
     if output == "table":
         print()
         show([{**row, "level": f"{row['level']:.1%}"} for row in answer["regions"]], _REGION_COLUMNS, output)
+        _show_more(answer)
 
 
 @app.command
@@ -96,9 +102,31 @@ def watch(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL) -> i
 
 
 @app.command
-def start(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
-    """Start a draft."""
-    _order("start", campaign, reason, server, token)
+def submit(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Ask for the approvals that a draft's policy wants."""
+    _order("submit", campaign, reason, server, token)
+
+
+@app.command
+def approve(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
+    """Approve the start of a campaign, the resume of a halted one, or an emergency after the fact."""
+    _order("approve", campaign, reason, server, token)
+
+
+@app.command
+def start(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    reason: Why = "not given",
+    supersede: Supersede = False,
+    emergency: Annotated[
+        bool, Parameter(negative="", help="Without approval, through freezes, without soak; needs --reason.")
+    ] = False,
+) -> None:
+    """Start a draft that needs no approval, or a campaign that has it."""
+    _order("start", campaign, reason, server, token, supersede=supersede, emergency=emergency)
 
 
 @app.command
@@ -108,9 +136,29 @@ def pause(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reas
 
 
 @app.command
-def resume(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
-    """Let a paused campaign go on."""
-    _order("resume", campaign, reason, server, token)
+def resume(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    reason: Why = "not given",
+    supersede: Supersede = False,
+) -> None:
+    """Let a paused campaign go on, or begin a halted one's next run, which needs a reason."""
+    _order("resume", campaign, reason, server, token, supersede=supersede)
+
+
+@app.command
+def rollback(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    reason: Why = "not given",
+    supersede: Supersede = False,
+) -> None:
+    """Send its devices back to the release they ran before."""
+    _order("rollback", campaign, reason, server, token, supersede=supersede)
 
 
 @app.command
@@ -125,9 +173,25 @@ def cancel(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, rea
     _order("cancel", campaign, reason, server, token)
 
 
-def _order(order: str, campaign: str, reason: str, server: str, token: str) -> None:
-    answer = call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/{order}", {"reason": reason}))
+def _order(order: str, campaign: str, reason: str, server: str, token: str, **further: bool) -> None:
+    body = {"reason": reason, **{name: True for name, wanted in further.items() if wanted}}
+    answer = call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/{order}", body))
     print(answer["state"])
+
+
+def _show_more(answer: dict[str, Any]) -> None:
+    """Say what approvals there are and are missing, and how far a rollback is."""
+    if answer["approvals"]:
+        print()
+        show(answer["approvals"], ("run", "who", "at", "reason"), "table")
+    if answer["approvals_missing"]:
+        after = " after the fact: it was started as an emergency" if answer["emergency"] else ""
+        print(f"\nApprovals missing{after}: {answer['approvals_missing']}.")
+    if answer["rollback"] is not None:
+        print()
+        show([answer["rollback"]], ("since", "returned", "no_way_back", "waiting", "seconds"), "table")
+        if answer["rollback"]["hint"]:
+            print(answer["rollback"]["hint"])
 
 
 def _read_json(path: Path) -> Any:

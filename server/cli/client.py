@@ -51,6 +51,10 @@ class Client:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("POST", path, json=body)
 
+    async def delete(self, path: str) -> Any:
+        """Return the answer's JSON. Raises as ``get`` does."""
+        return await self._call("DELETE", path)
+
     async def get_bytes(self, path: str) -> bytes:
         """Return the answer's body. Raises as ``get`` does."""
         try:

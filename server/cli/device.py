@@ -15,7 +15,8 @@ app.command(nats := App(name="nats", help="A NATS server of your own."))
 
 AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on the way can become the device.")]
 
-_COLUMNS = ("id", "region", "cohort", "online", "revoked", "hardware", "running_version", "last_seen")
+_COLUMNS = ("id", "region", "cohort", "online", "revoked", "held", "hardware", "running_version", "last_seen")
+_HELD_COLUMNS = ("id", "held_until", "held_reason")
 
 
 @app.command
@@ -64,6 +65,45 @@ def show_one(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
     """
     answer = call(server, token, lambda client: client.get(f"/v1/devices/{device}"))
     show([answer], _COLUMNS, output)
+    if answer["held"] and output == "table":
+        print()
+        show([answer], _HELD_COLUMNS, output)
+
+
+@app.command
+def hold(
+    device: str,
+    *,
+    reason: str,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    hours: Annotated[float | None, Parameter(help="For so long; without it, until it is released.")] = None,
+    output: Format = "table",
+) -> None:
+    """Let a device start nothing: no campaign has it until the hold is over.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    reason
+        Why; it is shown.
+    """
+    body = {"reason": reason, "for_seconds": None if hours is None else round(hours * 3600)}
+    answer = call(server, token, lambda client: client.post(f"/v1/devices/{device}/hold", body))
+    show([answer], _HELD_COLUMNS, output)
+
+
+@app.command
+def release(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """End a device's hold, whoever or whatever holds it; failures until now hold it no more.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    """
+    show([call(server, token, lambda client: client.post(f"/v1/devices/{device}/release", {}))], _COLUMNS, output)
 
 
 @app.command

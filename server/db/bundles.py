@@ -50,6 +50,14 @@ BY_DIGEST: Final = f"SELECT {_COLUMNS} FROM bundle WHERE manifest_digest = $1"
 
 ALL: Final = f"SELECT {_COLUMNS} FROM bundle ORDER BY id DESC LIMIT $1"
 
+# A release that was halted somewhere is no release to go back to.
+BEFORE: Final = f"""
+    SELECT {_COLUMNS} FROM bundle AS b
+     WHERE vendor_id = $1 AND class_ids && $2::bytea[] AND sequence_number < $3
+       AND NOT EXISTS (SELECT FROM campaign WHERE campaign.bundle_id = b.id AND campaign.halted_at IS NOT NULL)
+     ORDER BY sequence_number DESC LIMIT 1
+"""
+
 BLOBS: Final = "SELECT digest, size_bytes FROM bundle_blob WHERE bundle_id = $1"
 
 
@@ -88,6 +96,12 @@ class BundleRepository:
     async def newest(self, limit: int) -> list[BundleRecord]:
         async with self._database.transaction() as connection:
             return [_record(row) for row in await connection.fetch(ALL, limit)]
+
+    async def before(self, bundle: BundleRecord) -> BundleRecord | None:
+        """Return the release of the same hardware with the next lower number that was never halted, if one is here."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(BEFORE, bundle.vendor_id, list(bundle.class_ids), bundle.sequence_number)
+        return None if row is None else _record(row)
 
     async def blobs(self, bundle: BundleId) -> dict[bytes, int]:
         """Return the digests and sizes in bytes of everything a device may fetch for this bundle."""

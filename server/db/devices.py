@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Database
-from server.domain.identity import Cohort, DeviceId, Region
+from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,10 @@ class NewDevice:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """One device. What it says of itself is None until its first hello; a factory image has an empty digest."""
+    """One device. What it says of itself is None until its first hello; a factory image has an empty digest.
+
+    ``held_until`` None: until somebody releases it.
+    """
 
     id: DeviceId
     region: Region
@@ -41,6 +44,8 @@ class DeviceRecord:
     last_seen: datetime | None = None
     admitted_at: datetime | None = None
     revoked_at: datetime | None = None
+    held_until: datetime | None = None
+    held_reason: str = ""
 
 
 IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)"
@@ -48,7 +53,7 @@ IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
     running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
-    admitted_at, revoked_at"""
+    admitted_at, revoked_at, held_until, held_reason"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)
@@ -80,6 +85,33 @@ ADMIT: Final = f"""
     UPDATE device SET admitted_at = greatest($2, admitted_at)
      WHERE id = ANY($1::text[]) AND NOT {IS_REVOKED}
     RETURNING id, admitted_at
+"""
+
+HOLD: Final = f"""
+    UPDATE device SET held = true, held_until = $2, held_reason = $3 WHERE id = $1 RETURNING {_COLUMNS}
+"""
+
+RELEASE: Final = f"""
+    UPDATE device SET held = false, held_until = NULL, held_reason = '', released_at = $2
+     WHERE id = $1
+    RETURNING {_COLUMNS}
+"""
+
+RELEASE_DUE: Final = """
+    UPDATE device SET held = false, held_until = NULL, held_reason = '', released_at = $1
+     WHERE held AND held_until <= $1
+    RETURNING id
+"""
+
+# What failed before a device was released holds it no more.
+HOLD_SPENT: Final = """
+    UPDATE device
+       SET held = true, held_until = e.updated_at + $4::interval, held_reason = $5
+      FROM execution AS e
+     WHERE e.campaign_id = $1 AND e.state = 'failed' AND e.attempt >= $2 AND e.device_id = device.id
+       AND NOT device.held AND e.updated_at + $4::interval > $3
+       AND (device.released_at IS NULL OR e.updated_at > device.released_at)
+    RETURNING device.id
 """
 
 
@@ -114,9 +146,7 @@ class DeviceRepository:
         """Raises: NotFoundError."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(GET, device)
-        if row is None:
-            raise NotFoundError(f"There is no device {device}.")
-        return _record(row)
+        return _found(row, device)
 
     async def all(self) -> list[DeviceRecord]:
         """Return every device, by id: the server's start reads them once."""
@@ -145,6 +175,30 @@ class DeviceRepository:
             rows = await connection.fetch(ADMIT, list(devices), whole_second(now))
         return {row["id"]: row["admitted_at"] for row in rows}
 
+    async def hold(self, device: DeviceId, *, until: datetime | None, reason: str) -> DeviceRecord:
+        """Let it start nothing until then, or until it is released. Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(HOLD, device, until, reason)
+        return _found(row, device)
+
+    async def release(self, device: DeviceId, *, now: datetime) -> DeviceRecord:
+        """End its hold, if it is held. Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(RELEASE, device, now)
+        return _found(row, device)
+
+    async def release_due(self, now: datetime) -> list[DeviceId]:
+        """End the holds whose time is over; returns whose."""
+        async with self._database.transaction() as connection:
+            return [row["id"] for row in await connection.fetch(RELEASE_DUE, now)]
+
+    async def hold_spent(
+        self, campaign: CampaignId, *, attempts: int, last: timedelta, reason: str, now: datetime
+    ) -> list[DeviceId]:
+        """Hold the devices of which so many attempts have failed in a campaign, for so long; returns the new ones."""
+        async with self._database.transaction() as connection:
+            return [row["id"] for row in await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)]
+
     async def note_seen(self, seen: Mapping[DeviceId, datetime]) -> None:
         """Store when devices were last heard from; never moves a time back."""
         async with self._database.transaction() as connection:
@@ -154,6 +208,12 @@ class DeviceRepository:
 def whole_second(instant: datetime) -> datetime:
     """Broker credentials state their time like this."""
     return instant.replace(microsecond=0)
+
+
+def _found(row: Any, device: DeviceId) -> DeviceRecord:
+    if row is None:
+        raise NotFoundError(f"There is no device {device}.")
+    return _record(row)
 
 
 def _record(row: Any) -> DeviceRecord:

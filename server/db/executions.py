@@ -8,6 +8,7 @@ from typing import Any, Final
 from server.db.database import Database
 from server.domain.execution import State
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.protocol.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ class Counts:
     states: Mapping[tuple[State, int], int]
     judged: int
     silent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """Where the devices that ran a release are after it was rolled back; ``last``: when the last of them returned.
+
+    ``waiting`` have not answered yet: they run it still, are on trial with it, or are booting it.
+    """
+
+    returned: int
+    no_way_back: int
+    waiting: int
+    last: datetime | None
 
 
 _STATES: Final = {state.value: state for state in State}
@@ -85,7 +99,23 @@ TRIALS: Final = f"""
 PAGE: Final = f"""
     SELECT {_COLUMNS} FROM execution
      WHERE campaign_id = $1 AND device_id > $2 AND ($3::text IS NULL OR state = $3)
+       AND ($5::integer IS NULL OR reason = $5)
      ORDER BY device_id LIMIT $4
+"""
+
+# A device that has confirmed a later campaign's release since has nothing to return from.
+RETURNS: Final = f"""
+    SELECT count(*) FILTER (WHERE e.state = 'rolled_back' AND e.reason = {Reason.ROLLED_BACK.value}) AS returned,
+           count(*) FILTER (WHERE e.state = 'confirmed' AND e.reason = {Reason.NO_WAY_BACK.value}) AS no_way_back,
+           count(*) FILTER (WHERE e.state IN ('rebooting', 'trial')
+                               OR (e.state = 'confirmed' AND e.reason <> {Reason.NO_WAY_BACK.value})) AS waiting,
+           max(e.updated_at) FILTER (WHERE e.state = 'rolled_back' AND e.reason = {Reason.ROLLED_BACK.value}) AS last
+      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
+     WHERE e.campaign_id = $1 AND e.state IN ('confirmed', 'rebooting', 'trial', 'rolled_back')
+       AND NOT EXISTS (SELECT FROM campaign AS other JOIN execution AS later ON later.campaign_id = other.id
+                        WHERE other.cohort = c.cohort AND other.started_at > c.started_at
+                          AND later.device_id = e.device_id AND later.state = 'confirmed'
+                          AND later.updated_at > e.updated_at)
 """
 
 
@@ -108,6 +138,13 @@ class ExecutionRepository:
             judged[region] = judged.get(region, 0) + row["judged"]
             silent[region] = silent.get(region, 0) + row["silent"]
         return {region: Counts(of, judged[region], silent[region]) for region, of in states.items()}
+
+    async def returns(self, campaign: CampaignId) -> Returns:
+        """Return how far the campaign's rollback is."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(RETURNS, campaign)
+        assert row is not None
+        return Returns(**dict(row))
 
     async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
         """Return every device that has an execution, and its state."""
@@ -149,11 +186,18 @@ class ExecutionRepository:
             )
 
     async def page(
-        self, campaign: CampaignId, *, after: str, limit: int, state: State | None = None
+        self,
+        campaign: CampaignId,
+        *,
+        after: str,
+        limit: int,
+        state: State | None = None,
+        reason: Reason | None = None,
     ) -> list[ExecutionRecord]:
         """Return up to ``limit`` executions whose device ids come after ``after``."""
+        of_state = None if state is None else state.value
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(PAGE, campaign, after, None if state is None else state.value, limit)
+            rows = await connection.fetch(PAGE, campaign, after, of_state, limit, reason)
         return [_record(row) for row in rows]
 
 

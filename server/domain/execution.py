@@ -55,7 +55,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.REBOOTING: _AFTER_REBOOT | {State.REBOOTING, State.SILENT},
         State.TRIAL: _AFTER_REBOOT | {State.SILENT},
         State.SILENT: _AFTER_REBOOT | {State.REBOOTING},
-        State.CONFIRMED: frozenset({State.ROLLED_BACK}),
+        State.CONFIRMED: frozenset({State.CONFIRMED, State.ROLLED_BACK}),  # once more: there is no way back
         State.FAILED: frozenset(),
         State.REJECTED: frozenset(),
         State.CANCELLED: frozenset(),

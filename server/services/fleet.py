@@ -123,6 +123,13 @@ class Fleet:
             known.revoked_at = max(known.revoked_at, at.timestamp())
             known.gone = known.gone or known.revoked
 
+    def hold(self, device: DeviceId, *, held: bool) -> Device | None:
+        """It may start nothing while it is held."""
+        known = self.get(device)
+        if known is not None:
+            known.held = held
+        return known
+
     def is_online(self, device: Device, now: float) -> bool:
         return not device.gone and now - device.last_seen <= self.grace_s
 

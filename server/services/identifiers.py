@@ -10,6 +10,7 @@ from firmware_store.errors import InvalidInputError
 CAMPAIGN: Final = "cmp_"
 BUNDLE: Final = "bun_"
 REVOCATION: Final = "rev_"
+FREEZE: Final = "frz_"
 
 
 def new_uuid7() -> UUID:

@@ -69,7 +69,6 @@ class Orchestrator:
         metrics: Metrics,
         grace_s: float,
         clock: Callable[[], float] = time.time,
-        chores: Sequence[Callable[[float], Awaitable[None]]] = (),
     ) -> None:
         self._repository = repository
         self._campaigns = campaigns
@@ -80,10 +79,11 @@ class Orchestrator:
         self._metrics = metrics
         self._grace_s = grace_s
         self._clock = clock
-        self._chores = chores
         self._urgent = asyncio.Event()
         self._news = asyncio.Event()
         self._judged: list[CampaignRecord] = []
+        self.chores: Sequence[Callable[[float], Awaitable[None]]] = ()
+        """What else is done at each tick, before campaigns are evaluated; each is told the time."""
         self.evaluated_at: float | None = None
 
     def wake(self) -> None:
@@ -141,7 +141,7 @@ class Orchestrator:
         """Evaluate every campaign that is judged, once."""
         if self._wire.up_since is not None:
             await self._directives.publish_waiting(now=self._clock())
-        for chore in self._chores:
+        for chore in self.chores:
             await chore(self._clock())
         self._judged = await self._repository.in_states(JUDGED)
         self._surveyor.remember_only([campaign.id for campaign in self._judged])

@@ -28,6 +28,7 @@ class Right(StrEnum):
 
     READ = "read"
     OPERATE = "operate"
+    APPROVE = "approve"
     RELEASE = "release"
     ADMINISTER = "administer"
 
@@ -36,7 +37,7 @@ RIGHTS: Final = MappingProxyType(
     {
         Role.VIEWER: frozenset({Right.READ}),
         Role.OPERATOR: frozenset({Right.READ, Right.OPERATE}),
-        Role.APPROVER: frozenset({Right.READ}),
+        Role.APPROVER: frozenset({Right.READ, Right.APPROVE}),
         Role.RELEASER: frozenset({Right.READ, Right.RELEASE}),
         Role.ADMIN: frozenset(Right),
     }

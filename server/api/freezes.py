@@ -1,0 +1,84 @@
+"""``/v1/freezes``: when nothing may go on in a region."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field, NaiveDatetime
+
+from server.api.routing import Call, Model, route
+from server.db.freezes import FreezeRecord
+from server.domain.identity import region
+from server.services import identifiers
+from server.services.tokens import Right
+
+
+class FreezeAdd(Model):
+    """``starts`` and ``ends``: what the wall clock of ``zone`` (an IANA name) shows. No ``region``: everywhere."""
+
+    region: str | None = None
+    zone: Annotated[str, Field(min_length=1, max_length=64)]
+    starts: NaiveDatetime
+    ends: NaiveDatetime
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class FreezeView(BaseModel):
+    """``begins_at`` and ``is_over_at`` are the instants; ``holds``: now."""
+
+    id: str
+    region: str | None
+    zone: str
+    starts: datetime
+    ends: datetime
+    begins_at: datetime
+    is_over_at: datetime
+    holds: bool
+    reason: str
+    created_by: str
+    created_at: datetime
+
+
+class FreezeList(BaseModel):
+    freezes: list[FreezeView]
+
+
+@route("POST", "/v1/freezes", right=Right.OPERATE, body=FreezeAdd, status=201)
+async def add_freeze(call: Call[FreezeAdd]) -> FreezeView:
+    body = call.body
+    record = await call.context.freezes.add(
+        region=None if body.region is None else region(body.region),
+        zone=body.zone,
+        starts=body.starts,
+        ends=body.ends,
+        reason=body.reason,
+        caller=call.caller.name,
+    )
+    return _view(record)
+
+
+@route("GET", "/v1/freezes", right=Right.READ)
+async def list_freezes(call: Call[None]) -> FreezeList:
+    return FreezeList(freezes=[_view(record) for record in await call.context.freezes.all()])
+
+
+@route("DELETE", "/v1/freezes/{freeze}", right=Right.OPERATE)
+async def remove_freeze(call: Call[None]) -> FreezeView:
+    named = identifiers.parse(identifiers.FREEZE, call.request.match_info["freeze"])
+    return _view(await call.context.freezes.remove(named, caller=call.caller.name))
+
+
+def _view(record: FreezeRecord) -> FreezeView:
+    freeze = record.freeze
+    return FreezeView(
+        id=identifiers.show(identifiers.FREEZE, freeze.id),
+        region=freeze.region,
+        zone=freeze.zone,
+        starts=freeze.starts,
+        ends=freeze.ends,
+        begins_at=freeze.begins_at,
+        is_over_at=freeze.is_over_at,
+        holds=freeze.begins_at <= datetime.now(UTC) < freeze.is_over_at,
+        reason=freeze.reason,
+        created_by=record.created_by,
+        created_at=record.created_at,
+    )

@@ -1,0 +1,70 @@
+"""Freeze calendars: rows that people add and remove; there are few."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from firmware_store.errors import NotFoundError
+from server.db.database import Database
+from server.domain.freeze import Freeze
+from server.domain.identity import Region
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRecord:
+    """A freeze, and who has added it."""
+
+    freeze: Freeze
+    created_by: str
+    created_at: datetime
+
+
+_COLUMNS: Final = "id, region, zone, starts, ends, reason, created_by, created_at"
+
+ADD: Final = f"INSERT INTO campaign_freeze ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+
+ALL: Final = f"SELECT {_COLUMNS} FROM campaign_freeze ORDER BY starts, id"
+
+REMOVE: Final = f"DELETE FROM campaign_freeze WHERE id = $1 RETURNING {_COLUMNS}"
+
+
+class FreezeRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, record: FreezeRecord) -> None:
+        freeze = record.freeze
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                ADD,
+                freeze.id,
+                freeze.region,
+                freeze.zone,
+                freeze.starts,
+                freeze.ends,
+                freeze.reason,
+                record.created_by,
+                record.created_at,
+            )
+
+    async def all(self) -> list[FreezeRecord]:
+        """Return them by their start, those that are over too."""
+        async with self._database.transaction() as connection:
+            return [_record(row) for row in await connection.fetch(ALL)]
+
+    async def remove(self, freeze: UUID) -> FreezeRecord:
+        """Raises: NotFoundError."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(REMOVE, freeze)
+        if row is None:
+            raise NotFoundError("There is no such freeze.")
+        return _record(row)
+
+
+def _record(row: Any) -> FreezeRecord:
+    region = None if row["region"] is None else Region(row["region"])
+    freeze = Freeze(row["id"], region, row["zone"], row["starts"], row["ends"], row["reason"])
+    return FreezeRecord(freeze, row["created_by"], row["created_at"])

@@ -1,0 +1,107 @@
+"""Freezes: nothing goes on in a frozen region, and a campaign that has one of its regions frozen is held as a whole.
+
+An emergency is not held. Nor is the halt rule: a campaign that is held is judged as any other.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from firmware_store.errors import InvalidInputError
+from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.freezes import FreezeRecord, FreezeRepository
+from server.domain.campaign import Cause, Event, State
+from server.domain.freeze import Freeze, check_zone
+from server.domain.identity import Region
+from server.protocol.orders import Action
+from server.services.campaigns import Campaigns
+from server.services.identifiers import new_uuid7
+from server.services.transitions import paused, resumed
+
+log = structlog.get_logger(__name__)
+
+ACTOR: Final = "freeze"
+
+
+class Freezes:
+    """The calendar, and what it does to campaigns."""
+
+    def __init__(
+        self,
+        *,
+        repository: FreezeRepository,
+        campaign_repository: CampaignRepository,
+        campaigns: Campaigns,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._repository = repository
+        self._campaign_repository = campaign_repository
+        self._campaigns = campaigns
+        self._clock = clock
+
+    async def add(
+        self, *, region: Region | None, zone: str, starts: datetime, ends: datetime, reason: str, caller: str
+    ) -> FreezeRecord:
+        """Add one; ``starts`` and ``ends`` are naive, of the zone's wall clock.
+
+        Raises:
+            InvalidInputError: no such zone, or it ends before it starts.
+        """
+        freeze = Freeze(new_uuid7(), region, check_zone(zone), starts, ends, reason)
+        if starts.tzinfo is not None or ends.tzinfo is not None:
+            raise InvalidInputError(
+                "A freeze starts and ends by the wall clock: leave the offset out.", pointer="/starts"
+            )
+        if starts >= ends:
+            raise InvalidInputError("A freeze ends after it has started.", pointer="/ends")
+        record = FreezeRecord(freeze, caller, datetime.fromtimestamp(self._clock(), UTC))
+        await self._repository.add(record)
+        self._note("freeze_added", record, caller)
+        return record
+
+    async def all(self) -> list[FreezeRecord]:
+        return await self._repository.all()
+
+    async def remove(self, freeze: UUID, *, caller: str) -> FreezeRecord:
+        """Raises: NotFoundError."""
+        record = await self._repository.remove(freeze)
+        self._note("freeze_removed", record, caller)
+        return record
+
+    def _note(self, event: str, record: FreezeRecord, caller: str) -> None:
+        log.info(
+            event, freeze=record.freeze.id.hex, region=record.freeze.region, actor=caller, why=record.freeze.reason
+        )
+        if self._campaigns.on_change is not None:
+            self._campaigns.on_change()
+
+    async def tick(self, now: float) -> None:
+        """Hold what is frozen now, and let go of what is not any more."""
+        at = datetime.fromtimestamp(now, UTC)
+        freezes = [record.freeze for record in await self._repository.all()]
+        for campaign in await self._campaign_repository.in_states(frozenset({State.RUNNING, State.PAUSED})):
+            freeze = _holding(campaign, freezes, at)
+            if freeze is not None and Cause.FREEZE not in campaign.causes:
+                sentence = f"Held by a freeze until {freeze.ends:%Y-%m-%d %H:%M} {freeze.zone}: {freeze.reason}"
+                held = replace(paused(campaign, Cause.FREEZE, now=at), sentence=sentence)
+                await self._campaigns.apply(held, Action.HOLD, DecisionRecord(at, Event.PAUSE.value, ACTOR, sentence))
+            elif freeze is None and Cause.FREEZE in campaign.causes:
+                going_on = resumed(campaign, frozenset({Cause.FREEZE}), now=at)
+                await self._campaigns.apply(
+                    going_on,
+                    Action.OFFER,
+                    DecisionRecord(at, Event.RESUME.value, ACTOR, "Resumed: the freeze is over."),
+                )
+
+
+def _holding(campaign: CampaignRecord, freezes: Sequence[Freeze], now: datetime) -> Freeze | None:
+    """Return the freeze of one of its regions that ends last, if there is one; none holds an emergency."""
+    if campaign.emergency:
+        return None
+    holding = [freeze for freeze in freezes if any(freeze.holds(region.region, now) for region in campaign.regions)]
+    return max(holding, key=lambda freeze: freeze.is_over_at, default=None)
