@@ -85,58 +85,71 @@ class Ledger:
         self.classes = classes
         self.__post_init__()
 
-    def open_block(
+    def open_blocks(
         self,
         kind: Kind,
         *,
-        region: int,
-        unsteady: bool,
+        region: npt.ArrayLike,
+        unsteady: npt.ArrayLike,
+        is_compared: npt.ArrayLike,
+        clock: npt.ArrayLike,
         now: float,
-        clock: float,
-        is_compared: bool,
         age: int = 0,
         is_local: bool = True,
-    ) -> int:
-        """Add an empty block and return its number."""
-        number = self.next_number
-        self.next_number += 1
-        self.number = np.append(self.number, np.int64(number))
-        self.kind = np.append(self.kind, np.int8(kind))
-        self.age = np.append(self.age, np.int8(age))
-        self.region = np.append(self.region, np.int16(region))
-        self.unsteady = np.append(self.unsteady, np.bool_(unsteady))
-        self.is_compared = np.append(self.is_compared, np.bool_(is_compared))
-        self.is_local = np.append(self.is_local, np.bool_(is_local))
-        self.is_first_done = np.append(self.is_first_done, np.bool_(False))
-        self.began = np.append(self.began, now)
-        self.clock = np.append(self.clock, clock)
-        self.counts = np.concatenate([self.counts, np.zeros((1, ARMS, self.classes), np.int32)])
-        return number
+    ) -> Indices:
+        """Add empty blocks (``region`` to ``clock``: one value each) and return their numbers."""
+        regions = np.asarray(region, np.int16)
+        many = len(regions)
+        numbers = np.arange(self.next_number, self.next_number + many, dtype=np.int64)
+        self.next_number += many
+        new = {
+            "number": numbers,
+            "kind": np.full(many, kind, np.int8),
+            "age": np.full(many, age, np.int8),
+            "region": regions,
+            "unsteady": np.asarray(unsteady, np.bool_),
+            "is_compared": np.asarray(is_compared, np.bool_),
+            "is_local": np.full(many, is_local),
+            "is_first_done": np.zeros(many, np.bool_),
+            "began": np.full(many, now),
+            "clock": np.asarray(clock, np.float64),
+            "counts": np.zeros((many, ARMS, self.classes), np.int32),
+        }
+        for name in _COLUMNS:
+            setattr(self, name, np.concatenate([getattr(self, name), new[name]]))
+        return numbers
 
-    def young_block(
-        self, kind: Kind, *, region: int, unsteady: bool, is_compared: bool, newer_than: float
-    ) -> int | None:
-        """Return the number of the block that still takes such devices, if there is one."""
-        fits = (self.kind == kind) & (self.region == region) & (self.unsteady == unsteady)
-        rows = np.flatnonzero(fits & (self.is_compared == is_compared) & (self.began > newer_than))
-        return int(self.number[rows[-1]]) if len(rows) else None
+    def young_blocks(self, kind: Kind, newer_than: float) -> dict[tuple[int, bool, bool], int]:
+        """Return the blocks that still take devices, by region, unsteadiness, and whether they are compared."""
+        rows = np.flatnonzero((self.kind == kind) & (self.began > newer_than))
+        keys = zip(
+            self.region[rows].tolist(), self.unsteady[rows].tolist(), self.is_compared[rows].tolist(), strict=True
+        )
+        return dict(zip(keys, self.number[rows].tolist(), strict=True))
 
     def enter(
-        self, block: int, arm: Arm, devices: Indices, hardware: npt.NDArray[np.int16], *, since: float, clock: float
+        self, block: Indices, arm: npt.NDArray[np.int8], device: Indices, hardware: npt.NDArray[np.int16], since: float
     ) -> None:
-        """Open a trial for each of ``devices`` (of ``hardware``): silent until heard from at or after ``since``."""
-        row = int(np.searchsorted(self.number, block))
-        self.counts[row, arm] += np.bincount(hardware, minlength=self.classes).astype(np.int32)
-        self.clock[row] = clock
-        self.add_open(block, arm, devices, since=since)
+        """Open a trial for each of ``device`` (of ``hardware``): silent until heard from at or after ``since``."""
+        np.add.at(self.counts, (self.rows(block), arm, hardware), np.int32(1))
+        self.add_open(block, arm, device, since)
 
-    def add_open(self, block: int, arm: Arm, devices: Indices, *, since: float) -> None:
+    def add_open(self, block: Indices, arm: npt.NDArray[np.int8], device: Indices, since: float) -> None:
         """Open trials without counting their devices: the caller has counted them."""
-        many = len(devices)
-        self.device = np.concatenate([self.device, devices.astype(np.int32)])
-        self.block = np.concatenate([self.block, np.full(many, block, np.int64)])
-        self.arm = np.concatenate([self.arm, np.full(many, arm, np.int8)])
-        self.since = np.concatenate([self.since, np.full(many, since)])
+        self.device = np.concatenate([self.device, device.astype(np.int32)])
+        self.block = np.concatenate([self.block, block])
+        self.arm = np.concatenate([self.arm, arm])
+        self.since = np.concatenate([self.since, np.full(len(device), since)])
+
+    def rows(self, block: Indices) -> Indices:
+        """Return the rows of these block numbers."""
+        if not len(block):
+            return np.empty(0, np.int64)
+        first = int(self.number[0])
+        row_of = np.zeros(self.next_number - first, np.int64)
+        row_of[self.number - first] = np.arange(len(self.number))
+        out: Indices = row_of[block - first]
+        return out
 
     def settle(self, last_seen: Floats) -> None:
         """Strike off every trial whose device has been heard from."""
@@ -147,7 +160,7 @@ class Ledger:
         """Take trials (mask over the open ones) out of their blocks, counts included."""
         if not leaves.any():
             return
-        rows = np.searchsorted(self.number, self.block[leaves])
+        rows = self.rows(self.block[leaves])
         np.subtract.at(self.counts, (rows, self.arm[leaves], hardware[self.device[leaves]]), np.int32(1))
         self.keep(~leaves)
 
@@ -161,7 +174,7 @@ class Ledger:
         """Return how many trials of these blocks are still open: shape (rows, arms, classes)."""
         place = np.full(len(self.number), -1, np.int64)
         place[rows] = np.arange(len(rows))
-        at = place[np.searchsorted(self.number, self.block)]
+        at = place[self.rows(self.block)]
         mine = at >= 0
         out = np.zeros((len(rows), ARMS, self.classes), np.int32)
         np.add.at(out, (at[mine], self.arm[mine], hardware[self.device[mine]]), np.int32(1))
@@ -173,6 +186,6 @@ class Ledger:
             return
         stays = np.ones(len(self.number), np.bool_)
         stays[rows] = False
-        self.keep(stays[np.searchsorted(self.number, self.block)])
+        self.keep(stays[self.rows(self.block)])
         for name in _COLUMNS:
             setattr(self, name, getattr(self, name)[stays])

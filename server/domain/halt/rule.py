@@ -12,8 +12,8 @@ from server.domain.halt.ledger import Arm, Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.rates import Rates, Tables, place
 from server.domain.halt.roster import Roster, Status, by_region_and_class
-from server.domain.halt.shadows import World
-from server.domain.halt.trials import Scene, Trials, is_late_news
+from server.domain.halt.shadows import Scene, World
+from server.domain.halt.trials import Trials, is_late_news
 from server.domain.halt.view import Bools, Call, Floats, Indices, Moment, Population, Verdict
 from server.domain.halt.wealth import CHANNELS, Process, Wealth
 from server.domain.halt.weather import Weather
@@ -189,9 +189,9 @@ class HaltRule:
             rows = rows[~np.isin(rows, mine)]
             closed = ledger.number[mine]
             later = ledger.number[rows]
-            ledger.close(np.searchsorted(ledger.number, closed))
+            ledger.close(ledger.rows(closed))
             settle_gone(self.roster, ledger, self.population)
-            rows = np.searchsorted(ledger.number, later)
+            rows = ledger.rows(later)
 
     def _compare_with_history(self, rows: Indices, tables: Tables) -> None:
         ledger = self.trials.ledger
@@ -242,17 +242,18 @@ class HaltRule:
     def _enter(self, moment: Moment, first: Indices) -> None:
         """Let devices that have rebooted, or begun, enter their trials."""
         rebooted, at = moment.rebooted[first], moment.rebooted_at[first]
-        has_controls = True
         begun = np.flatnonzero(self.roster.status == Status.STARTED)
-        if len(begun) or len(rebooted):
-            has_controls = self.world.controls(moment) >= self.policy.min_controls
-        begun = begun[~np.isin(begun, self.trials.waiting(Kind.STALL)) & moment.online[begun]]
-        bare = is_late_news(moment, at, self.policy) | (not has_controls)
+        begun = begun[moment.online[begun]]
+        begun = begun[~np.isin(begun, self.trials.waiting(Kind.STALL))]
+        if not len(begun) and not len(rebooted):
+            return
+        scene = Scene(moment, self.world, self.weather.clock)
+        is_bare = int(scene.free.sum()) < self.policy.min_controls
+        bare = is_late_news(moment, at, self.policy) | is_bare
         if self.population.named is not None:
             bare |= self.population.named[rebooted]
-        scene = Scene(moment, self.world, self.weather.clock)
         self.trials.enter(Kind.REBOOT, rebooted, bare, scene)
-        self.trials.enter(Kind.STALL, begun, np.full(len(begun), not has_controls), scene)
+        self.trials.enter(Kind.STALL, begun, np.full(len(begun), is_bare), scene)
 
     def _conclude(self, moment: Moment, elapsed_s: float) -> Verdict:
         roster, policy, population = self.roster, self.policy, self.population

@@ -8,7 +8,7 @@ import numpy as np
 
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.roster import Roster, Status
-from server.domain.halt.view import Indices, Moment, Population
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 
 FULL: Final = 1 << 32
 """The level that every device is below."""
@@ -35,40 +35,55 @@ class World:
         """The height that sentinels begin at."""
         return int(self.policy.sentinels_from * FULL)
 
-    def free(self, devices: Indices, moment: Moment) -> Indices:
-        """Return those of ``devices`` that are online, comparable, and have never begun."""
-        fits = moment.online[devices] & moment.present[devices]
-        out: Indices = devices[fits & (self.roster.status[devices] == Status.NEVER)]
-        return out
-
-    def pool(self, region: int, unsteady: bool, moment: Moment, margin: float) -> Indices:
+    def pool(self, region: int, unsteady: bool, scene: "Scene", margin: float) -> Indices:
         """Return who may shadow devices of this stratum.
 
         Below the sentinels and not among the next to be due where enough are left; else all above the level, sentinels
         too; where the stratum has too few, those of its steadiness in the whole fleet, if that is more.
         """
-        least = self.policy.min_controls
-        own = self.free(self.members[2 * region + unsteady], moment)
+        least, level = self.policy.min_controls, scene.moment.level[region]
+        own = scene.members(2 * region + unsteady)
         height = self.population.height[own]
-        above = height >= moment.level[region]
+        above = height >= level
         own, height = own[above], height[above]
-        best: Indices = own[(height >= moment.level[region] + margin) & (height < self.sentinel_height)]
+        best: Indices = own[(height >= level + margin) & (height < self.sentinel_height)]
         if len(best) >= least:
             return best
         below: Indices = own[height < self.sentinel_height]
         if len(below) >= least or len(own) >= least:
             return below if len(below) >= least else own
-        fleet = np.concatenate([self.free(each, moment) for each in self.members[int(unsteady) :: 2]])
+        strata = range(int(unsteady), len(self.members), 2)
+        fleet = np.concatenate([scene.members(each) for each in strata])
         out: Indices = fleet if len(fleet) >= max(least, len(own)) else own
         return out
 
-    def watchers(self, region: int, unsteady: bool, moment: Moment, *, but: Indices) -> Indices:
-        """Return the stratum's sentinels that may tell the rate to expect; nobody of ``but``."""
-        free = self.free(self.members[2 * region + unsteady], moment)
-        out: Indices = free[self.population.height[free] >= self.sentinel_height]
-        return out[~np.isin(out, but)] if len(out) else out
+    def watchers(self, region: int, unsteady: bool, scene: "Scene") -> Indices:
+        """Return the stratum's sentinels that may tell the rate to expect."""
+        mine = scene.members(2 * region + unsteady)
+        out: Indices = mine[self.population.height[mine] >= self.sentinel_height]
+        return out
 
-    def controls(self, moment: Moment) -> int:
-        """Return how many devices of the fleet could be controls now."""
-        fits = moment.online & moment.present & (self.roster.status == Status.NEVER)
-        return int(fits.sum())
+
+@dataclass(slots=True)
+class Scene:
+    """What one step sees: the moment, the fleet, the regions' good-weather clocks (seconds), and who is free.
+
+    ``free`` devices may be controls: online, comparable, and never begun (mask, shape n).
+    """
+
+    moment: Moment
+    world: World
+    clock: Floats
+    free: Bools = field(init=False)
+    _members: dict[int, Indices] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        never = self.world.roster.status == Status.NEVER
+        self.free = self.moment.online & self.moment.present & never
+
+    def members(self, stratum: int) -> Indices:
+        """Return the free devices of a stratum."""
+        if stratum not in self._members:
+            mine = self.world.members[stratum]
+            self._members[stratum] = mine[self.free[mine]]
+        return self._members[stratum]

@@ -22,7 +22,7 @@ from server.domain.halt.ledger import Arm, Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.rates import Tables
 from server.domain.halt.roster import Roster, Status
-from server.domain.halt.shadows import World
+from server.domain.halt.shadows import Scene
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 from server.domain.halt.wealth import Process
 
@@ -38,8 +38,8 @@ _NEXT_DUE: Final = 2.0
 class Trials:
     """Blocks and open trials of reboots and stalls; ``pending`` are the updated devices of blocks not judged at G1.
 
-    ``slope`` is how fast each region's level rises (per second); ``draws`` counts draws, so that a reloaded rule draws
-    the same shadows.
+    ``slope`` is how fast each region's level rises (per second); ``draws`` counts draws: with the seed it is the
+    key of a counter-based generator (Philox), so a reloaded rule draws the same shadows.
     """
 
     ledger: Ledger
@@ -73,38 +73,38 @@ class Trials:
         begun = (ledger.arm != Arm.UPDATED) & (status != Status.NEVER)
         absent = ~moment.present[ledger.device]
         ledger.withdraw(begun | absent, population.hardware)
-        kind = ledger.kind[np.searchsorted(ledger.number, ledger.block)]
+        kind = ledger.kind[ledger.rows(ledger.block)]
         moved_on = (ledger.arm == Arm.UPDATED) & (kind == Kind.STALL)
         moved_on &= roster.status[ledger.device] != Status.STARTED
         ledger.keep(~moved_on)
 
-    def enter(self, kind: Kind, devices: Indices, is_bare: Bools, scene: "Scene") -> None:
+    def enter(self, kind: Kind, devices: Indices, is_bare: Bools, scene: Scene) -> None:
         """Let updated devices enter; all but the ``is_bare`` (mask) with shadows."""
         if not len(devices):
             return
-        population, moment, world = scene.world.population, scene.moment, scene.world
+        population, world, policy = scene.world.population, scene.world, scene.world.policy
+        self.draws += 1
+        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, self.draws], np.uint64)))
         busy = self._busy(kind, len(population))
         stratum = population.region[devices].astype(np.int64) * 2 + population.unsteady[devices]
-        for each in np.unique(stratum):
-            region, unsteady = int(each) // 2, bool(each % 2)
+        groups: list[tuple[_Door, list[Indices]]] = []
+        for each in np.unique(stratum).tolist():
             here = stratum == each
-            for mine, compares in ((devices[here & ~is_bare], True), (devices[here & is_bare], False)):
-                if not len(mine):
-                    continue
-                pool = np.empty(0, np.int64)
-                if compares:
-                    pool = world.pool(region, unsteady, moment, self._margin(kind, region, world.policy))
-                door = _Door(kind, region, unsteady, is_compared=len(pool) > 0)
-                number = self._admit(door, Arm.UPDATED, mine, scene)
-                self.pending_device = np.concatenate([self.pending_device, mine])
-                self.pending_block = np.concatenate([self.pending_block, np.full(len(mine), number)])
-                if not door.is_compared:
-                    continue
-                shadows = self._draw(pool[~busy[pool]], _wanted(kind, len(mine), len(pool), world.policy))
-                busy[shadows] = True
-                self._admit(door, Arm.SHADOW, shadows, scene)
-                watchers = self._draw(world.watchers(region, unsteady, moment, but=shadows), _WATCHERS_MOST)
-                self._admit(door, Arm.SENTINEL, watchers, scene)
+            bare, mine = devices[here & is_bare], devices[here & ~is_bare]
+            region, unsteady = each // 2, bool(each % 2)
+            pool = world.pool(region, unsteady, scene, self._margin(kind, region, policy)) if len(mine) else bare[:0]
+            if not len(pool):
+                bare, mine = devices[here], mine[:0]
+            if len(bare):
+                groups.append((_Door(region, unsteady, is_compared=False), [bare]))
+            if not len(mine):
+                continue
+            shadows = _draw(generator, pool[~busy[pool]], _wanted(kind, len(mine), len(pool), policy))
+            busy[shadows] = True
+            watchers = world.watchers(region, unsteady, scene)
+            watchers = _draw(generator, watchers[~busy[watchers]], _WATCHERS_MOST)
+            groups.append((_Door(region, unsteady, is_compared=True), [mine, shadows, watchers]))
+        self._admit(kind, groups, scene)
 
     def due(self, kind: Kind, *, first: bool, after_s: float, clock: Floats, ripe: Bools) -> Indices:
         """Return the rows of blocks whose deadline has come (``ripe``: regions that may be judged, mask)."""
@@ -134,7 +134,7 @@ class Trials:
 
     def waiting(self, kind: Kind) -> Indices:
         """Return the pending devices of this kind of block."""
-        rows = np.searchsorted(self.ledger.number, self.pending_block)
+        rows = self.ledger.rows(self.pending_block)
         return self.pending_device[self.ledger.kind[rows] == kind] if len(rows) else self.pending_device
 
     def _busy(self, kind: Kind, devices: int) -> Bools:
@@ -142,7 +142,7 @@ class Trials:
         ledger = self.ledger
         if len(ledger.device):
             asked = ledger.arm == Arm.SHADOW
-            asked &= ledger.kind[np.searchsorted(ledger.number, ledger.block)] == kind
+            asked &= ledger.kind[ledger.rows(ledger.block)] == kind
             busy[ledger.device[asked]] = True
         return busy
 
@@ -150,56 +150,49 @@ class Trials:
         ahead_s = policy.reboot_s + 2 * policy.block_s if kind == Kind.REBOOT else policy.g1_s
         return float(self.slope[region]) * ahead_s * _NEXT_DUE
 
-    def _admit(self, door: "_Door", arm: Arm, devices: Indices, scene: "Scene") -> int:
-        """Let ``devices`` in by the stratum's young block, or a new one; return its number."""
-        policy, now, clock = scene.world.policy, scene.moment.now, float(scene.clock[door.region])
-        number = self.ledger.young_block(
-            door.kind,
-            region=door.region,
-            unsteady=door.unsteady,
-            is_compared=door.is_compared,
-            newer_than=now - policy.block_s,
+    def _admit(self, kind: Kind, groups: "list[tuple[_Door, list[Indices]]]", scene: Scene) -> None:
+        """Let devices, by arm, in by their strata's young blocks, or by new ones."""
+        policy, now, ledger = scene.world.policy, scene.moment.now, self.ledger
+        young = ledger.young_blocks(kind, now - policy.block_s)
+        new = [door for door, _ in groups if (door.region, door.unsteady, door.is_compared) not in young]
+        numbers = ledger.open_blocks(
+            kind,
+            region=[door.region for door in new],
+            unsteady=[door.unsteady for door in new],
+            is_compared=[door.is_compared for door in new],
+            clock=[scene.clock[door.region] for door in new],
+            now=now,
         )
-        if number is None:
-            number = self.ledger.open_block(
-                door.kind,
-                region=door.region,
-                unsteady=door.unsteady,
-                now=now,
-                clock=clock,
-                is_compared=door.is_compared,
-            )
-        since = now + (policy.reboot_s if door.kind == Kind.REBOOT else policy.g1_s / 2)
-        hardware = scene.world.population.hardware[devices]
-        self.ledger.enter(number, arm, devices, hardware, since=since, clock=clock)
-        return number
-
-    def _draw(self, pool: Indices, many: int) -> Indices:
-        """Draw ``many`` of ``pool``, by this run's seed and the number of the draw (Philox, counter-based)."""
-        if many >= len(pool):
-            return pool
-        self.draws += 1
-        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, self.draws], np.uint64)))
-        return np.sort(generator.choice(pool, many, replace=False))
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a step sees: the moment, who may be a control, and the regions' good-weather clocks (seconds)."""
-
-    moment: Moment
-    world: World
-    clock: Floats
+        young |= {
+            (door.region, door.unsteady, door.is_compared): number
+            for door, number in zip(new, numbers.tolist(), strict=True)
+        }
+        block = np.array([young[door.region, door.unsteady, door.is_compared] for door, _ in groups])
+        rows = ledger.rows(block)
+        ledger.clock[rows] = scene.clock[ledger.region[rows]]
+        sizes = [len(each) for _, arms in groups for each in arms]
+        device = np.concatenate([each for _, arms in groups for each in arms])
+        numbers = np.repeat(np.repeat(block, [len(arms) for _, arms in groups]), sizes)
+        arm = np.repeat(np.array([each for _, arms in groups for each in range(len(arms))], np.int8), sizes)
+        since = now + (policy.reboot_s if kind == Kind.REBOOT else policy.g1_s / 2)
+        ledger.enter(numbers, arm, device, scene.world.population.hardware[device], since)
+        updated = arm == Arm.UPDATED
+        self.pending_device = np.concatenate([self.pending_device, device[updated]])
+        self.pending_block = np.concatenate([self.pending_block, numbers[updated]])
 
 
 @dataclass(frozen=True, slots=True)
 class _Door:
     """Which blocks a device may enter."""
 
-    kind: Kind
     region: int
     unsteady: bool
     is_compared: bool
+
+
+def _draw(generator: np.random.Generator, pool: Indices, many: int) -> Indices:
+    """Return ``many`` of ``pool`` at random."""
+    return pool if many >= len(pool) else generator.choice(pool, many, replace=False, shuffle=False)
 
 
 def is_late_news(moment: Moment, rebooted_at: Floats, policy: HaltPolicy) -> Bools:

@@ -138,21 +138,21 @@ class Windows:
             if not row.is_compared:
                 mine, picked = _one_vote_per_site(row, group, silent, population)
             home = row.region if row.region >= 0 else int(counts[row.age].sum(axis=(1, 2)).argmax())
-            number = ledger.open_block(
+            number = ledger.open_blocks(
                 Kind.STAY,
-                region=home,
-                unsteady=row.unsteady,
-                age=row.age,
+                region=[home],
+                unsteady=[row.unsteady],
+                is_compared=[row.is_compared],
+                clock=[clock[home]],
                 now=moment.now,
-                clock=float(clock[home]),
-                is_compared=row.is_compared,
+                age=row.age,
                 is_local=row.region >= 0,
             )
             ledger.counts[-1] = picked
             arm = row.arm(group[mine])
             arm[~row.holds(population.region[mine], population.unsteady[mine])] = -1
-            for each in Arm:
-                ledger.add_open(number, each, mine[arm == each], since=since)
+            mine, arm = mine[arm >= 0], arm[arm >= 0]
+            ledger.add_open(np.repeat(number, len(mine)), arm, mine, since)
         self._begin_stay(world, moment)
 
     def _begin_stay(self, world: World, moment: Moment) -> None:
@@ -200,7 +200,7 @@ def lay_out(counts: Indices, policy: HaltPolicy, *, with_controls_alone: bool = 
 def settle_gone(roster: Roster, ledger: Ledger, population: Population) -> None:
     """Take devices that have gone once already out of all open blocks: an event counts once."""
     if len(ledger.device):
-        kind = ledger.kind[np.searchsorted(ledger.number, ledger.block)]
+        kind = ledger.kind[ledger.rows(ledger.block)]
         ledger.withdraw((kind == Kind.STAY) & roster.has_gone[ledger.device], population.hardware)
 
 
