@@ -133,6 +133,10 @@ class StoreUnavailableError(TidegateError):
     """The database or the blob store did not answer in time; what became of the request is unknown."""
 
 
+class LeaseLostError(StoreUnavailableError):
+    """This node does not hold the lease any more, so it decides nothing; nothing was changed."""
+
+
 class BrokerUnavailableError(TidegateError):
     """The MQTT broker did not answer in time."""
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ from firmware_store.blobs import BlobStore
 from firmware_store.errors import ConfigurationError
 from server.api.application import make_application
 from server.api.context import Context
+from server.api.standby import make_standby_application
 from server.config import Settings
 from server.db.bundles import BundleRepository
 from server.db.campaigns import CampaignRepository
@@ -29,10 +31,10 @@ from server.db.directives import DirectiveRepository
 from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
+from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import open_pool
 from server.db.revocations import RevocationRepository
-from server.db.single import only_server
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
 from server.db.trust import TrustRepository
@@ -44,6 +46,7 @@ from server.mqtt.ingest import Ingest
 from server.mqtt.session import BrokerAccess, ServerSession
 from server.protocol.topics import Topics
 from server.services.admission import Admission
+from server.services.admits import Admits, Latecomers
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.device_ca import DeviceCaFolder
@@ -52,6 +55,7 @@ from server.services.enrolment import Enrolment
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
+from server.services.lease import Lease, acquire_now, await_lease, describe_other, name_node
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
@@ -85,10 +89,14 @@ Watch = Callable[[], Coroutine[None, None, None]]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What whoever started the server wants to know: where it listens, and the first token, once."""
+    """What whoever started the server wants to know: where it listens, and the first token, once.
+
+    ``standby``: it waits for its turn, and will say once more that it is ready.
+    """
 
     url: str
-    first_token: str | None
+    first_token: str | None = None
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
     Raises:
         ConfigurationError, SchemaError: it cannot work as it is set up; the text says what to do.
         StoreUnavailableError, BrokerUnavailableError: they do not answer at the start.
+        LeaseLostError: another node has taken over.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -150,7 +159,15 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
     grounds = find_grounds(settings)
     async with AsyncExitStack() as stack:
         outside = await _stand(settings, stack)
-        url, parts = await stack.enter_async_context(serving(settings, outside, grounds, stop))
+        node = await stack.enter_async_context(lease_session(outside.database_url, name_node(settings.data_dir)))
+        if settings.standby:
+            settings, lease = await _stand_by(settings, node, stop, on_ready)
+        else:
+            lease = await acquire_now(node)
+        if lease is None:
+            return
+        await stack.enter_async_context(lease.kept())
+        url, parts = await stack.enter_async_context(serving(settings, outside, grounds, lease, stop))
         _settle_memory()
         on_ready(Ready(url, await parts.context.tokens.create_first()))
         await stop.wait()
@@ -169,7 +186,7 @@ def find_grounds(settings: Settings) -> Grounds:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, outside: Outside, grounds: Grounds, stop: asyncio.Event
+    settings: Settings, outside: Outside, grounds: Grounds, lease: Lease, stop: asyncio.Event
 ) -> AsyncIterator[tuple[str, Parts]]:
     """Serve for the block; ``stop`` is set when a part has ended by itself. Gives the URL of REST, and the parts.
 
@@ -177,16 +194,36 @@ async def serving(
         ConfigurationError, StoreUnavailableError, BrokerUnavailableError: see ``run``.
     """
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(only_server(outside.database_url))
-        pool = await open_pool(outside.database_url)
+        pool = await open_pool(outside.database_url, generation=lease.generation)
         stack.push_async_callback(pool.close)
-        parts = await build(settings, Database(pool), grounds, outside)
+        parts = await build(settings, Database(pool), grounds, outside, may_speak=lease.is_held)
+        lease.on_late = parts.session.restart
         await parts.context.enrolment.repeat_revocations()
         await stack.enter_async_context(_working(parts, outside, stop))
         await parts.session.wait_up(BROKER_WAIT_S)
-        url = await _listen(settings, parts.context, stack)
+        url = await _listen(settings, make_application(parts.context), stack)
         log.info("serving", url=url, devices=len(parts.context.fleet))
         yield url, parts
+
+
+async def _stand_by(
+    settings: Settings, node: LeaseSession, stop: asyncio.Event, on_ready: Callable[[Ready], None]
+) -> tuple[Settings, Lease | None]:
+    """Wait for the lease, or for ``stop`` (None); gives the settings with the port that was listened on meanwhile."""
+    if settings.database_url is None or settings.mqtt_url is None:
+        raise ConfigurationError("A standby shares what it serves: set TIDEGATE_DATABASE_URL and TIDEGATE_MQTT_URL.")
+    async with AsyncExitStack() as stack:
+        url = await _listen(settings, make_standby_application(partial(describe_other, node)), stack)
+        log.info("standing_by", url=url, node=node.node)
+        on_ready(Ready(url, standby=True))
+        waiting = asyncio.create_task(await_lease(node), name="await the lease")
+        stopping = asyncio.create_task(stop.wait(), name="await the end")
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        waiting.cancel()
+        await asyncio.gather(waiting, stopping, return_exceptions=True)
+    lease = None if waiting.cancelled() else waiting.result()
+    return settings.model_copy(update={"port": urlsplit(url).port}), lease
 
 
 def _settle_memory() -> None:
@@ -258,10 +295,17 @@ def _external_broker(url: str, client_id: str) -> BrokerAccess:
     )
 
 
-async def build(settings: Settings, database: Database, grounds: Grounds, outside: Outside) -> Parts:
+async def build(
+    settings: Settings,
+    database: Database,
+    grounds: Grounds,
+    outside: Outside,
+    *,
+    may_speak: Callable[[], bool] = lambda: True,
+) -> Parts:
     """Join the parts; nothing runs yet. Raises: ConfigurationError: the keys are not the root's."""
     metrics = Metrics()
-    store = BlobStore(settings.data_dir / "blobs")
+    store = BlobStore(settings.blobs)
     trust_repository = TrustRepository(database)
     authority, roots = await open_authority(
         grounds, trust_repository, store, now=int(time.time()), production=settings.environment == "production"
@@ -271,7 +315,7 @@ async def build(settings: Settings, database: Database, grounds: Grounds, outsid
     device_repository = DeviceRepository(database)
     for record in await device_repository.all():
         fleet.add(record)
-    session = ServerSession(outside.broker, topics=topics)
+    session = ServerSession(outside.broker, topics=topics, may_speak=may_speak)
     directives = Directives(
         repository=DirectiveRepository(database), authority=authority, wire=session, topics=topics, metrics=metrics
     )
@@ -339,7 +383,13 @@ async def build(settings: Settings, database: Database, grounds: Grounds, outsid
         repository=FreezeRepository(database), campaign_repository=campaign_repository, campaigns=campaigns
     )
     quarantine = Quarantine(devices=device_repository, campaigns=campaign_repository, fleet=fleet, presence=presence)
-    orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick)
+    latecomers = Latecomers(
+        campaigns=campaign_repository,
+        executions=executions,
+        fleet=fleet,
+        admits=Admits(fleet=fleet, presence=presence),
+    )
+    orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick, latecomers.tick)
     enrolment = Enrolment(
         repository=EnrolmentRepository(database),
         fleet=fleet,
@@ -417,11 +467,9 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
                 task.cancel()
 
 
-async def _listen(settings: Settings, context: Context, stack: AsyncExitStack) -> str:
+async def _listen(settings: Settings, application: web.Application, stack: AsyncExitStack) -> str:
     """Open the REST door and return its URL."""
-    runner = web.AppRunner(
-        make_application(context), access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S
-    )
+    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:

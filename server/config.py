@@ -24,6 +24,13 @@ class Settings(BaseSettings):
         None, description="keys of a NATS of your own (deploy/nats), for which devices then get credentials"
     )
     mqtt_client_id: str = Field("tidegate-server", description="the server's fixed client id at an external broker")
+    standby: bool = Field(
+        False, description="wait while another node serves this database, and take over when it is gone"
+    )
+    blobs_dir: Path | None = Field(
+        None,
+        description="where the blobs live, for nodes that take over from each other; default: in the data directory",
+    )
     keys_dir: Path | None = Field(None, description="trust root and online keys; default: keys in the data directory")
     directive_signer: str | None = Field(
         None,
@@ -47,3 +54,7 @@ class Settings(BaseSettings):
     @property
     def keys(self) -> Path:
         return self.keys_dir or self.data_dir / "keys"
+
+    @property
+    def blobs(self) -> Path:
+        return self.blobs_dir or self.data_dir / "blobs"

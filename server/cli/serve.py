@@ -16,6 +16,7 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     heartbeat_s: int | None = None,
+    standby: bool = False,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C.
 
@@ -32,15 +33,17 @@ def serve(
         Where REST listens (TIDEGATE_PORT, default 8080; 0 for any free port).
     heartbeat_s
         How often devices beat, in seconds (TIDEGATE_HEARTBEAT_S, default 60).
+    standby
+        Wait while another node serves the same database, and take over when it is gone (TIDEGATE_STANDBY).
     """
     from server import app, logs
 
-    given = {"data_dir": data_dir, "host": host, "port": port, "heartbeat_s": heartbeat_s}
+    given = {"data_dir": data_dir, "host": host, "port": port, "heartbeat_s": heartbeat_s, "standby": standby or None}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(level=settings.log_level, as_json=settings.log_format == "json")
 
     def ready(facts: app.Ready) -> None:
-        print(f"listening on {facts.url}", flush=True)
+        print(f"{'standing by' if facts.standby else 'listening'} on {facts.url}", flush=True)
         if facts.first_token is not None:
             print(f"first admin token (shown once): {facts.first_token}", flush=True)
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from firmware_store.errors import InvalidInputError, StoreUnavailableError
+from firmware_store.errors import InvalidInputError, LeaseLostError, StoreUnavailableError
 
 ACQUIRE_S: Final = 10.0
 """How long a caller waits for a free connection before it is told that the store is unavailable."""
@@ -20,6 +20,9 @@ _NOT_NOW: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby, until it is promoted
 )
+
+LEASE_LOST: Final = "TG001"
+"""What the triggers of ``0006_add_lease.sql`` raise."""
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -38,6 +41,7 @@ class Database:
             InvalidInputError: a value that no column can hold, such as a text with a NUL.
             StoreUnavailableError: no connection or lock in time, or it was lost. Whether a commit under way took
                 effect is then unknown; everything done here is safe to do again.
+            LeaseLostError: it changes what only the holder of the lease may change; nothing has changed.
         """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
@@ -48,6 +52,10 @@ class Database:
             raise InvalidInputError(f"The database cannot hold this: {exc}.") from exc
         except _NOT_NOW as exc:
             raise StoreUnavailableError(f"The database is not accepting work: {exc}.") from exc
+        except asyncpg.PostgresError as exc:
+            if exc.sqlstate == LEASE_LOST:
+                raise LeaseLostError("This node does not hold the lease any more.") from exc
+            raise
 
     async def ping(self) -> None:
         """Ask for one row.

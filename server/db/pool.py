@@ -24,16 +24,21 @@ SESSION_SETTINGS: Final = {
 }
 
 
-async def open_pool(url: str, *, min_size: int = 1, max_size: int = 8) -> "asyncpg.Pool[asyncpg.Record]":
+async def open_pool(
+    url: str, *, min_size: int = 1, max_size: int = 8, generation: int | None = None
+) -> "asyncpg.Pool[asyncpg.Record]":
     """Connect ``min_size`` times; up to ``max_size`` connections are opened as they are needed.
 
     The caller closes the pool. To take a connection out of it goes through ``server.db.database``, which bounds the
     wait; a method of the pool itself would wait for ever.
 
+    ``generation``: of the lease under which all that these connections change is changed.
+
     Raises:
         ConfigurationError: the URL is no PostgreSQL URL, or the database refuses us.
         StoreUnavailableError: no answer in time.
     """
+    fence = {} if generation is None else {"tidegate.generation": str(generation)}
     with explain_refusals():
         return await asyncpg.create_pool(
             url,
@@ -41,7 +46,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 8) -> "async
             max_size=max_size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
-            server_settings=SESSION_SETTINGS,
+            server_settings=SESSION_SETTINGS | fence,
         )
 
 

@@ -34,6 +34,7 @@ class MqttLink:
     Callbacks run on the event loop's thread and must not block. ``on_up(session_present)`` comes after every CONNACK,
     ``on_down(reason)`` after every loss and after every attempt that failed. A QoS 1 message is acknowledged when
     ``on_message`` has returned, or with ``manual_ack`` by ``ack()``; if it raised, the broker sends the message again.
+    ``may_connect`` is asked before each attempt.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class MqttLink:
         manual_ack: bool = False,
         reconnect_min_s: float = 0.5,
         reconnect_max_s: float = 30,
+        may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
         self._endpoint = Endpoint(
             host=host,
@@ -72,6 +74,7 @@ class MqttLink:
         self._manual_ack = manual_ack
         self._reconnect_min_s = reconnect_min_s
         self._reconnect_max_s = reconnect_max_s
+        self._may_connect = may_connect
         self._connection: Connection | None = None
         self._closing = asyncio.Event()
         self._running: asyncio.Event | None = None  # set when run() has returned
@@ -93,7 +96,7 @@ class MqttLink:
         try:
             failures = 0
             while not self._closing.is_set():
-                lived_s = await self._live_once()
+                lived_s = await self._live_once() if self._may_connect() else 0.0
                 failures = 1 if lived_s >= STABLE_S else failures + 1
                 await self._pause(failures)
         finally:
@@ -108,6 +111,11 @@ class MqttLink:
         self.drop()
         if self._running is not None:
             await self._running.wait()
+
+    def restart(self) -> None:
+        """End the connection at once, and come again."""
+        if self._connection is not None:
+            self._connection.abort("restarted")
 
     def drop(self) -> None:
         """Close the socket at once without a DISCONNECT, as a loss of power would: the broker publishes the will."""

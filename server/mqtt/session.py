@@ -42,8 +42,17 @@ class BrokerAccess:
 class ServerSession:
     """``run()`` keeps it up; it is the services' ``Wire``."""
 
-    def __init__(self, access: BrokerAccess, *, topics: Topics, on_up: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        access: BrokerAccess,
+        *,
+        topics: Topics,
+        on_up: Callable[[], None] | None = None,
+        may_speak: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """While ``may_speak`` says no, nothing is published, and a session that has ended is not taken back."""
         self._topics = topics
+        self._may_speak = may_speak
         self._up_since: float | None = None
         self._ever_up = asyncio.Event()
         self._due_to_compare = asyncio.Event()
@@ -64,20 +73,27 @@ class ServerSession:
             on_up=self._up,
             on_down=self._down,
             reconnect_max_s=5,
+            may_connect=may_speak,
         )
 
     @property
     def up_since(self) -> float | None:
         """Unix seconds since when the session is up, or None while it is down."""
-        return self._up_since if self._link.connected else None
+        return self._up_since if self._link.connected and self._may_speak() else None
 
     async def publish_retained(self, topic: str, payload: bytes) -> None:
         """Publish at QoS 1, retained, and return when the broker has it. Raises: BrokerUnavailableError."""
+        self._check_may_speak()
         await self._link.publish_acked(topic, payload, retain=True)
 
     def publish_nowait(self, topic: str, payload: bytes) -> None:
         """Publish at QoS 0. Raises: BrokerUnavailableError."""
+        self._check_may_speak()
         self._link.publish_nowait(topic, payload)
+
+    def _check_may_speak(self) -> None:
+        if not self._may_speak():
+            raise BrokerUnavailableError("This node may not hold the lease any more: it publishes nothing.")
 
     def ack(self, incoming: Incoming) -> None:
         """Tell the broker that a QoS 1 message has been dealt with."""
@@ -88,8 +104,13 @@ class ServerSession:
         """Serve for ever."""
         await self._link.run()
 
+    def restart(self) -> None:
+        """End the session and begin it again: nobody is judged by what was not heard before."""
+        self._link.restart()
+
     async def close(self) -> None:
-        await self._link.close()
+        """End it; what is still to be sent is dropped if it may not be said any more."""
+        await self._link.close(graceful=self._may_speak())
 
     async def wait_up(self, timeout_s: float) -> None:
         """Raises: BrokerUnavailableError: not up in time; the reason is the broker's last word."""
