@@ -29,6 +29,7 @@ app.command("server.cli.status:app", name="status", help="Revoke releases and ke
 app.command("server.cli.bundle:app", name="bundle", help="Build, sign, verify and upload bundles.")
 app.command("server.cli.device:app", name="device", help="Add devices and look at them.")
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
+app.command("server.cli.halt:app", name="halt", help="Try the halt rule on recorded or generated fleets.")
 app.command("server.cli.freeze:app", name="freeze", help="Say when campaigns must stand still.")
 app.command("server.cli.token:app", name="token", help="Make API tokens.")
 app.command("device_sim.cli:app", name="sim", help="Run simulated devices.")

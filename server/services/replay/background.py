@@ -35,7 +35,9 @@ class Habits:
     regions: int = 8
     shares: tuple[float, float, float, float] = (0.65, 0.2, 0.08, 0.07)
     asleep: float = 0.0
-    """The share of devices that wake for a few minutes an hour only."""
+    """The share of devices that sleep most of the time: awake for ``awake_s``, asleep for ``asleep_s``, in turn."""
+    awake_s: tuple[float, float] = (1800.0, 3600.0)
+    asleep_s: tuple[float, float] = (7200.0, 14_400.0)
     site_outages_per_h: float = 1 / 240
     carrier_outages_per_h: float = 1 / 72
     region_outages_per_h: float = 1 / 96
@@ -77,7 +79,7 @@ def make_background(count: int, duration_s: float, habits: Habits, rng: Generato
         _nights(np.flatnonzero(kind == 1), region, habits.regions, duration_s, rng),
         _cycles(np.flatnonzero(kind == 2), (_HOUR, 3 * _HOUR), (600, _HOUR), duration_s, rng),
         _cycles(np.flatnonzero(kind == 3), (1200, _HOUR), (60, 600), duration_s, rng),
-        _cycles(np.flatnonzero(sleepers), (240, 420), (3000, 3900), duration_s, rng),
+        _cycles(np.flatnonzero(sleepers), habits.awake_s, habits.asleep_s, duration_s, rng),
     ]
     notes: list[Note] = []
     groups = (

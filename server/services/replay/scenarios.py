@@ -70,10 +70,15 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         ),
         "storms": Scenario("a good release in three long outages of several regions", _GOOD, habits=Habits(storms=3)),
         "asleep": Scenario(
-            "a good release to a fleet of which a quarter wakes for minutes only", _GOOD, habits=Habits(asleep=0.25)
+            "a good release to a fleet of which a quarter sleeps for hours", _GOOD, habits=Habits(asleep=0.25)
+        ),
+        "asleep-hourly": Scenario(
+            "a good release to a fleet of which a quarter wakes for some minutes an hour, and does not say so",
+            _GOOD,
+            habits=Habits(asleep=0.25, awake_s=(240, 420), asleep_s=(3000, 3900)),
         ),
         "asleep-brick-5": Scenario(
-            "a bad release to a fleet of which a quarter wakes for minutes only",
+            "a bad release to a fleet of which a quarter sleeps for hours",
             _BAD,
             (Fault(kind="brick", p=0.05),),
             Habits(asleep=0.25),
