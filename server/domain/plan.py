@@ -4,6 +4,8 @@ Both are stored as JSON and read by people, so they are frozen pydantic models: 
 the database row and the file of a lab. All times are seconds; a lab scales them down, nothing else changes.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +19,9 @@ _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 _DAY: Final = 86_400
 _MOST: Final = 1_000_000_000
 """Every number has a bound: one stored plan or policy that cannot be computed with would stop its campaign for good."""
+
+_WAVES_MOST: Final = 64
+_ROUNDING: Final = 1e-6
 
 _CANARY_RATIO: Final = 0.01
 _CANARY_MOST: Final = 200
@@ -66,7 +71,7 @@ class Plan(BaseModel):
 
     model_config = _FROZEN
 
-    waves: tuple[Wave, ...] = Field(min_length=1, max_length=64)
+    waves: tuple[Wave, ...] = Field(min_length=1, max_length=_WAVES_MOST)
 
     def without_soak(self) -> "Plan":
         """Return the same waves, each of which may be followed at once by the next: what an emergency does."""
@@ -132,13 +137,68 @@ class Policy(BaseModel):
         return self
 
 
-def default_plan(regions: tuple[Region, ...], devices_in_first: int) -> Plan:
+def default_plan(
+    regions: Sequence[Region], devices_in_first: int, *, largest_step: float = 1.0, holdout: float = 0.0
+) -> Plan:
     """Return a canary of min(200, max(1, 1 %)) of the first region baked 8 h, region by region to 85 %, then the rest.
 
-    ``devices_in_first``: how many devices of the cohort the first region has now.
+    ``devices_in_first``: how many devices of the cohort the first region has now. No step is larger than
+    ``largest_step``, and the last goes up to 1 - ``holdout``.
+
+    Raises:
+        InvalidInputError: that would be more waves than a plan may have.
     """
     canary = min(_CANARY_MOST, max(1, round(devices_in_first * _CANARY_RATIO)))
-    waves = [Wave(regions=regions[:1], ratio=None, count=canary, ramp_s=900, soak_s=8 * 3600)]
-    waves += [Wave(regions=(name,), ratio=0.85, count=None, ramp_s=4 * 3600) for name in regions]
-    waves += [Wave(ratio=ratio, count=None, ramp_s=3600) for ratio in (0.95, 1.0)]
+    waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=canary, ramp_s=900, soak_s=8 * 3600)]
+    most = 1 - holdout
+    for name in regions:
+        ratios = _steps(0.0, min(0.85, most), largest_step)
+        waves += [Wave(regions=(name,), ratio=ratio, count=None, ramp_s=4 * 3600) for ratio in ratios]
+    reached = 0.85
+    for target in (min(0.95, most), most):
+        if target > reached:
+            ratios = _steps(reached, target, largest_step)
+            waves += [Wave(ratio=ratio, count=None, ramp_s=3600) for ratio in ratios]
+            reached = target
+    if len(waves) > _WAVES_MOST:
+        raise InvalidInputError(
+            f"The default plan would have {len(waves)} waves, and a plan has {_WAVES_MOST} at most: give one.",
+            pointer="/plan",
+        )
     return Plan(waves=tuple(waves))
+
+
+def _steps(start: float, end: float, largest: float) -> list[float]:
+    """Return equal steps up to ``end``, none larger than ``largest``."""
+    number = max(1, math.ceil((end - start) / largest - _ROUNDING))
+    return [round(start + (end - start) * step / number, 6) for step in range(1, number + 1)]
+
+
+def check_steps(plan: Plan, policy: Policy, devices: Mapping[Region, int]) -> None:
+    """Return if no wave raises any region by more than ``policy.largest_step``.
+
+    ``devices``: how many each of the campaign's regions has now, which is what a wave's ``count`` is a share of. A wave
+    of one device is never too large.
+
+    Raises:
+        InvalidInputError: one does; the text says which, and by how much.
+    """
+    reached = dict.fromkeys(devices, 0.0)
+    for index, wave in enumerate(plan.waves):
+        for region in wave.regions or devices:
+            target = min(_share(wave, devices[region]), 1 - policy.holdout)
+            step = target - reached[region]
+            if step > policy.largest_step + _ROUNDING and wave.count != 1:
+                raise InvalidInputError(
+                    f"Wave {index + 1} raises {region} by {step:.1%} of its devices; the policy's largest step is "
+                    f"{policy.largest_step:.1%}.",
+                    pointer=f"/plan/waves/{index}",
+                )
+            reached[region] = max(reached[region], target)
+
+
+def _share(wave: Wave, devices: int) -> float:
+    if wave.ratio is not None:
+        return wave.ratio
+    assert wave.count is not None
+    return min(1.0, wave.count / devices) if devices else 0.0

@@ -15,7 +15,7 @@ from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionReco
 from server.db.devices import DeviceRepository
 from server.domain.campaign import ACTIVE, Cause, Event, Membership, State
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
-from server.domain.plan import Plan, Policy, default_plan
+from server.domain.plan import Plan, Policy, check_steps, default_plan
 from server.protocol.orders import Action, Directive
 from server.services import identifiers
 from server.services.approvals import approved, check_resume
@@ -91,13 +91,21 @@ class Campaigns:
         if not draft.regions or len(set(draft.regions)) < len(draft.regions):
             raise InvalidInputError("A campaign has at least one region, each once.", pointer="/regions")
         await self._bundles.get(draft.bundle)
-        plan = draft.plan or default_plan(draft.regions, await self._devices.count_in(draft.cohort, draft.regions[0]))
+        policy = draft.policy
+        devices = {region: await self._devices.count_in(draft.cohort, region) for region in draft.regions}
+        plan = draft.plan or default_plan(
+            draft.regions,
+            devices[draft.regions[0]],
+            largest_step=policy.largest_step,
+            holdout=policy.holdout,
+        )
         strangers = {name for wave in plan.waves for name in wave.regions} - set(draft.regions)
         if strangers:
             raise InvalidInputError(
                 f"The plan raises regions that the campaign does not have: {', '.join(sorted(strangers))}.",
                 pointer="/plan/waves",
             )
+        check_steps(plan, policy, devices)
         campaign = CampaignRecord(
             id=CampaignId(new_uuid7()),
             name=draft.name,

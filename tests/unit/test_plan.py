@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from firmware_store.errors import InvalidInputError
 from server.domain.identity import Region
-from server.domain.plan import Gate, Plan, Policy, Wave, default_plan
+from server.domain.plan import Gate, Plan, Policy, Wave, check_steps, default_plan
 
 EU, US = Region("eu"), Region("us")
 
@@ -86,3 +89,50 @@ def test_plan_and_policy_come_back_from_their_json() -> None:
 
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
+
+
+# --- the largest step, and the holdout ---
+
+
+def test_a_wave_that_raises_a_region_by_more_than_the_largest_step_is_refused_by_name() -> None:
+    plan = Plan(waves=(Wave(ratio=0.2, count=None), Wave(regions=(US,), ratio=0.6, count=None)))
+
+    with pytest.raises(InvalidInputError, match=r"Wave 2 raises us by 40\.0%.*largest step is 25\.0%") as caught:
+        check_steps(plan, Policy(largest_step=0.25), {EU: 10, US: 10})
+    assert caught.value.pointer == "/plan/waves/1"
+
+
+def test_a_number_of_devices_is_a_share_of_the_region_it_is_for() -> None:
+    plan = Plan(waves=(Wave(regions=(EU,), ratio=None, count=10),))
+
+    check_steps(plan, Policy(largest_step=0.1), {EU: 100})
+    with pytest.raises(InvalidInputError, match="raises eu by 50"):
+        check_steps(plan, Policy(largest_step=0.1), {EU: 20})
+
+
+def test_one_device_is_never_too_many() -> None:
+    check_steps(Plan(waves=(Wave(ratio=None, count=1),)), Policy(largest_step=0.01), {EU: 3})
+
+
+shares = st.floats(0.05, 1)
+
+
+@given(shares, st.floats(0, 0.5), st.integers(0, 100_000))
+def test_the_default_plan_keeps_to_the_largest_step_and_ends_at_the_holdout(
+    largest: float, holdout: float, devices: int
+) -> None:
+    policy = Policy(largest_step=largest, holdout=holdout)
+
+    plan = default_plan((EU, US), devices, largest_step=largest, holdout=holdout)
+
+    check_steps(plan, policy, {EU: devices, US: devices})
+    assert max(wave.ratio or 0 for wave in plan.waves) == pytest.approx(1 - holdout, abs=1e-5)
+
+
+def test_a_default_plan_of_too_many_waves_is_refused_with_a_remedy() -> None:
+    with pytest.raises(InvalidInputError, match="give one"):
+        default_plan((EU, US), 1000, largest_step=0.01)
+
+
+def test_an_emergency_does_not_soak() -> None:
+    assert {wave.soak_s for wave in default_plan((EU, US), 1000).without_soak().waves} == {0}
