@@ -1,0 +1,156 @@
+"""Campaigns in a freeze: held at its start, going on at its end, and halted meanwhile as ever."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from firmware_store.errors import InvalidInputError, NotFoundError
+from server.db.database import Database
+from server.db.devices import NewDevice
+from server.db.freezes import FreezeRecord
+from server.domain.campaign import Cause, State
+from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.plan import Plan, Policy, Wave
+from server.protocol.orders import Action
+from server.services.campaigns import Draft
+from tests.records import EU, MAIN, US
+from tests.service_world import World
+
+POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=10_000, soak_s=60),))
+
+
+@pytest.fixture
+async def world(store: Database, tmp_path: Path) -> World:
+    world = World(store, tmp_path)
+    names = [DeviceId(f"eu-{number:03}") for number in range(5)]
+    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
+    await world.connect(*names)
+    return world
+
+
+async def tick(world: World, seconds: float = 0) -> None:
+    world.now += seconds
+    world.beat(*world.fleet.members(MAIN, EU))
+    await world.orchestrator.tick()
+
+
+async def add(world: World, region: Region | None, *, after_s: float, for_s: float) -> FreezeRecord:
+    starts = datetime.fromtimestamp(world.now + after_s, UTC).replace(tzinfo=None)
+    return await world.freezes.add(
+        region=region,
+        zone="UTC",
+        starts=starts,
+        ends=starts + timedelta(seconds=for_s),
+        reason="the sales",
+        caller="ann",
+    )
+
+
+async def running(world: World) -> CampaignId:
+    campaign = await world.start(await world.add_release(), SLOW, POLICY, EU)
+    await tick(world)
+    return campaign
+
+
+def action(world: World) -> Action:
+    order = world.order(EU)
+    assert order is not None
+    return order.action
+
+
+@pytest.mark.parametrize("region", [EU, None])
+async def test_a_freeze_holds_a_campaign_and_lets_it_go_on(world: World, region: Region | None) -> None:
+    campaign = await running(world)
+    await add(world, region, after_s=100, for_s=600)
+
+    await tick(world, 90)
+    assert (await world.campaign(campaign)).state is State.RUNNING
+    await tick(world, 20)
+    held = await world.campaign(campaign)
+    assert (held.state, held.causes, action(world)) == (State.PAUSED, {Cause.FREEZE}, Action.HOLD)
+    assert held.sentence.startswith("Held by a freeze until ")
+    assert held.sentence.endswith("UTC: the sales")
+    level = held.regions[0].ramp.l1
+    await tick(world, 580)
+    assert (await world.campaign(campaign)).regions[0].ramp.level(world.now) == level
+    await tick(world, 20)
+
+    going_on = await world.campaign(campaign)
+    assert (going_on.state, going_on.causes, action(world)) == (State.RUNNING, set(), Action.OFFER)
+    assert going_on.regions[0].ramp.l0 == level
+    decisions = await world.campaigns.decisions(campaign, 2)
+    assert [(d.kind, d.actor) for d in decisions] == [("resume", "freeze"), ("pause", "freeze")]
+
+
+async def test_another_regions_freeze_holds_nothing(world: World) -> None:
+    campaign = await running(world)
+    await add(world, US, after_s=-10, for_s=600)
+
+    await tick(world, 1)
+
+    assert (await world.campaign(campaign)).state is State.RUNNING
+
+
+async def test_what_starts_in_a_freeze_reaches_no_device(world: World) -> None:
+    await add(world, EU, after_s=-10, for_s=600)
+
+    campaign = await running(world)
+
+    assert (await world.campaign(campaign)).causes == {Cause.FREEZE}
+    assert world.order(EU) is None
+
+
+async def test_a_person_does_not_resume_what_is_frozen_and_the_end_does_not_what_a_person_paused(world: World) -> None:
+    campaign = await running(world)
+    await add(world, EU, after_s=-10, for_s=600)
+    await tick(world)
+    await world.campaigns.pause(campaign, caller="ann", reason="let me look")
+
+    resumed = await world.campaigns.resume(campaign, caller="ann", reason="go on")
+    assert (resumed.state, resumed.causes) == (State.PAUSED, {Cause.FREEZE})
+    await world.campaigns.pause(campaign, caller="ann", reason="let me look")
+    await tick(world, 700)
+
+    assert (await world.campaign(campaign)).causes == {Cause.OPERATOR}
+
+
+async def test_a_freeze_that_is_removed_holds_no_more(world: World) -> None:
+    campaign = await running(world)
+    record = await add(world, EU, after_s=-10, for_s=600)
+    await tick(world)
+
+    await world.freezes.remove(record.freeze.id, caller="ann")
+    await tick(world)
+
+    assert (await world.campaign(campaign)).state is State.RUNNING
+    assert await world.freezes.all() == []
+    with pytest.raises(NotFoundError):
+        await world.freezes.remove(record.freeze.id, caller="ann")
+
+
+async def test_an_emergency_goes_through_a_freeze(world: World) -> None:
+    campaign = await running(world)
+    await world.campaigns.cancel(campaign, caller="ann", reason="a better one comes")
+    await add(world, EU, after_s=-10, for_s=600)
+    release = await world.add_release(2)
+    draft = await world.campaigns.draft(Draft("fix", MAIN, (EU,), release.id, SLOW, POLICY, "r"), caller="ann")
+    await world.campaigns.start(draft.id, caller="ann", reason="it burns", emergency=True)
+    await tick(world)
+
+    assert (await world.campaign(draft.id)).state is State.RUNNING
+
+
+async def test_a_freeze_that_cannot_be_is_refused(world: World) -> None:
+    with pytest.raises(InvalidInputError, match="ends after"):
+        await add(world, EU, after_s=0, for_s=0)
+    with pytest.raises(InvalidInputError, match="no time zone"):
+        await world.freezes.add(
+            region=EU,
+            zone="Mars/Olympus",
+            starts=datetime.fromisoformat("2026-01-01"),
+            ends=datetime.fromisoformat("2026-01-02"),
+            reason="dust",
+            caller="ann",
+        )
