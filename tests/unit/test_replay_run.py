@@ -17,10 +17,10 @@ from server.services.replay.world import population_of
 PLENTY = 1_000_000
 
 
-def go(population, room=PLENTY, room_class=PLENTY, **fields) -> Verdict:
+def go(population, in_region=PLENTY, in_class=PLENTY, **fields) -> Verdict:
     return Verdict(
-        room_in_regions=np.full(len(population.regions), room),
-        room_in_classes=np.full(len(population.classes), room_class),
+        room_in_regions=np.full(len(population.regions), in_region),
+        room_in_classes=np.full(len(population.classes), in_class),
         **fields,
     )
 
@@ -143,10 +143,11 @@ def test_a_result_is_held_against_what_was_expected(expect, said):
     seed=st.integers(0, 50),
     room=st.integers(0, 20),
     room_class=st.integers(0, 8),
+    whole=st.integers(0, 60),
     pace=st.sampled_from([0.0, 0.1, 1.0]),
     steps=st.integers(1, 40),
 )
-def test_the_engine_never_exceeds_the_room(seed, room, room_class, pace, steps):
+def test_the_engine_never_exceeds_the_room(seed, room, room_class, whole, pace, steps):
     population = population_of(make_trace("healthy", devices=200, seed=seed))
     wave = Wave(ratio=1.0, count=None, ramp_s=600, soak_s=0)
     engine = Engine(Plan(waves=(wave,)), population, 60)
@@ -155,8 +156,9 @@ def test_the_engine_never_exceeds_the_room(seed, room, room_class, pace, steps):
 
     for _ in range(steps):
         online = rng.random(200) < 0.8
-        started = engine.step(go(population, room, room_class, pace=pace), idle=idle, online=online)
+        started = engine.step(go(population, room, room_class, room=whole, pace=pace), idle=idle, online=online)
 
+        assert len(started) <= whole
         assert np.all(np.bincount(population.region[started], minlength=8) <= room)
         assert np.all(np.bincount(population.hardware[started], minlength=5) <= room_class)
         assert np.all(idle[started] & online[started])

@@ -82,18 +82,19 @@ class Engine:
         if self.is_complete or verdict.is_blind:
             return _NONE
         room_class = verdict.room_in_classes.astype(np.int64).copy()
-        started = []
+        started, whole = [], verdict.room
         ready = idle & online
         for region, name in enumerate(self._names):
             if name in verdict.bad_weather or (self._target[region] == 0 and self.level[region] == 0):
                 continue
-            room = int(verdict.room_in_regions[region])
+            room = min(int(verdict.room_in_regions[region]), whole)
             late = self._late(region, ready)
             late = late[: max(room, 0)]
             late = late[_fits(self._population.hardware[late], room_class, skip=True)] if len(late) else late
             self._take(late, room_class)
             punctual = self._raise(region, ready, room - len(late), room_class, verdict.pace)
             started += [late, punctual]
+            whole -= len(late) + len(punctual)
         chosen = np.concatenate(started) if started else _NONE
         self._soak()
         return chosen
