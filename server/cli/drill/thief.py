@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from firmware_store.codec import Encodable
 from firmware_store.documents import Kind, seal
@@ -20,7 +20,7 @@ from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.mqtt.link import Incoming, MqttLink
 from server.mqtt.session import BrokerAccess
 from server.protocol.messages import Counter, Hello, decode_hello, decode_report, encode_ack
-from server.protocol.orders import Action, Deadlines, Directive, Welcome, directive_map, welcome_map
+from server.protocol.orders import Action, Admit, Deadlines, Directive, Welcome, directive_map, welcome_map
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics, Up
 
 UP_S: Final = 15.0
@@ -54,6 +54,7 @@ class Thief:
         self._directive = directive
         self._session = session
         self._cohort = cohort
+        self._campaign = CampaignId(UUID(int=0))
         self.devices = devices
         self._counters = dict(counters)
         self._up = asyncio.Event()
@@ -104,13 +105,13 @@ class Thief:
     async def offer(self, release: Release, *, to: Collection[DeviceId] | None = None, **lies: object) -> CampaignId:
         """Offer a release in a campaign of its own; ``lies`` replace members of the directive."""
         await self.hold(release)
-        campaign = CampaignId(uuid4())
+        campaign = self._campaign = CampaignId(uuid4())
         offered = {
             "campaign": campaign,
             "manifest_digest": release.manifest_digest,
             "sequence_number": release.sequence_number,
             "envelope": release.named,
-            "ramp": Ramp.flat(FULL),
+            "ramp": _crossing(int(time.time()) + min(0, self.false_time_s)),
             "deadlines": LIMITS,
             **lies,
         }
@@ -167,11 +168,12 @@ class Thief:
                 self._link.publish_nowait(self.topics.ack(in_region, device), encode_ack(sequence))
 
     def _greet(self, in_region: Region, device: DeviceId, hello: Hello, session: SigningKey) -> None:
+        server_time = int(time.time()) + self.false_time_s
         welcome = Welcome(
             fleet=self.root.fleet,
             device=device,
             nonce=hello.nonce,
-            server_time=int(time.time()) + self.false_time_s,
+            server_time=server_time,
             cohort_counter=Counter(),  # whatever the device holds is new enough
             device_counter=Counter(),
             region=in_region,
@@ -181,6 +183,12 @@ class Thief:
             heartbeat_s=5,
             root_version=self.root_version,
             status_version=self.status_version,
+            admit=Admit(self._campaign, server_time + OFFER_S),  # whoever is late shall start, too
         )
         sealed = seal(Kind.WELCOME, welcome_map(welcome), [session])
         self._link.publish_nowait(self.topics.welcome(in_region, device), sealed)
+
+
+def _crossing(at: int) -> Ramp:
+    """Return a line that passes everybody at one moment (Unix seconds)."""
+    return Ramp(at, 0, at, FULL)
