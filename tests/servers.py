@@ -52,6 +52,11 @@ class ServerProcess:
 
     def start(self) -> None:
         """Return when it listens."""
+        self.launch()
+        self.await_serving()
+
+    def launch(self) -> None:
+        """Return while it still starts."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
@@ -63,6 +68,13 @@ class ServerProcess:
                 stderr=log,
             )
         self._printed = b""
+
+    def await_standby(self) -> None:
+        """Return when it stands by."""
+        self.url = self._await_line(r"standing by on (\S+)")
+
+    def await_serving(self) -> None:
+        """Return when it listens."""
         self.url = self._await_line(r"listening on (\S+)")
         if not self.token:
             self.token = self._await_line(r"first admin token .*: (\S+)")
@@ -76,6 +88,21 @@ class ServerProcess:
         assert self._process is not None
         self._process.kill()
         self._end()
+
+    def freeze(self) -> None:
+        """It does nothing more until it is woken, and does not know that."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return the exit code of a server that ends by itself."""
+        return self._end()
 
     def stop(self) -> int:
         """Ask it to stop, as a supervisor does; returns its exit code."""
