@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 ACTOR: Final = "freeze"
 
+_YEARS: Final = (2000, 2200)
+"""Instants of the first and the last year that a clock knows cannot be computed in every zone."""
+
 
 class Freezes:
     """The calendar, and what it does to campaigns."""
@@ -57,6 +60,8 @@ class Freezes:
             raise InvalidInputError(
                 "A freeze starts and ends by the wall clock: leave the offset out.", pointer="/starts"
             )
+        if not _YEARS[0] <= starts.year <= ends.year <= _YEARS[1]:
+            raise InvalidInputError(f"A freeze lies between the years {_YEARS[0]} and {_YEARS[1]}.", pointer="/starts")
         if starts >= ends:
             raise InvalidInputError("A freeze ends after it has started.", pointer="/ends")
         record = FreezeRecord(freeze, caller, datetime.fromtimestamp(self._clock(), UTC))

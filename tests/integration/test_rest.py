@@ -23,6 +23,7 @@ EXAMPLES = {
     "{campaign}": f"cmp_{HEX}",
     "{version}": "7",
     "{revocation}": f"rev_{HEX}",
+    "{freeze}": f"frz_{HEX}",
 }
 
 OPEN_WRITES = {"POST /v1/enrol", "POST /v1/enrol/nonce", "POST /v1/enrol/renew"}

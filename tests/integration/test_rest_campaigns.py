@@ -109,6 +109,8 @@ VERBS = {
     "pause": {State.RUNNING, State.PAUSED},
     "resume": {State.PAUSED, State.HALTED},
     "halt": {State.RUNNING, State.PAUSED},
+    "rollback": {State.PAUSED, State.HALTED},
+    "submit": {State.DRAFT},
     "cancel": {State.DRAFT, State.RUNNING, State.PAUSED, State.HALTED},
 }
 
