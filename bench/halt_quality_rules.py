@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from server.domain.halt.view import Bools, Call, Floats, Indices, Moment, Population, Verdict
+from server.services.replay.neighbours import Neighbours
 from server.services.replay.world import Count
 
 DEADLINE_S: Final = 900.0
@@ -93,38 +94,22 @@ class GroupThreshold:
         return Call.HOLD if np.any(self.errors * 100 > self.percent * self.sizes) else Call.GO
 
 
-@dataclass
 class RepeatedZ:
     """A two-proportion z-test of updated devices against those online beside them at their reboot, at every look."""
 
-    population: Population
-    totals: Floats = field(default_factory=lambda: np.zeros(4))
-    _online: deque[tuple[float, Bools]] = field(default_factory=deque)
-    _started: Bools | None = None
+    def __init__(self, population: Population) -> None:
+        self._neighbours = Neighbours(population, deadline_s=DEADLINE_S, reboot_s=REBOOT_S)
+        self._totals = np.zeros(4)
 
     def look(self, judged: list[Judged], moment: Moment) -> Call:
-        if self._started is None:
-            self._started = np.zeros(len(self.population), np.bool_)
-        self._started[moment.started] = True
-        for block in judged:
-            self._take(block, moment)
-        if len(moment.rebooted):
-            self._online.append((moment.now, moment.online & ~self._started))
-        updated, silent, controls, control_silent = self.totals
+        del judged
+        self._totals += self._neighbours.step(moment)
+        updated, silent, controls, control_silent = self._totals
         if not controls or not updated:
             return Call.GO
         pooled = (silent + control_silent) / (updated + controls)
         error = math.sqrt(pooled * (1 - pooled) * (1 / updated + 1 / controls))
         return Call.HALT if error and (silent / updated - control_silent / controls) / error > Z_AT else Call.GO
-
-    def _take(self, block: Judged, moment: Moment) -> None:
-        assert self._started is not None
-        began, online = self._online.popleft()
-        for region in np.unique(self.population.region[block.devices]):
-            mine = self.population.region[block.devices] == region
-            controls = online & ~self._started & (self.population.region == region)
-            silent = np.count_nonzero(moment.last_seen[controls] < began + REBOOT_S)
-            self.totals += mine.sum(), block.silent[mine].sum(), np.count_nonzero(controls), silent
 
 
 class Panel:

@@ -31,10 +31,20 @@ def draw(result: Result, policy: HaltPolicy, path: Path) -> None:
     hours = [point.virtual_s / 3600 for point in result.curve]
     figure = Figure(figsize=_SIZE, layout="constrained")
     shares, wealth = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    shares.plot(hours, [point.updated_silent for point in result.curve], color=_UPDATED, label="updated")
-    shares.plot(hours, [point.control_silent for point in result.curve], color=_CONTROL, label="not yet updated")
+    shares.plot(
+        hours,
+        [point.updated_silent for point in result.curve],
+        color=_UPDATED,
+        label="updated, last hour",
+    )
+    shares.plot(
+        hours,
+        [point.control_silent for point in result.curve],
+        color=_CONTROL,
+        label="comparable, not updated",
+    )
     shares.yaxis.set_major_formatter(PercentFormatter(1.0))
-    shares.set_ylabel("devices offline")
+    shares.set_ylabel("silent at the deadline")
     shares.set_ylim(bottom=0)
     shares.set_title(f"{result.name}, seed {result.seed}, {result.devices:,} devices: {result.verdict}", loc="left")
     wealth.semilogy(hours, [max(point.wealth, 1e-3) for point in result.curve], color=_END, label="odds against luck")

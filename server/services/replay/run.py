@@ -1,22 +1,26 @@
 """A campaign in virtual time: world, rule and engine, tick by tick, to a verdict that ``expect`` may check."""
 
+import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from server.domain.halt.view import Bools, Call, Moment, Population, Verdict
+from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.view import Call, Floats, Moment, Population, Verdict
 from server.domain.plan import Plan, Policy
 from server.services.replay.engine import Engine, plan_of_a_day
+from server.services.replay.neighbours import Neighbours
 from server.services.replay.trace import Expect, Trace
 from server.services.replay.world import Count, World
 
 _PATIENCE_S: Final = 1800.0
 """``on_offline_spike: hold`` waits so long for better weather."""
 
-_SETTLED_S: Final = 900.0
-"""A plot shows updated devices from so long after their reboot."""
+_SHOWN_S: Final = 3600.0
+"""A plot shows what has come to its deadline in so long a time."""
 
 
 class Rule(Protocol):
@@ -27,10 +31,9 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One tick, for a plot: shares of devices that are offline, and the rule's wealth."""
+    """One tick, for a plot: shares of devices silent at their deadline (nan: none were due), and the rule's wealth."""
 
     virtual_s: float
-    updated: int
     updated_silent: float
     control_silent: float
     wealth: float
@@ -91,7 +94,7 @@ def replay(
     tick, duration = trace.head.tick, trace.head.duration
     engine = Engine(plan or plan_of_a_day(population), population, tick)
     log = _Log()
-    points: list[Point] = []
+    shown = _Curve(population, settings.halt)
     verdict, completed, elapsed = Verdict(), None, 0.0
     while elapsed < duration:
         elapsed = min(elapsed + tick, duration)
@@ -99,7 +102,7 @@ def replay(
         verdict = _with_spikes(rule.step(moment), settings, moment.now)
         log.note(verdict)
         if curve:
-            points.append(_point(elapsed, world, moment, verdict))
+            shown.note(elapsed, moment, verdict)
         if on_tick is not None:
             on_tick(elapsed / duration, world.count)
         if verdict.call >= Call.HOLD:
@@ -128,7 +131,7 @@ def replay(
         pauses=log.pauses,
         wealth=verdict.wealth,
         seen=tuple(sorted(log.seen)),
-        curve=tuple(points),
+        curve=tuple(shown.points),
     )
 
 
@@ -185,18 +188,25 @@ class _Log:
             self.seen.add(verdict.call.name.lower())
 
 
-def _point(elapsed: float, world: World, moment: Moment, verdict: Verdict) -> Point:
-    updated = world.updated_before(moment.now - _SETTLED_S)
-    return Point(
-        elapsed,
-        int(np.count_nonzero(updated)),
-        _share(~moment.online, updated),
-        _share(~moment.online, world.idle),
-        verdict.wealth,
-        is_paused(verdict),
-    )
+class _Curve:
+    """What a plot shows: shares of the last hour's updated devices and their neighbours that fell silent."""
 
+    def __init__(self, population: Population, policy: HaltPolicy) -> None:
+        self._neighbours = Neighbours(population, deadline_s=policy.g1_s, reboot_s=policy.reboot_s)
+        self._recent: deque[tuple[float, Floats]] = deque()
+        self.points: list[Point] = []
 
-def _share(what: Bools, of: Bools) -> float:
-    total = int(np.count_nonzero(of))
-    return float(np.count_nonzero(what & of) / total) if total else float("nan")
+    def note(self, elapsed: float, moment: Moment, verdict: Verdict) -> None:
+        self._recent.append((elapsed, self._neighbours.step(moment)))
+        while self._recent[0][0] <= elapsed - _SHOWN_S:
+            self._recent.popleft()
+        updated, silent, beside, dark = np.sum([totals for _, totals in self._recent], axis=0)
+        self.points.append(
+            Point(
+                elapsed,
+                silent / updated if updated else math.nan,
+                dark / beside if beside else math.nan,
+                verdict.wealth,
+                is_paused(verdict),
+            )
+        )

@@ -97,7 +97,6 @@ class World:
         self._down = np.zeros(count, np.bool_)  # by its update
         self._next = np.full(count, NEVER)
         self._suffers = np.zeros(count, np.bool_)
-        self._rebooted_at = np.full(count, NEVER)
         self.last_seen: Floats = np.full(count, -np.inf)
         self.present = np.ones(count, np.bool_)
         self.online = np.zeros(count, np.bool_)
@@ -122,10 +121,6 @@ class World:
     def idle(self) -> Bools:
         """Devices that have not started."""
         return np.equal(self.phase, Phase.IDLE)
-
-    def updated_before(self, moment: float) -> Bools:
-        """Devices whose reboot was reported before ``moment`` (Unix seconds)."""
-        return self._rebooted_at < moment
 
     def start(self, devices: Indices) -> None:
         """These devices begin to download now; they must be idle."""
@@ -199,7 +194,7 @@ class World:
 
     def _reboot(self, devices: Indices, at: Floats) -> None:
         self._rebooted.append((devices, at))
-        self.last_seen[devices] = self._rebooted_at[devices] = at
+        self.last_seen[devices] = at
         self._down[devices] = True
         bricked = self._fates.fate[devices] == Fate.BRICK
         lost = bricked | self._fates.lost[devices]
