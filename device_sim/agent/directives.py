@@ -91,7 +91,8 @@ class Directives:
     def order(self, campaign: CampaignId, manifest_digest: bytes) -> Order:
         """Return the most restrictive order there is for a release of a campaign; ``none`` when nothing names it.
 
-        A release on any list of halted ones is halted: so a device that slept through a halt still learns of it.
+        A release on any list of halted ones is halted: so a device that slept through a halt still learns of it. Its
+        rollback, which most often follows a halt, asks for all that a halt does and more, and is not weakened by it.
         """
         orders = [
             Order(directive.action, directive.keep_on_halt)
@@ -99,7 +100,7 @@ class Directives:
             if _names(directive, campaign, manifest_digest)
         ]
         strongest = max(orders, key=lambda order: order.action, default=Order(Action.NONE))
-        if strongest.action is not Action.HALT and self.is_halted(manifest_digest):
+        if strongest.action < Action.ROLLBACK and self.is_halted(manifest_digest):
             return Order(Action.HALT)
         if strongest.action < Action.HOLD and self._awaits_word_on(campaign, manifest_digest, or_offered=not orders):
             return Order(Action.HOLD)

@@ -226,6 +226,18 @@ def test_an_offer_after_a_halt_starts_the_next_attempt_with_the_chunks_it_has(wo
     assert len([digest for digest in world.fetched if digest in set(chunk_digests(BUNDLE))]) == 1
 
 
+@pytest.mark.parametrize("stage", Stage)
+def test_a_rollback_after_a_halt_is_obeyed_though_the_release_is_listed_as_halted(world: World, stage: Stage) -> None:
+    REACH[stage](world)
+
+    world.direct(Action.ROLLBACK, BUNDLE, keep_on_halt=True, halted=(BUNDLE.manifest_digest,))
+    let_it_finish(world)
+
+    state, reason, booted, slot_b = OUTCOMES[stage, Action.ROLLBACK]
+    assert world.outcome == (state, reason)
+    assert (world.booted, world.slots.slots()[1].state.value) == (booted, slot_b)
+
+
 def test_a_reverted_device_does_not_start_the_same_campaign_again(world: World) -> None:
     until_trial(world)
     world.direct(Action.HALT, BUNDLE)
