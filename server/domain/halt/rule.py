@@ -126,9 +126,12 @@ class HaltRule:
         self.sentinels = np.flatnonzero(self.population.height >= self.world.sentinel_height)
 
     def _watch(self, moment: Moment, elapsed_s: float, *, is_blind: bool) -> None:
-        """Look at the weather: sentinels that are here and have not begun."""
-        mine = self.sentinels[self.roster.status[self.sentinels] == Status.NEVER]
+        """Look at the weather: at sentinels that are here and have not begun; where too few, at all such devices."""
+        never = self.roster.status == Status.NEVER
+        mine = self.sentinels[never[self.sentinels]]
         mine = mine[moment.present[mine]]
+        if len(mine) < self.policy.min_sentinels:
+            mine = np.flatnonzero(never & moment.present)
         region, regions = self.population.region[mine], len(self.population.regions)
         count = np.bincount(region, minlength=regions)
         dark = np.bincount(region[~moment.online[mine]], minlength=regions)

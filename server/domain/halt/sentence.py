@@ -83,7 +83,8 @@ def late(silent: int, watched: int, expected: float) -> str:
 
 def budget(used_s: float, sentence: str) -> str:
     """Return why braking ends in a hold."""
-    return f"The campaign has braked for {span(used_s // _MINUTE_S * _MINUTE_S)} in all without an answer: {sentence}"
+    braked = f"The campaign has braked for {span(used_s // _MINUTE_S * _MINUTE_S)} in all and the odds stay high"
+    return f"{braked}: {sentence}" if sentence else f"{braked}."
 
 
 def _where(scope: str) -> str:

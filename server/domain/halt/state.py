@@ -60,7 +60,7 @@ def load(rule: "HaltRule", data: bytes) -> None:
         with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays[_META].tobytes())
-    except (zlib.error, OSError, KeyError, ValueError) as exc:
+    except (zlib.error, OSError, EOFError, KeyError, ValueError) as exc:
         raise ValueError("These bytes are no state of the halt rule.") from exc
     if meta.get("version") != _VERSION:
         raise ValueError("This state of the halt rule is of another version.")

@@ -2,7 +2,9 @@
 
 The sentinels, the highest devices of a region, are updated last and never shadows. When many more of them are dark than
 usual, silence says nothing about the release: the region is not judged until the weather has been good again for a
-while. What is usual is a slow average that stands still while the weather is bad.
+while. What is usual is a slow average that stands still while the weather is bad. A region with too few sentinels goes
+by those of the whole fleet, and a fleet with too few by all devices that have not begun; with fewer of those, too, the
+weather is unknown.
 """
 
 from dataclasses import dataclass, field
