@@ -2,19 +2,21 @@
 
 import hashlib
 import tempfile
+from functools import cached_property
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from device_sim.agent.events import Activate, Effect, Install, Received
+from device_sim.agent.events import Activate, Effect, Install, Note, Received
 from server.domain.execution import TERMINAL, may_follow
-from server.domain.gate import FULL, Ramp
+from server.domain.gate import DEAD_MAN_S, FULL, Ramp, height, is_due
+from server.domain.identity import CampaignId
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines
 from server.protocol.topics import DeviceAudience
-from tests.agent_world import CAMPAIGN, DEVICE, EU, OTHER_CAMPAIGN, World, chunk_digests, make_bundle
+from tests.agent_world import CAMPAIGN, DEVICE, EU, OTHER_CAMPAIGN, Bundle, World, chunk_digests, make_bundle
 
 SMALL = (("app", 20_000),)
 BUNDLES = [
@@ -37,6 +39,9 @@ class WatchedWorld(World):
         if isinstance(effect, Activate | Install):
             assert self.welcomed == (self.reboots, self.nonce), "no welcome of this session"
             assert self.is_up
+        if isinstance(effect, Note) and effect.event == "started":
+            assert effect.campaign is not None
+            self._check_start(effect.campaign)
         super()._act(effect)
 
     welcomed: tuple[int, bytes] | None = None
@@ -44,6 +49,38 @@ class WatchedWorld(World):
     def welcome(self, **changes: object) -> None:  # type: ignore[override]
         super().welcome(**changes)
         self.welcomed = (self.reboots, self.nonce)
+
+    def direct(self, action: Action, bundle: Bundle | None = None, **changes: object) -> bytes:
+        directive = self.make_directive(action, bundle, **changes)
+        self.counter -= 1
+        if directive.ramp is not None and directive.campaign is not None and action is Action.OFFER:
+            is_own = isinstance(directive.audience, DeviceAudience)
+            self.offered.setdefault(directive.campaign, []).append((self.server_now, directive.ramp, is_own))
+        return super().direct(action, bundle, **changes)
+
+    @cached_property
+    def offered(self) -> dict[CampaignId, list[tuple[int, Ramp, bool]]]:
+        """The campaigns' ramps, and when each of them was published."""
+        return {}
+
+    def _check_start(self, campaign: CampaignId) -> None:
+        """Nobody starts for the first time who was due all the last two minutes, unless it was asked."""
+        update = self.agent.state.update
+        assert update is not None
+        admit = self.agent._situation.welcome and self.agent._situation.welcome.admit
+        is_asked = admit is not None and admit.campaign == campaign and admit.until > self.server_now
+        ramps = self.offered[campaign]
+        if update.attempt > 1 or is_asked or any(is_own for *_, is_own in ramps):
+            return
+        since = self.server_now - DEAD_MAN_S - 2  # the welcome's clock, and the slack after the line, are so far off
+        ends = [published for published, *_ in ramps[1:]] + [self.server_now]
+        own = height(campaign, DEVICE)
+        levels = [
+            ramp.l0 if ramp.t0 >= since else ramp.level(max(published, since))
+            for (published, ramp, _), end in zip(ramps, ends, strict=True)
+            if end >= since
+        ]
+        assert since <= ramps[0][0] or not all(is_due(own, level) for level in levels)
 
 
 class DeviceMachine(RuleBasedStateMachine):
@@ -70,12 +107,13 @@ class DeviceMachine(RuleBasedStateMachine):
         bundle=st.sampled_from(range(len(BUNDLES))),
         campaign=st.sampled_from(CAMPAIGNS),
         level=st.sampled_from([0, FULL // 2, FULL, FULL, FULL]),
+        rises=st.booleans(),
         own=st.booleans(),
         lifetime_s=st.sampled_from([10, 86_400, 86_400]),
         keep=st.booleans(),
     )
     def direct(
-        self, *, action: Action, bundle: int, campaign, level: int, own: bool, lifetime_s: int, keep: bool
+        self, *, action: Action, bundle: int, campaign, level: int, rises: bool, own: bool, lifetime_s: int, keep: bool
     ) -> None:
         self.world.hold_blobs(BUNDLES[bundle])
         now = self.world.server_now
@@ -85,7 +123,8 @@ class DeviceMachine(RuleBasedStateMachine):
         if action is Action.NONE:
             self.sealed.append(self.world.direct(action, **changes))
             return
-        changes |= {"campaign": campaign, "ramp": Ramp.flat(level, now), "deadlines": LIMITS, "keep_on_halt": keep}
+        ramp = Ramp(now, 0, now + 60, level) if rises else Ramp.flat(level, now)
+        changes |= {"campaign": campaign, "ramp": ramp, "deadlines": LIMITS, "keep_on_halt": keep}
         self.sealed.append(self.world.direct(action, BUNDLES[bundle], **changes))
 
     @rule(bundle=st.sampled_from(range(SIGNED)), campaign=st.sampled_from(CAMPAIGNS))
@@ -108,6 +147,10 @@ class DeviceMachine(RuleBasedStateMachine):
     @rule(answers=st.booleans())
     def answer_reports(self, answers: bool) -> None:
         self.world.answers_reports = answers
+
+    @rule(admits=st.booleans())
+    def admit_or_not(self, admits: bool) -> None:
+        self.world.admits = admits
 
     @rule(held=st.booleans())
     def hold_device(self, held: bool) -> None:
