@@ -33,7 +33,7 @@ from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
 from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import apply_migrations, check_schema
-from server.db.pool import open_pool
+from server.db.pool import close_pool, open_pool
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
@@ -167,6 +167,9 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
         if lease is None:
             return
         await stack.enter_async_context(lease.kept())
+        if settings.standby:  # it may have waited for months
+            await check_schema(outside.database_url)
+            grounds = find_grounds(settings)
         url, parts = await stack.enter_async_context(serving(settings, outside, grounds, lease, stop))
         _settle_memory()
         on_ready(Ready(url, await parts.context.tokens.create_first()))
@@ -195,7 +198,7 @@ async def serving(
     """
     async with AsyncExitStack() as stack:
         pool = await open_pool(outside.database_url, generation=lease.generation)
-        stack.push_async_callback(pool.close)
+        stack.push_async_callback(close_pool, pool)
         parts = await build(settings, Database(pool), grounds, outside, may_speak=lease.is_held)
         lease.on_late = parts.session.restart
         await parts.context.enrolment.repeat_revocations()

@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from firmware_store.errors import InvalidInputError, LeaseLostError, StoreUnavailableError
+from server.db.pool import BROKEN_OFF
 
 ACQUIRE_S: Final = 10.0
 """How long a caller waits for a free connection before it is told that the store is unavailable."""
@@ -46,7 +47,7 @@ class Database:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 yield connection
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as exc:
+        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, *BROKEN_OFF) as exc:
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
         except asyncpg.DataError as exc:
             raise InvalidInputError(f"The database cannot hold this: {exc}.") from exc

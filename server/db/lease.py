@@ -6,7 +6,9 @@ killed may go on at once under the lease it still holds, and a second process of
 What keeps a node that has lost the lease from changing anything is in the database: see ``0006_add_lease.sql``.
 """
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from server.db.pool import CONNECT_TIMEOUT_S, explain_refusals
 LEASE_LIFE: Final = timedelta(seconds=15)
 ANSWER_S: Final = 4.0
 """How long a statement on the lease may take: a renewal that is later than this is tried again."""
+
+FORMER_S: Final = 2.0
+"""For so long PostgreSQL may take to see that this node's process before was killed."""
+POLL_S: Final = 0.1
 
 ORCHESTRATOR: Final = "orchestrator"
 """The one lease there is, which the triggers check."""
@@ -84,8 +90,8 @@ class LeaseSession:
             return None
         if not self._runs_once:
             raise StoreUnavailableError("This node's session before has not ended yet.")
-        generation: int | None = await self._ask(ACQUIRE, ORCHESTRATOR, self.node, self._life)
-        return generation
+        row = await self._ask(ACQUIRE, ORCHESTRATOR, self.node, self._life)
+        return None if row is None else int(row["generation"])
 
     async def renew(self, generation: int) -> bool:
         """Hold the lease for another life from now; False if a later generation has it.
@@ -101,7 +107,11 @@ class LeaseSession:
 
     async def connect(self) -> None:
         """Raises: ConfigurationError: another process of this node is running. StoreUnavailableError: no answer."""
-        await self._connected()
+        until = time.monotonic() + FORMER_S
+        await self._find_other()
+        while not self._runs_once and time.monotonic() < until:
+            await asyncio.sleep(POLL_S)
+            await self._find_other()
         if not self._runs_once:
             await self.close()
             raise ConfigurationError("A Tidegate server with this data directory is running already; stop it first.")
@@ -113,31 +123,37 @@ class LeaseSession:
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
 
     async def _find_other(self) -> Holder | None:
-        connection = await self._connected()
-        with explain_refusals():
-            row = await connection.fetchrow(FIND, ORCHESTRATOR)
+        row = await self._ask(FIND, ORCHESTRATOR)
         if row is None or not row["holds"] or row["holder"] == self.node:
             self.other = None
         else:
             self.other = Holder(row["holder"], row["until"])
         return self.other
 
+    async def _ask(self, statement: str, *values: object) -> Any:
+        """Return the row, or None. After any failure the next statement has a connection of its own."""
+        try:
+            with explain_refusals():
+                connection = await self._connected()
+                return await connection.fetchrow(statement, *values)
+        except BaseException:
+            self._drop()
+            raise
+
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            with explain_refusals():
-                self._connection = await asyncpg.connect(
-                    self._url, timeout=ANSWER_S, command_timeout=ANSWER_S, server_settings=SESSION_SETTINGS
-                )
-                self._runs_once = False
+            self._runs_once = False
+            self._connection = await asyncpg.connect(
+                self._url, timeout=ANSWER_S, command_timeout=ANSWER_S, server_settings=SESSION_SETTINGS
+            )
         if not self._runs_once:
-            with explain_refusals():
-                self._runs_once = await self._connection.fetchval(TRY_LOCK, _lock_key(self.node))
+            self._runs_once = await self._connection.fetchval(TRY_LOCK, _lock_key(self.node))
         return self._connection
 
-    async def _ask(self, statement: str, *values: object) -> Any:
-        connection = await self._connected()
-        with explain_refusals():
-            return await connection.fetchval(statement, *values)
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
 
 
 @asynccontextmanager

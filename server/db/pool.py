@@ -1,5 +1,6 @@
 """A pool of connections, with the limits that keep one stuck statement from holding up a server."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,12 @@ import asyncpg
 from firmware_store.errors import ConfigurationError, StoreUnavailableError
 
 CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 30.0
 """After this the driver gives up and cancels the statement."""
+
+BROKEN_OFF: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver says of a connection that has ended; the second where the end came while nobody was waiting."""
 
 SESSION_SETTINGS: Final = {
     "application_name": "tidegate",
@@ -50,6 +55,15 @@ async def open_pool(
         )
 
 
+async def close_pool(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """Close it in order, or at once where the database does not answer."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
 @contextmanager
 def explain_refusals() -> Iterator[None]:
     """Say what to do about a connection that did not come about, or was lost; no driver error leaves the block."""
@@ -59,5 +73,5 @@ def explain_refusals() -> Iterator[None]:
         raise ConfigurationError(f"The database refuses us: {exc}. Look at TIDEGATE_DATABASE_URL.") from exc
     except (asyncpg.ClientConfigurationError, socket.gaierror) as exc:
         raise ConfigurationError(f"TIDEGATE_DATABASE_URL leads nowhere: {exc}.") from exc
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except (OSError, TimeoutError, asyncpg.PostgresError, *BROKEN_OFF) as exc:
         raise StoreUnavailableError(f"The database does not answer: {exc}.") from exc

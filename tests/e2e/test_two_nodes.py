@@ -246,13 +246,20 @@ async def test_a_second_node_that_is_not_a_standby_is_turned_away(stage: Stage) 
 
     assert await asyncio.to_thread(second.wait) == 1
     assert "holds the lease of this database" in second.log.read_text()
+    waiting = stage.node("third", standby="true")
+    waiting.launch()
+    await asyncio.to_thread(waiting.await_standby)
+    assert waiting.stop() == 0
     assert first.stop() == 0
     await asyncio.to_thread(second.start)  # the first has given the lease back
     assert second.stop() == 0
 
 
 async def test_a_level_stops_by_itself_when_its_server_does(stage: Stage, ledger: Path, tmp_path: Path) -> None:
-    """Read off the broker, as every device reads it: no line reaches further than 120 s past its issue."""
+    """Read off the broker, as every device reads it: no line reaches further than 120 s past its issue.
+
+    Woken, the server goes on, since nobody has taken over; it begins a new session, in which it judges nobody at first.
+    """
     server = stage.node("first")
     await asyncio.to_thread(server.start)
     api = Api(server.url, server.token)
@@ -265,9 +272,20 @@ async def test_a_level_stops_by_itself_when_its_server_does(stage: Stage, ledger
         server.freeze()
         (body,) = await stage.retained()
         ((whole,),) = await stage.read("SELECT t1 FROM campaign_region")
+
+        await stage.until("SELECT 1 FROM lease WHERE until < clock_timestamp()")
+        server.wake()
+        async with asyncio.timeout(WAIT_S):
+            while not (await api.get("/readyz")).body["ready"]:
+                await asyncio.sleep(0.1)
     await api.close()
 
     directive = read(body)
     assert directive.ramp is not None
     assert directive.ramp.t1 <= directive.issued + DEAD_MAN_S
     assert directive.ramp.t1 < whole - 3000
+    said = server.log.read_text()
+    assert "lease_renewed_late" in said
+    assert said.count("broker_up") > 1
+    assert await stage.read("SELECT generation FROM lease") == [(1,)]
+    assert server.stop() == 0

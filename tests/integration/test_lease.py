@@ -309,6 +309,36 @@ async def test_a_lease_that_has_run_out_is_none_though_nobody_has_taken_it(
             await work(stale)
 
 
+UNFENCED = {
+    "lease": "it is what is checked",
+    "schema_migration": "of the database itself",
+    "device": "what people enter, and when each was last heard",
+    "device_claim": "what people enter",
+    "device_key": "enrolment decides by itself, whoever serves it",
+    "device_certificate": "as device_key",
+    "device_revocation": "to revoke is right in any case",
+    "token": "what people enter",
+    "bundle": "what people upload; offering it is another matter",
+    "bundle_blob": "as bundle",
+    "campaign_freeze": "what people enter; to heed it is another matter",
+    "execution_event": "history, written with the execution",
+    "trust_event": "history: an attack leaves a row whoever sees it",
+}
+
+
+async def test_every_table_is_fenced_or_there_is_a_reason_why_not(database: str) -> None:
+    tables = await read(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    fenced = await read(
+        database,
+        """
+        SELECT tgrelid::regclass::text FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+         WHERE proname = 'check_lease' AND tgtype = 30  -- before insert, update or delete, once a statement
+        """,
+    )
+
+    assert {name for (name,) in tables} - {name for (name,) in fenced} == UNFENCED.keys()
+
+
 async def test_a_decision_says_under_which_generation_it_was_made(database: str, running: CampaignRecord) -> None:
     async with node(database, "a") as session, writing(database, await acquired(session)) as holder:
         await decide(holder)
