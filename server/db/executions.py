@@ -1,7 +1,7 @@
 """Executions as the orchestrator and people read them; devices' own words come in through ``server.db.telemetry``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -33,12 +33,14 @@ class ExecutionRecord:
 class Counts:
     """One region's executions of one campaign: how many in each state and with each reason.
 
-    ``judged`` and ``silent`` are of the campaign's present run alone: of the devices that have rebooted in it.
+    ``present`` has those of the campaign's present run alone; so have ``judged`` and ``silent``, of the devices that
+    have rebooted in it.
     """
 
     states: Mapping[tuple[State, int], int]
     judged: int
     silent: int = 0
+    present: Mapping[tuple[State, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,26 @@ _STATES: Final = {state.value: state for state in State}
 _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
     judged_at, updated_at"""
 
-COUNT: Final = """
+# What ended in an earlier run: it is not tried again, and is no evidence in this one. The report of an end may come
+# after the next run has begun, so what counts is when the update rebooted.
+_EARLIER: Final = """(c.run > 1 AND e.state IN ('rolled_back', 'failed', 'rejected', 'silent')
+            AND CASE WHEN e.state = 'failed' THEN e.updated_at
+                     ELSE coalesce(e.rebooting_at, e.started_at) END < c.run_at)"""
+
+COUNT: Final = f"""
     SELECT e.region, e.state, e.reason, count(*) AS n,
+           count(*) FILTER (WHERE NOT {_EARLIER}) AS present,
            count(e.judged_at) FILTER (WHERE c.run = 1 OR e.rebooting_at >= c.run_at) AS judged,
            count(*) FILTER (WHERE e.state = 'silent' AND (c.run = 1 OR e.rebooting_at >= c.run_at)) AS silent
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
      WHERE e.campaign_id = $1 GROUP BY e.region, e.state, e.reason
 """
 
-STARTED: Final = "SELECT device_id, state FROM execution WHERE campaign_id = $1"
+STARTED: Final = f"""
+    SELECT e.device_id, CASE WHEN {_EARLIER} THEN 'skipped' ELSE e.state END
+      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
+     WHERE e.campaign_id = $1
+"""
 
 UNJUDGED: Final = f"""
     SELECT {_COLUMNS} FROM execution
@@ -130,14 +143,16 @@ class ExecutionRepository:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(COUNT, campaign)
         states: dict[Region, dict[tuple[State, int], int]] = {}
+        present: dict[Region, dict[tuple[State, int], int]] = {}
         judged: dict[Region, int] = {}
         silent: dict[Region, int] = {}
         for row in rows:
             region = Region(row["region"])
             states.setdefault(region, {})[State(row["state"]), row["reason"]] = row["n"]
+            present.setdefault(region, {})[State(row["state"]), row["reason"]] = row["present"]
             judged[region] = judged.get(region, 0) + row["judged"]
             silent[region] = silent.get(region, 0) + row["silent"]
-        return {region: Counts(of, judged[region], silent[region]) for region, of in states.items()}
+        return {region: Counts(of, judged[region], silent[region], present[region]) for region, of in states.items()}
 
     async def returns(self, campaign: CampaignId) -> Returns:
         """Return how far the campaign's rollback is."""
@@ -147,7 +162,7 @@ class ExecutionRepository:
         return Returns(**dict(row))
 
     async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
-        """Return every device that has an execution, and its state."""
+        """Return every device that has an execution, and its state: ``skipped`` if it ended in an earlier run."""
         async with self._database.transaction() as connection:
             return {device: _STATES[state] for device, state in await connection.fetch(STARTED, campaign)}
 

@@ -139,6 +139,8 @@ class Surveyor:
         return Survey(snapshot, heights, states)
 
     def _is_eligible(self, device: Device, target: Target, started: Mapping[DeviceId, State]) -> bool:
+        if started.get(device.id) is State.SKIPPED:
+            return False
         if device.held or device.revoked or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):
             return False
         return device.id in started or device.running_digest != target.manifest_digest
@@ -187,7 +189,9 @@ class Surveyor:
             waiting=waiting,
             in_flight=in_flight,
             confirmed=sum(n for (state, _), n in states.items() if state is State.CONFIRMED),
-            failed=sum(n for (state, reason), n in states.items() if state in _FAILING and reason in EXPLICIT_FAILURES),
+            failed=sum(
+                n for (state, reason), n in counts.present.items() if state in _FAILING and reason in EXPLICIT_FAILURES
+            ),
             table=Table(
                 region=region.region,
                 judged=counts.judged,

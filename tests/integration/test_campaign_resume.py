@@ -15,6 +15,7 @@ from server.domain.gate import FULL
 from server.domain.identity import BundleId, CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, Directive
+from server.protocol.reasons import Reason
 from server.services.campaigns import Draft
 from tests.records import EU, MAIN
 from tests.service_world import World
@@ -117,6 +118,35 @@ async def test_those_who_died_in_the_first_run_halt_no_second(world: World) -> N
 
 def replaced_wave() -> Wave:
     return Wave(ratio=None, count=15, ramp_s=0, soak_s=10_000)
+
+
+async def test_devices_that_the_halt_has_sent_back_are_in_no_wave_of_the_next_run(world: World) -> None:
+    plan = Plan(waves=(Wave(ratio=None, count=6, ramp_s=0, soak_s=60), Wave(ratio=1.0, count=None, ramp_s=0)))
+    campaign = await world.start(await world.add_release(), plan, POLICY, EU)
+    await tick(world)
+    sent_back, broken, *_ = world.due(campaign, EU)
+    for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL):
+        await world.report(campaign, state, sent_back, broken)
+    await world.report(campaign, Execution.ROLLED_BACK, broken, reason=Reason.HEALTH_CHECK_FAILED)
+    world.now += 5
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke")
+    await world.campaigns.resume(campaign, caller="ann", reason="it was one bad board")
+    await tick(world, 1)
+    await world.report(campaign, Execution.ROLLED_BACK, sent_back, reason=Reason.HALTED)
+    await supply(world, campaign)
+
+    await tick(world, 1)  # the wave is for six: two more take the place of those sent back
+    others = [device for device in world.due(campaign, EU) if device not in (sent_back, broken)]
+    for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
+        await world.report(campaign, state, *others)
+    await tick(world, 70)
+
+    record = await world.campaign(campaign)
+    assert (record.state, record.wave) == (State.RUNNING, 1)
+    survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
+    [view] = survey.snapshot.regions
+    assert (view.eligible, view.confirmed, view.failed) == (38, 6, 0)
+    assert survey.states[Execution.ROLLED_BACK] == 2
 
 
 async def test_a_resume_after_a_halt_needs_a_reason(world: World) -> None:

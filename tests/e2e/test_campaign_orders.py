@@ -1,0 +1,109 @@
+"""Real devices under a person's orders: a halt, a resume in a second run, another halt, and the way back."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import HARDWARE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+
+pytestmark = pytest.mark.slow
+
+DEVICES = 10
+FACTORY, RELEASE = b"the factory's app. " * 9000, b"an app that drains the battery. " * 6000
+PLAN = {"waves": [{"ratio": 0.5, "ramp_s": 2, "soak_s": 3}, {"ratio": 1, "ramp_s": 2, "soak_s": 1}]}
+POLICY = {"reboot_s": 4, "silence_deadline_s": 20, "trial_s": 2, "confirm_s": 120, "watch_s": 600}
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def server() -> Iterator[ServerProcess]:
+    process = ServerProcess(open_folder(), heartbeat_s="1")
+    process.start()
+    yield process
+    if process.is_alive:
+        process.stop()
+    shutil.rmtree(process.folder)
+
+
+@pytest.fixture
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    api = Api(server.url, server.token)
+    yield api
+    await api.close()
+
+
+@pytest.fixture
+def devices(server: ServerProcess, tmp_path: Path) -> Iterator[None]:
+    factory = tmp_path / "factory.img"
+    factory.write_bytes(FACTORY)
+    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(tmp_path / "devices"), "--region", "eu"]
+    command += ["--devices", str(DEVICES), "--server", server.url, "--token", server.token, "--vendor", VENDOR]
+    command += ["--hardware", HARDWARE, "--factory", f"app={factory}", "--reboot-s", "0.7", "--seed", "1"]
+    with (tmp_path / "sim.log").open("w+") as log:
+        sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            sim.send_signal(signal.SIGTERM)
+            sim.wait(30)
+
+
+async def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
+    seen = None
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while not holds(seen := await look()):
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        pytest.fail(f"It has come no further than this: {seen}")
+    return seen
+
+
+@pytest.mark.usefixtures("devices")
+async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
+    server: ServerProcess, api: Api, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path, server.keys, content={"app": RELEASE})
+
+    async def versions() -> list[str]:
+        rows = (await api.get("/v1/devices")).body["devices"]
+        return [row["running_version"] for row in rows if row["online"] and row["running_version"]]
+
+    await until(versions, lambda found: found == ["1.0.0"] * DEVICES)
+    uploaded = (await api.upload(bundle.read_bytes())).body
+    draft = {"name": "spring", "bundle": uploaded["id"], "cohort": "main", "regions": ["eu"]}
+    campaign = (await api.post("/v1/campaigns", draft | {"plan": PLAN, "policy": POLICY})).body["id"]
+    path = f"/v1/campaigns/{campaign}"
+
+    async def look() -> Any:
+        return (await api.get(path)).body
+
+    async def order(verb: str) -> None:
+        answer = await api.post(f"{path}/{verb}", {"reason": "the battery"})
+        assert answer.status == 200, answer
+
+    await order("start")
+    await until(look, lambda seen: seen["states"].get("confirmed", 0) >= 1)
+    await order("halt")
+    await order("resume")
+    watched = await until(look, lambda seen: seen["state"] == "watching")
+    assert watched["run"] == 2
+    confirmed = watched["states"]["confirmed"]
+    assert watched["states"] in ({"confirmed": DEVICES}, {"confirmed": confirmed, "rolled_back": DEVICES - confirmed})
+
+    await order("halt")
+    await order("rollback")
+    ended = await until(look, lambda seen: seen["state"] == "rolled_back")
+
+    assert ended["sentence"].startswith("Rolled back in ")
+    assert ended["sentence"].endswith(f": {confirmed} of {confirmed} devices run their previous release.")
+    assert ended["rollback"]["returned"] == confirmed
+    assert 0 < ended["rollback"]["seconds"] < WAIT_S
+    await until(versions, lambda found: found == ["1.0.0"] * DEVICES)
