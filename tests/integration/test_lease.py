@@ -363,6 +363,24 @@ async def test_the_lease_is_not_taken_in_the_middle_of_a_decision(database: str,
         assert ("halt",) in await read(database, "SELECT kind FROM decision")
 
 
+async def test_a_holder_that_hangs_in_the_middle_of_a_decision_is_undone(
+    database: str, running: CampaignRecord
+) -> None:
+    """PostgreSQL ends a transaction that nobody goes on with (after a minute; here after a second)."""
+    halted = replace(running, state=State.HALTED, halted_at=START)
+    async with node(database, "a") as first, node(database, "b") as second, asyncio.timeout(WAIT_S):
+        former = await acquired(first)
+        async with writing(database, former) as holder:
+            with pytest.raises(StoreUnavailableError):  # noqa: PT012 - the end of the block is what raises
+                async with holder.transaction() as connection:
+                    await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
+                    assert await campaigns.save(connection, halted, decision("halt")) is not None
+                    await first.release(former)
+                    assert (await await_lease(second)).generation == former + 1
+
+        assert await read(database, "SELECT kind FROM decision") == [("start",)]
+
+
 async def until_somebody_waits(url: str) -> None:
     waiting = """
         SELECT 1 FROM pg_stat_activity
