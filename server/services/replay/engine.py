@@ -1,7 +1,7 @@
 """Levels in virtual time: a plan's waves, raised as fast as their ramps and the rule's room allow.
 
-Punctual devices start as the level passes them; those that were offline then are admitted when they are back. Both
-take from the same room, per region and per hardware class.
+Punctual devices start as the level passes them; those that were offline then are admitted when they are back, in the
+room that is left. Both take from the same room, per region and per hardware class.
 """
 
 from typing import Final
@@ -79,7 +79,7 @@ class Engine:
 
     def step(self, verdict: Verdict, *, idle: Bools, online: Bools) -> Indices:
         """Raise the levels by one tick; return the devices that start."""
-        if self.is_complete or verdict.is_blind:
+        if verdict.is_blind:
             return _NONE
         room_class = verdict.room_in_classes.astype(np.int64).copy()
         started, whole = [], verdict.room
@@ -88,12 +88,12 @@ class Engine:
             if name in verdict.bad_weather or (self._target[region] == 0 and self.level[region] == 0):
                 continue
             room = min(int(verdict.room_in_regions[region]), whole)
-            late = self._late(region, ready)
-            late = late[: max(room, 0)]
-            late = late[_fits(self._population.hardware[late], room_class, skip=True)] if len(late) else late
+            punctual = self._raise(region, ready, room, room_class, verdict.pace)
+            ready[punctual] = False
+            late = self._late(region, ready)[: max(room - len(punctual), 0)]
+            late = late[_fits(self._population.hardware[late], room_class, skip=True)]
             self._take(late, room_class)
-            punctual = self._raise(region, ready, room - len(late), room_class, verdict.pace)
-            started += [late, punctual]
+            started += [punctual, late]
             whole -= len(late) + len(punctual)
         chosen = np.concatenate(started) if started else _NONE
         self._soak()
@@ -124,7 +124,7 @@ class Engine:
         room_class -= np.bincount(self._population.hardware[devices], minlength=len(room_class))
 
     def _soak(self) -> None:
-        if np.any(self.level < self._target):
+        if self.is_complete or np.any(self.level < self._target):
             return
         self._soaked_s += self._tick_s
         if self._soaked_s < self._plan.waves[self.wave].soak_s:
