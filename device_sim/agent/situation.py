@@ -24,14 +24,12 @@ from device_sim.agent.trust import (
 from device_sim.agent.trust_store import TrustStore
 from firmware_store.errors import TrustError
 from server.domain.identity import CampaignId
-from server.domain.windows import fits, next_opening
+from server.domain.windows import fits, needed_s, next_opening
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Directive, Welcome
 from server.protocol.reasons import Reason
 from server.protocol.topics import Topics
 
-REBOOT_S: Final = 120.0
-"""A window has to stay open for the shortest trial, and so much longer for the reboot."""
 WINDOWS_AGAIN_S: Final = 3600.0
 """Look at closed windows so often, though none should open: the offset from UTC may have changed."""
 
@@ -134,8 +132,8 @@ class Situation:
             check_offer_time(offer, self.trust, max(server_now, self._least_now))
         except TrustError as exc:
             return Permit(False, reason_of(exc))
-        needed_s = offer.deadlines.trial_s + REBOOT_S
-        if not fits(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes, needed_s=needed_s):
+        needs_s = needed_s(offer.deadlines.trial_s)
+        if not fits(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes, needed_s=needs_s):
             return Permit(False, Reason.OUTSIDE_WINDOW)
         return Permit(True)
 

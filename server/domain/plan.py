@@ -14,6 +14,7 @@ from firmware_store.errors import InvalidInputError
 from server.domain.halt.policy import HaltPolicy
 from server.domain.identity import Region
 from server.domain.identity import region as check_region
+from server.domain.windows import DURATION_MOST_S, WINDOWS_MOST, Window, ever_fits, needed_s
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 _DAY: Final = 86_400
@@ -78,6 +79,23 @@ class Plan(BaseModel):
         return Plan(waves=tuple(wave.model_copy(update={"soak_s": 0}) for wave in self.waves))
 
 
+class MaintenanceWindow(BaseModel):
+    """When a device may start and activate, by its own clock."""
+
+    model_config = _FROZEN
+
+    opens: str = Field(description="five cron fields, in the device's local time")
+    duration_s: int = Field(ge=1, le=DURATION_MOST_S, description="how long it then stays open")
+
+    @model_validator(mode="after")
+    def _opens(self) -> Self:
+        try:
+            Window(self.opens, self.duration_s)
+        except InvalidInputError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+
 class Policy(BaseModel):
     """How a campaign is paced and judged. The defaults are a production fleet's."""
 
@@ -122,6 +140,9 @@ class Policy(BaseModel):
     in_flight_most: int = Field(
         0, ge=0, le=_MOST, description="devices under way at once in a region, at most; 0: no cap"
     )
+    windows: tuple[MaintenanceWindow, ...] = Field(
+        (), max_length=WINDOWS_MOST, description="when devices may start and activate, in local time; empty: always"
+    )
     halt: HaltPolicy = Field(HaltPolicy(), description="the constants of the halt rule")
     alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
     max_looks: int = Field(20, ge=1, le=1000, description="looks that share alpha")
@@ -135,6 +156,18 @@ class Policy(BaseModel):
         if self.silence_deadline_s <= self.reboot_s:
             raise ValueError("silence_deadline_s must be longer than reboot_s.")
         return self
+
+    @model_validator(mode="after")
+    def _windows_are_long_enough(self) -> Self:
+        needs_s = needed_s(self.trial_s)
+        if not ever_fits(self.device_windows, needed_s=needs_s):
+            raise ValueError(f"No window stays open for the trial and the reboot, which take {needs_s:g} seconds.")
+        return self
+
+    @property
+    def device_windows(self) -> tuple[Window, ...]:
+        """The windows as directives carry them."""
+        return tuple(Window(window.opens, window.duration_s) for window in self.windows)
 
 
 def default_plan(

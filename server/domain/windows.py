@@ -19,11 +19,15 @@ WINDOWS_MOST: Final = 8
 EXPRESSION_CHARACTERS_MOST: Final = 128
 DURATION_MOST_S: Final = 7 * 86_400
 UTC_OFFSET_MOST_MINUTES: Final = 1440
+REBOOT_S: Final = 120.0
+"""A window has to stay open for the shortest trial, and so much longer for the reboot."""
 
 _FIELDS: Final = 5
 _JOINED_MOST: Final = 256  # openings that follow upon each other; then it is open for long enough in any case
+_TRIED_MOST: Final = 100
 _NEEDED_MOST_S: Final = 400 * 86_400  # who needs longer than a year needs a window that never closes
 _YEAR_LEAST, _YEAR_MOST = 1900, 9900  # cron looks 50 years ahead and back
+_SOME_DAY: Final = 1_800_000_000.0  # in January 2027
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - local time, whatever its zone
 
 
@@ -70,6 +74,21 @@ def next_opening(windows: Sequence[Window], now: float, *, utc_offset_minutes: i
     if not openings:
         return None
     return (min(openings) - _EPOCH).total_seconds() - 60 * utc_offset_minutes
+
+
+def needed_s(trial_s: float) -> float:
+    """Return for how long a window must stay open for a release whose shortest trial takes so long."""
+    return trial_s + REBOOT_S
+
+
+def ever_fits(windows: Sequence[Window], *, needed_s: float) -> bool:
+    """Tell whether one of the first hundred openings stays open for ``needed_s``. Without windows it always is."""
+    at: float | None = _SOME_DAY
+    for _ in range(_TRIED_MOST):
+        if at is None or fits(windows, at, utc_offset_minutes=0, needed_s=needed_s):
+            return at is not None
+        at = next_opening(windows, at, utc_offset_minutes=0)
+    return False
 
 
 def _end(window: Window, at: datetime) -> datetime | None:

@@ -148,6 +148,7 @@ class Directives:
             deadlines=Deadlines(policy.download_s, policy.trial_s, policy.confirm_s),
             keep_on_halt=policy.on_halt == "keep",
             members_before=campaign.members_before,
+            windows=policy.device_windows,
         )
 
     async def renew(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> None:

@@ -27,7 +27,8 @@ from server.db.devices import NewDevice
 from server.domain.campaign import OFFERING, Cause, State
 from server.domain.gate import Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
-from server.domain.plan import Plan, Policy, Wave
+from server.domain.plan import MaintenanceWindow, Plan, Policy, Wave
+from server.domain.windows import Window
 from server.protocol.messages import Counter
 from server.protocol.orders import HALTED_MOST, Action, Directive, Envelope
 from server.protocol.topics import CohortAudience
@@ -102,6 +103,16 @@ async def test_everything_that_holds_devices_back_is_signed_in_any_case(world: W
     body = await world.authority.sign_directive(offer(world, release, action=action, ramp=None), State.HALTED)
 
     assert world.authority.read_directive(body).action is action
+
+
+async def test_an_offer_carries_the_maintenance_windows_of_its_campaign(world: World) -> None:
+    policy = POLICY.model_copy(update={"windows": (MaintenanceWindow(opens="0 2 * * *", duration_s=3600),)})
+    await world.start(await world.add_release(5), AT_ONCE, policy, EU)
+    await world.orchestrator.tick()
+
+    order = world.order(EU)
+    assert order is not None
+    assert order.windows == (Window("0 2 * * *", 3600),)
 
 
 async def test_a_revoked_release_is_not_offered(world: World) -> None:

@@ -1,14 +1,17 @@
 """Maintenance windows in a device's local time: open or not, for long enough, and when next."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from firmware_store.errors import InvalidInputError
-from server.domain.windows import Window, fits, next_opening
+from server.domain.plan import Policy
+from server.domain.windows import Window, ever_fits, fits, next_opening
 
 NIGHT = (Window("0 2 * * *", 3 * 3600),)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -141,3 +144,43 @@ def test_it_opens_at_its_opening_and_not_before(opens: str, duration_s: int, now
     assert local.second == 0
     if not fits(windows, now, utc_offset_minutes=offset, needed_s=0):
         assert not fits(windows, opening - 1, utc_offset_minutes=offset, needed_s=0)
+
+
+@pytest.mark.parametrize(
+    ("windows", "needed", "does"),
+    [
+        ((), 1e9, True),
+        (NIGHT, 3 * 3600, True),
+        (NIGHT, 3 * 3600 + 1, False),
+        ((Window("*/30 * * * *", 1800),), 86_400, True),
+        ((Window("0 0 */31 * MON#5", 3600),), 60, False),
+        ((Window("0 0 */31 * MON#5", 3600), *NIGHT), 60, True),
+    ],
+    ids=["no windows", "just long enough", "too short", "joined", "never opens", "one of them"],
+)
+def test_windows_that_are_never_open_for_long_enough_are_noticed(
+    windows: tuple[Window, ...], needed: float, *, does: bool
+) -> None:
+    assert ever_fits(windows, needed_s=needed) is does
+
+
+def test_a_policy_has_windows_that_a_device_can_use() -> None:
+    policy = Policy(windows=[{"opens": "0 2 * * *", "duration_s": 3600}], trial_s=300)
+
+    assert policy.device_windows == (Window("0 2 * * *", 3600),)
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [{"opens": "0 2 * * *", "duration_s": 419}],
+        [{"opens": "0 2 * * * *", "duration_s": 3600}],
+        [{"opens": "sometimes", "duration_s": 3600}],
+        [{"opens": "0 2 * * *"}],
+        [{"opens": "0 2 * * *", "duration_s": 3600}] * 9,
+    ],
+)
+def test_a_policy_whose_windows_no_device_could_use_is_refused(windows: Any) -> None:
+    with pytest.raises(ValidationError):
+        Policy(windows=windows, trial_s=300)
