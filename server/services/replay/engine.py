@@ -82,28 +82,23 @@ class Engine:
         if verdict.is_blind:
             return _NONE
         room_class = verdict.room_in_classes.astype(np.int64).copy()
+        room = verdict.room_in_regions.astype(np.int64).copy()
         started, whole = [], verdict.room
         ready = idle & online
-        for region, name in enumerate(self._names):
-            if name in verdict.bad_weather or (self._target[region] == 0 and self.level[region] == 0):
-                continue
-            room = min(int(verdict.room_in_regions[region]), whole)
-            punctual = self._raise(region, ready, room, room_class, verdict.pace)
-            ready[punctual] = False
-            late = self._late(region, ready)[: max(room - len(punctual), 0)]
-            late = late[_fits(self._population.hardware[late], room_class, skip=True)]
-            self._take(late, room_class)
-            started += [punctual, late]
-            whole -= len(late) + len(punctual)
-        chosen = np.concatenate(started) if started else _NONE
+        rising = [region for region, name in enumerate(self._names) if name not in verdict.bad_weather]
+        for choose in (self._punctual, self._late):
+            for region in rising:
+                chosen = choose(region, ready, min(int(room[region]), whole), room_class, verdict.pace)
+                ready[chosen] = False
+                room[region] -= len(chosen)
+                room_class -= np.bincount(self._population.hardware[chosen], minlength=len(room_class))
+                whole -= len(chosen)
+                started.append(chosen)
         self._soak()
-        return chosen
+        return np.concatenate(started) if started else _NONE
 
-    def _late(self, region: int, ready: Bools) -> Indices:
-        due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
-        return due[ready[due]]
-
-    def _raise(self, region: int, ready: Bools, room: int, room_class: Indices, pace: float) -> Indices:
+    def _punctual(self, region: int, ready: Bools, room: int, room_class: Indices, pace: float) -> Indices:
+        """Raise the level as far as its line and the rooms allow; return whom it passes."""
         if self.level[region] >= self._target[region] or pace <= 0:
             return _NONE
         self._line[region] = min(self._line[region] + self._slope[region] * self._tick_s * pace, self._target[region])
@@ -117,11 +112,13 @@ class Engine:
             self.level[region] = int(self._line[region])
         elif len(fit):
             self.level[region] = int(self._population.height[fit[-1]]) + 1
-        self._take(fit, room_class)
         return fit
 
-    def _take(self, devices: Indices, room_class: Indices) -> None:
-        room_class -= np.bincount(self._population.hardware[devices], minlength=len(room_class))
+    def _late(self, region: int, ready: Bools, room: int, room_class: Indices, _: float) -> Indices:
+        """Return those below the level that are back, the lowest first, as far as there is room."""
+        due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
+        late = due[ready[due]][: max(room, 0)]
+        return late[_fits(self._population.hardware[late], room_class, skip=True)]
 
     def _soak(self) -> None:
         if self.is_complete or np.any(self.level < self._target):
