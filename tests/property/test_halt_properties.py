@@ -54,7 +54,7 @@ def test_labels_at_random_halt_at_most_as_often_as_the_odds_allow(share) -> None
     for _ in range(200):
         wealth, rates, reached = Wealth(3, 2), Rates(), 1.0
         for _ in range(5):
-            place(_blocks(rng, 12, share), wealth, rates, beta=1.25, d0=0.001)
+            place(_blocks(rng, 12, share), wealth, rates, beta=1.25)
             reached = max(reached, wealth.total())
         halts += reached >= 100
 
@@ -73,6 +73,7 @@ def _blocks(rng: np.random.Generator, many: int, share: float) -> Tables:
         np.add.at(silent[block], (arm[is_silent], hardware[is_silent]), 1)
     return Tables(
         process=np.full(many, int(Process.G1)),
+        d0=np.full(many, 0.001),
         region=np.arange(many) % 2,
         unsteady=np.zeros(many, np.bool_),
         counts=counts,
@@ -116,6 +117,7 @@ def test_rooms_are_never_negative_and_shrink_with_what_flies(judged, bad, flying
             judged=np.array(judged, float).reshape(2, 3),
             excess=np.array(bad).reshape(2, 3),
             in_flight=np.array(flying).reshape(2, 3) + extra,
+            moving=9,
             started=100,
             fleet=5000,
             is_known=known,

@@ -98,7 +98,7 @@ def test_devices_that_say_themselves_that_it_failed_halt_the_campaign() -> None:
 def test_an_outage_that_hits_both_groups_pauses_at_most(share) -> None:
     fleet = Fleet(population(3000), outages=((0, 45, 105, share),), rate=0.006)
 
-    verdict, all_ = run(fleet, ticks=400)
+    verdict, all_ = run(fleet, ticks=600)
 
     assert verdict.call == Call.GO
     assert max(each.wealth for each in all_) < 10

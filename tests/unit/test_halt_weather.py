@@ -43,13 +43,13 @@ def test_fewer_than_3_more_than_usual_are_never_bad(dark, is_bad) -> None:
     assert bool(weather.bad_until[0] > 600) == is_bad
 
 
-def test_bad_weather_lasts_five_minutes_past_its_end_and_the_usual_stands_still() -> None:
+def test_bad_weather_lasts_five_minutes_past_its_end_and_the_usual_follows_slowly() -> None:
     weather = calm()
     usual = weather.usual[0]
     for minute in range(10, 40):
         look(weather, minute, [50, 2, 2, 2])
 
-    assert weather.usual[0] == usual
+    assert usual < weather.usual[0] < 0.14
     assert weather.since(39 * 60.0) == 600
     assert weather.judging_stops(39 * 60.0 + 299).tolist() == [True, False, False, False]
     assert weather.judging_stops(39 * 60.0 + 300).tolist() == [False] * 4

@@ -35,7 +35,7 @@ def log_e(
     control_silent: npt.ArrayLike,
     rate: npt.ArrayLike,
     beta: float,
-    d0: float,
+    d0: npt.ArrayLike,
 ) -> Floats:
     """Return ln E of each block for each of ``BETS``, shape (blocks, bets); 0 where a side has no devices.
 
@@ -46,18 +46,19 @@ def log_e(
         control_silent: xC of them.
         rate: c, 0..1: the controls' expected rate of silence, known before their outcomes.
         beta: tolerated ratio.
-        d0: tolerated on top, 0..1.
+        d0: tolerated on top, 0..1; one for all blocks or one for each.
     """
     n_t = np.atleast_1d(np.asarray(updated, np.float64))[:, None]
     x_t = np.atleast_1d(np.asarray(silent, np.float64))[:, None]
     n_c = np.atleast_1d(np.asarray(controls, np.float64))[:, None]
     x_c = np.atleast_1d(np.asarray(control_silent, np.float64))[:, None]
     c = np.clip(np.atleast_1d(np.asarray(rate, np.float64)), _LEAST_RATE, 0.5)[:, None]
+    extra = np.atleast_1d(np.asarray(d0, np.float64))[:, None]
     plays = (n_t > 0) & (n_c > 0)
     n_t, n_c = np.where(plays, n_t, 1.0), np.where(plays, n_c, 1.0)
     a = c + np.asarray(BETS) * (1 - c)
-    x = _control_rate(n_t, n_c, c, a, beta=beta, d0=d0)
-    a0 = beta * x + d0
+    x = _control_rate(n_t, n_c, c, a, beta=beta, d0=extra)
+    a0 = beta * x + extra
     s = np.maximum(a - a0, 0) / (a0 * (1 - a0))
     s = np.minimum(s, _MOST_STAKE / a0)
     s = np.minimum(s, _MOST_STAKE * n_c / (beta * n_t * (1 - x)))
@@ -79,7 +80,7 @@ def log_e_single(*, trials: int, hits: int, rate: float) -> Floats:
     return out
 
 
-def _control_rate(n_t: Floats, n_c: Floats, c: Floats, a: Floats, *, beta: float, d0: float) -> Floats:
+def _control_rate(n_t: Floats, n_c: Floats, c: Floats, a: Floats, *, beta: float, d0: Floats) -> Floats:
     """Return x: the rate at the null's edge that explains ``a`` and ``c`` best, so that the bet pays most."""
     top = beta * (beta * n_t + n_c)
     middle = d0 * (beta * n_t + n_c) - n_t * beta * a - n_c * c * beta

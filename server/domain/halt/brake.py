@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from server.domain.halt.policy import HaltPolicy
-from server.domain.halt.roster import Roster, Status
+from server.domain.halt.roster import Roster
 from server.domain.halt.view import Indices, Moment
 
 SLOW: Final = 0.1
@@ -35,9 +35,7 @@ class Brake:
             if odds < policy.brake_at:
                 return 1.0
             self.is_on, self.waiting = True, roster.flight()
-        status = roster.status[self.waiting]
-        expected = (status == Status.REBOOTED) | ((status == Status.STARTED) & moment.online[self.waiting])
-        self.waiting = self.waiting[expected]
+        self.waiting = self.waiting[roster.moving(moment)[self.waiting]]
         if len(self.waiting):
             return 0.0
         self.is_on = odds >= policy.brake_at

@@ -40,7 +40,6 @@ _COLUMNS: Final = (
     "region",
     "unsteady",
     "is_compared",
-    "is_local",
     "is_first_done",
     "began",
     "clock",
@@ -53,8 +52,7 @@ class Ledger:
     """Blocks (one row each, ``number`` ascending) and open trials (one entry each), as parallel arrays.
 
     ``counts`` are the devices of each block by arm and hardware class. ``clock`` is the region's good-weather clock at
-    the block's last entry, ``began`` the time of its first. ``is_compared`` is false where there is nothing to bet on,
-    ``is_local`` where the block's devices are of several regions.
+    the block's last entry, ``began`` the time of its first. ``is_compared`` is false where there is nothing to bet on.
     """
 
     classes: int
@@ -65,7 +63,6 @@ class Ledger:
     region: npt.NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
     unsteady: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     is_compared: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
-    is_local: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     is_first_done: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     began: Floats = field(default_factory=lambda: np.empty(0))
     clock: Floats = field(default_factory=lambda: np.empty(0))
@@ -95,7 +92,6 @@ class Ledger:
         clock: npt.ArrayLike,
         now: float,
         age: int = 0,
-        is_local: bool = True,
     ) -> Indices:
         """Add empty blocks (``region`` to ``clock``: one value each) and return their numbers."""
         regions = np.asarray(region, np.int16)
@@ -109,7 +105,6 @@ class Ledger:
             "region": regions,
             "unsteady": np.asarray(unsteady, np.bool_),
             "is_compared": np.asarray(is_compared, np.bool_),
-            "is_local": np.full(many, is_local),
             "is_first_done": np.zeros(many, np.bool_),
             "began": np.full(many, now),
             "clock": np.asarray(clock, np.float64),

@@ -29,7 +29,15 @@ def bound(excess: Floats, judged: Floats) -> Floats:
 
 
 def rooms(
-    *, judged: Floats, excess: Floats, in_flight: Indices, started: int, fleet: int, is_known: bool, policy: HaltPolicy
+    *,
+    judged: Floats,
+    excess: Floats,
+    in_flight: Indices,
+    moving: int,
+    started: int,
+    fleet: int,
+    is_known: bool,
+    policy: HaltPolicy,
 ) -> tuple[Indices, Indices, int]:
     """Return how many more devices may start: by region, by class, and in all (none of them below 0).
 
@@ -37,6 +45,7 @@ def rooms(
         judged: devices with a verdict, shape (regions, classes), as the next two.
         excess: silent ones beyond what their neighbours explain.
         in_flight: devices that hold a slot.
+        moving: those of them that are on their way and not stuck, failed or silent; the slow pace counts these alone.
         started: devices that have ever begun.
         fleet: how many devices there are.
         is_known: whether the weather is.
@@ -46,12 +55,11 @@ def rooms(
     least = policy.slow_room
     by_region = policy.region_room / bound(excess.sum(axis=1), judged.sum(axis=1) + credit)
     by_class = policy.class_room / bound(excess.sum(axis=0), judged.sum(axis=0))
-    flying = int(in_flight.sum())
     whole = _ROOM_MOST
     if fleet < SMALL_FLEET:
-        whole = small_room(started=started, flying=flying)
+        whole = small_room(started=started, flying=moving)
     elif not is_known:
-        whole = max(0, least - flying)
+        whole = max(0, least - moving)
     regions = np.maximum(np.maximum(by_region, least).astype(np.int64) - in_flight.sum(axis=1), 0)
     classes = np.maximum(np.maximum(by_class, least).astype(np.int64) - in_flight.sum(axis=0), 0)
     return np.minimum(regions, whole), np.minimum(classes, whole), whole

@@ -4,7 +4,8 @@ The guess is what the block's sentinels did, shrunk towards what controls did in
 It steers what is won on a bad release; the bets are valid whatever it is.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from math import exp
 from typing import Final
 
@@ -19,21 +20,26 @@ from server.domain.halt.wealth import Wealth
 _PRIOR_SILENT: Final = 0.3
 _PRIOR_DEVICES: Final = 200.0
 _MEMORY_S: Final = 21_600.0
+_UPDATED, _SHADOW = int(Arm.UPDATED), int(Arm.SHADOW)
 _FAMILY: Final = np.array([0, 1, 2, 3, 3, 3, 4, 4, 4])
 """By process: those that ask controls the same question share what is known of them."""
 
 
 @dataclass(slots=True)
 class Tables:
-    """Judged blocks, parallel: ``region`` (-1: several), ``unsteady``, and ``counts`` and ``silent`` of each
-    (shape blocks, arms, classes).
-    """
+    """Judged blocks, parallel: ``counts`` and ``silent`` are of shape (blocks, arms, classes); ``d0``: see `bet`."""
 
     process: Indices
+    d0: Floats
     region: Indices
     unsteady: Bools
     counts: npt.NDArray[np.int32]
     silent: npt.NDArray[np.int32]
+
+
+def stack(tables: Sequence[Tables]) -> Tables:
+    """Return one table of all; at least one."""
+    return Tables(**{each.name: np.concatenate([getattr(one, each.name) for one in tables]) for each in fields(Tables)})
 
 
 @dataclass(slots=True)
@@ -62,43 +68,37 @@ class Rates:
         np.add.at(self.past, (family, steadiness), np.stack(seen, axis=1))
 
 
-def place(tables: Tables, wealth: Wealth, rates: Rates, *, beta: float, d0: float) -> None:
+def place(tables: Tables, wealth: Wealth, rates: Rates, *, beta: float) -> None:
     """Bet on every block in its scopes: the fleet's, its region's, and its hardware classes' each with their own."""
     if not len(tables.process):
         return
-    rate = rates.guess(tables)
     process, classes = tables.process, wealth.classes
-    updated, controls = tables.counts[:, Arm.UPDATED], tables.counts[:, Arm.SHADOW]
-    silent, control_silent = tables.silent[:, Arm.UPDATED], tables.silent[:, Arm.SHADOW]
-    whole = log_e(
-        updated=updated.sum(axis=1),
-        silent=silent.sum(axis=1),
-        controls=controls.sum(axis=1),
-        control_silent=control_silent.sum(axis=1),
-        rate=rate,
-        beta=beta,
-        d0=d0,
+    arms = (
+        tables.counts[:, _UPDATED],
+        tables.silent[:, _UPDATED],
+        tables.counts[:, _SHADOW],
+        tables.silent[:, _SHADOW],
     )
-    cells = np.stack([updated, silent, controls, control_silent], axis=-1)
-    local = tables.region >= 0
-    at_region = 1 + classes + tables.region[local]
-    for row_process, row_scope, gain, cell in (
-        (process, np.zeros_like(process), whole, cells.sum(axis=1)),
-        (process[local], at_region, whole[local], cells.sum(axis=1)[local]),
+    parts = np.stack(arms, axis=-1)  # blocks, classes, 4
+    whole = parts.sum(axis=1)
+    block, hardware = np.nonzero((parts[:, :, 0] > 0) & (parts[:, :, 2] > 0))
+    cells = np.concatenate([whole, parts[block, hardware]])
+    among = np.concatenate([np.arange(len(process)), block])
+    gain = log_e(
+        updated=cells[:, 0],
+        silent=cells[:, 1],
+        controls=cells[:, 2],
+        control_silent=cells[:, 3],
+        rate=rates.guess(tables)[among],
+        beta=beta,
+        d0=tables.d0[among],
+    )
+    scope = np.concatenate([np.zeros_like(process), 1 + hardware])
+    region = 1 + classes + tables.region
+    for row, column, worth, cell in (
+        (process[among], scope, gain, cells),
+        (process, region, gain[: len(process)], whole),
     ):
-        np.add.at(wealth.log, (row_process, row_scope), gain)
-        np.add.at(wealth.tally, (row_process, row_scope), cell)
-    parts = log_e(
-        updated=updated.ravel(),
-        silent=silent.ravel(),
-        controls=controls.ravel(),
-        control_silent=control_silent.ravel(),
-        rate=np.repeat(rate, classes),
-        beta=beta,
-        d0=d0,
-    )
-    each = np.repeat(process, classes)
-    scope = np.tile(np.arange(1, 1 + classes), len(process))
-    np.add.at(wealth.log, (each, scope), parts)
-    np.add.at(wealth.tally, (each, scope), np.where(updated[..., None] > 0, cells, 0).reshape(-1, 4))
+        np.add.at(wealth.log, (row, column), worth)
+        np.add.at(wealth.tally, (row, column), cell)
     rates.learn(tables)

@@ -29,7 +29,8 @@ IN_FLIGHT: Final = np.array([False, True, True, False, True, True, False, True])
 
 @dataclass(slots=True)
 class Roster:
-    """Arrays of shape n. ``rebooted_at`` in Unix seconds, inf: not yet. ``has_spoken``: said how it went.
+    """Arrays of shape n. ``rebooted_at`` in Unix seconds, inf: not yet; likewise ``started_at``
+    and ``online_since`` (inf: dark, -inf: since before the run). ``has_spoken``: said how it went.
 
     ``has_flapped`` and ``has_gone`` (silent for long) happened once since the run began, before or after the update:
     a device tells each of the two only once.
@@ -37,6 +38,8 @@ class Roster:
 
     status: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     rebooted_at: Floats = field(default_factory=lambda: np.empty(0))
+    started_at: Floats = field(default_factory=lambda: np.empty(0))
+    online_since: Floats = field(default_factory=lambda: np.empty(0))
     has_spoken: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     has_flapped: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     has_gone: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
@@ -46,12 +49,20 @@ class Roster:
         spare = devices - len(self.status)
         self.status = np.concatenate([self.status, np.zeros(spare, np.uint8)])
         self.rebooted_at = np.concatenate([self.rebooted_at, np.full(spare, np.inf)])
+        self.started_at = np.concatenate([self.started_at, np.full(spare, np.inf)])
+        self.online_since = np.concatenate([self.online_since, np.full(spare, -np.inf)])
         self.has_spoken = np.concatenate([self.has_spoken, np.zeros(spare, np.bool_)])
         self.has_flapped = np.concatenate([self.has_flapped, np.zeros(spare, np.bool_)])
         self.has_gone = np.concatenate([self.has_gone, np.zeros(spare, np.bool_)])
 
-    def begin(self, started: Indices) -> None:
+    def watch(self, moment: Moment) -> None:
+        """Note since when each device has been online."""
+        self.online_since[moment.online & np.isposinf(self.online_since)] = moment.now
+        self.online_since[~moment.online] = np.inf
+
+    def begin(self, started: Indices, now: float) -> None:
         """Devices have begun; what has rebooted for this release already begins again and is not tried again."""
+        self.started_at[started] = now
         is_retry = np.isfinite(self.rebooted_at[started])
         self.status[started] = np.where(is_retry, Status.RETRY, Status.STARTED)
 
@@ -86,6 +97,12 @@ class Roster:
     def flight(self) -> Indices:
         """Return the devices that hold a slot."""
         return np.flatnonzero(IN_FLIGHT[self.status])
+
+    def moving(self, moment: Moment) -> Bools:
+        """Return who is on the way to a verdict (mask): dark before its reboot, a device may never get there."""
+        begun = (self.status == Status.STARTED) | (self.status == Status.RETRY)
+        out: Bools = (self.status == Status.REBOOTED) | (begun & moment.online)
+        return out
 
 
 def by_region_and_class(devices: Indices, population: Population) -> Indices:

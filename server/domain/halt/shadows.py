@@ -35,34 +35,6 @@ class World:
         """The height that sentinels begin at."""
         return int(self.policy.sentinels_from * FULL)
 
-    def pool(self, region: int, unsteady: bool, scene: "Scene", margin: float) -> Indices:
-        """Return who may shadow devices of this stratum.
-
-        Below the sentinels and not among the next to be due where enough are left; else all above the level, sentinels
-        too; where the stratum has too few, those of its steadiness in the whole fleet, if that is more.
-        """
-        least, level = self.policy.min_controls, scene.moment.level[region]
-        own = scene.members(2 * region + unsteady)
-        height = self.population.height[own]
-        above = height >= level
-        own, height = own[above], height[above]
-        best: Indices = own[(height >= level + margin) & (height < self.sentinel_height)]
-        if len(best) >= least:
-            return best
-        below: Indices = own[height < self.sentinel_height]
-        if len(below) >= least or len(own) >= least:
-            return below if len(below) >= least else own
-        strata = range(int(unsteady), len(self.members), 2)
-        fleet = np.concatenate([scene.members(each) for each in strata])
-        out: Indices = fleet if len(fleet) >= max(least, len(own)) else own
-        return out
-
-    def watchers(self, region: int, unsteady: bool, scene: "Scene") -> Indices:
-        """Return the stratum's sentinels that may tell the rate to expect."""
-        mine = scene.members(2 * region + unsteady)
-        out: Indices = mine[self.population.height[mine] >= self.sentinel_height]
-        return out
-
 
 @dataclass(slots=True)
 class Scene:
@@ -76,6 +48,7 @@ class Scene:
     clock: Floats
     free: Bools = field(init=False)
     _members: dict[int, Indices] = field(init=False, default_factory=dict)
+    _pools: dict[int, Indices] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         never = self.world.roster.status == Status.NEVER
@@ -87,3 +60,40 @@ class Scene:
             mine = self.world.members[stratum]
             self._members[stratum] = mine[self.free[mine]]
         return self._members[stratum]
+
+    def pool(self, region: int, unsteady: bool, margin: float) -> Indices:
+        """Return who may shadow devices of this stratum.
+
+        Below the sentinels and not among the next to be due (``margin`` above the level) where enough are left; else
+        all above the level, sentinels too; where the stratum has too few, those of its steadiness in the whole fleet,
+        if that is more.
+        """
+        stratum = 2 * region + unsteady
+        if stratum not in self._pools:
+            self._pools[stratum] = self._find_pool(region, unsteady, margin)
+        return self._pools[stratum]
+
+    def watchers(self, region: int, unsteady: bool) -> Indices:
+        """Return the stratum's sentinels that may tell the rate to expect."""
+        mine = self.members(2 * region + unsteady)
+        out: Indices = mine[self.world.population.height[mine] >= self.world.sentinel_height]
+        return out
+
+    def _find_pool(self, region: int, unsteady: bool, margin: float) -> Indices:
+        world, all_heights = self.world, self.world.population.height
+        least, level = world.policy.min_controls, self.moment.level[region]
+        own = self.members(2 * region + unsteady)
+        height = all_heights[own]
+        above = height >= level
+        own, height = own[above], height[above]
+        best: Indices = own[(height >= level + margin) & (height < world.sentinel_height)]
+        if len(best) >= least:
+            return best
+        below: Indices = own[height < world.sentinel_height]
+        if len(below) >= least or len(own) >= least:
+            return below if len(below) >= least else own
+        strata = range(int(unsteady), len(world.members), 2)
+        fleet = np.concatenate([self.members(each) for each in strata])
+        fleet = fleet[all_heights[fleet] >= self.moment.level[world.population.region[fleet]]]
+        out: Indices = fleet if len(fleet) >= max(least, len(own)) else own
+        return out

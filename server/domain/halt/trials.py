@@ -4,6 +4,9 @@ An updated device enters when its reboot is known. At that moment shadows are dr
 and steadiness that are online, have never begun, and are not among the next to be due. Heights are hashes, so had the
 release done nothing, the two groups would go on alike.
 
+An updated device was online from its beginning through its download until it rebooted. Its shadows must have been
+online as long: a device that sleeps by habit goes back to sleep the sooner the longer it has been awake.
+
 *One question at a time.* A shadow is drawn again only when the answer to its last question is known: it has been heard
 from at or after ``t0 + reboot_s``. So no silence of one device is counted as evidence in two open blocks, which would
 make the blocks' bets depend on each other.
@@ -32,6 +35,7 @@ _STALL_SHADOWS: Final = 20
 _STALL_SHADOWS_MOST: Final = 1000
 _LATE_NEWS_BLOCKS: Final = 3
 _NEXT_DUE: Final = 2.0
+_GROUPS_MOST: Final = 4
 
 
 @dataclass(slots=True)
@@ -92,16 +96,22 @@ class Trials:
             here = stratum == each
             bare, mine = devices[here & is_bare], devices[here & ~is_bare]
             region, unsteady = each // 2, bool(each % 2)
-            pool = world.pool(region, unsteady, scene, self._margin(kind, region, policy)) if len(mine) else bare[:0]
+            pool = scene.pool(region, unsteady, self._margin(region, policy)) if len(mine) else bare[:0]
             if not len(pool):
                 bare, mine = devices[here], mine[:0]
             if len(bare):
                 groups.append((_Door(region, unsteady, is_compared=False), [bare]))
             if not len(mine):
                 continue
-            shadows = _draw(generator, pool[~busy[pool]], _wanted(kind, len(mine), len(pool), policy))
-            busy[shadows] = True
-            watchers = world.watchers(region, unsteady, scene)
+            drawn = []
+            for some in _alike(mine, unsteady, world.roster):
+                awake = pool[world.roster.online_since[pool] <= _middle(world.roster.started_at[some])]
+                peers = awake if len(awake) else pool
+                free = peers[~busy[peers]]
+                drawn.append(_draw(generator, free, _wanted(kind, len(some), len(peers), policy)))
+                busy[drawn[-1]] = True
+            shadows = np.concatenate(drawn)
+            watchers = scene.watchers(region, unsteady)
             watchers = _draw(generator, watchers[~busy[watchers]], _WATCHERS_MOST)
             groups.append((_Door(region, unsteady, is_compared=True), [mine, shadows, watchers]))
         self._admit(kind, groups, scene)
@@ -114,12 +124,13 @@ class Trials:
         passed = clock[ledger.region] - ledger.clock >= after_s
         return np.flatnonzero((ledger.kind == kind) & (ledger.is_first_done != first) & passed & ripe[ledger.region])
 
-    def tables(self, rows: Indices, process: Process, population: Population) -> Tables:
+    def tables(self, rows: Indices, process: Process, d0: float, population: Population) -> Tables:
         """Return what the blocks of these rows have come to."""
         ledger = self.ledger
         return Tables(
             process=np.full(len(rows), int(process)),
-            region=np.where(ledger.is_local[rows], ledger.region[rows], -1).astype(np.int64),
+            d0=np.full(len(rows), d0),
+            region=ledger.region[rows].astype(np.int64),
             unsteady=ledger.unsteady[rows],
             counts=ledger.counts[rows],
             silent=ledger.silent(rows, population.hardware),
@@ -127,7 +138,11 @@ class Trials:
 
     def release(self, rows: Indices) -> Indices:
         """Return the updated devices of these blocks, which are pending no more."""
-        mine = np.isin(self.pending_block, self.ledger.number[rows])
+        if not len(self.pending_block):
+            return self.pending_device
+        chosen = np.zeros(len(self.ledger.number), np.bool_)
+        chosen[rows] = True
+        mine = chosen[self.ledger.rows(self.pending_block)]
         out = self.pending_device[mine]
         self.pending_device, self.pending_block = self.pending_device[~mine], self.pending_block[~mine]
         return out
@@ -146,9 +161,9 @@ class Trials:
             busy[ledger.device[asked]] = True
         return busy
 
-    def _margin(self, kind: Kind, region: int, policy: HaltPolicy) -> float:
-        ahead_s = policy.reboot_s + 2 * policy.block_s if kind == Kind.REBOOT else policy.g1_s
-        return float(self.slope[region]) * ahead_s * _NEXT_DUE
+    def _margin(self, region: int, policy: HaltPolicy) -> float:
+        """Return how far the level will rise before a shadow drawn now has answered, twice over."""
+        return float(self.slope[region]) * (policy.reboot_s + 2 * policy.block_s) * _NEXT_DUE
 
     def _admit(self, kind: Kind, groups: "list[tuple[_Door, list[Indices]]]", scene: Scene) -> None:
         """Let devices, by arm, in by their strata's young blocks, or by new ones."""
@@ -188,6 +203,19 @@ class _Door:
     region: int
     unsteady: bool
     is_compared: bool
+
+
+def _alike(devices: Indices, unsteady: bool, roster: Roster) -> list[Indices]:
+    """Return groups of devices that began at about the same time; of steady ones one group is enough."""
+    if not unsteady or len(devices) == 1:
+        return [devices]
+    order = np.argsort(roster.started_at[devices], kind="stable")
+    return np.array_split(devices[order], min(len(devices), _GROUPS_MOST))
+
+
+def _middle(values: Floats) -> float:
+    """Return a median of a few values."""
+    return float(np.sort(values)[len(values) // 2])
 
 
 def _draw(generator: np.random.Generator, pool: Indices, many: int) -> Indices:

@@ -1,10 +1,11 @@
 """Weather: is the world between us and the devices unwell, whatever the release does?
 
-The sentinels, the highest devices of a region, are updated last and never shadows. When many more of them are dark than
-usual, silence says nothing about the release: the region is not judged until the weather has been good again for a
-while. What is usual is a slow average that stands still while the weather is bad. A region with too few sentinels goes
-by those of the whole fleet, and a fleet with too few by all devices that have not begun; with fewer of those, too, the
-weather is unknown.
+The sentinels, the highest devices of a region, are updated last and never shadows. When many more of them are dark
+than usual, silence says nothing about the release: the region is not judged until the weather has been good again for
+a while. What is usual is a slow average; while the weather is bad it follows six times more slowly, so that a dusk
+which falls into an outage is not taken for bad weather until dawn, and it stands still while we cannot see. A region
+with too few sentinels goes by those of the whole fleet, and a fleet with too few by all devices that have not begun;
+with fewer of those, too, the weather is unknown.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.view import Bools, Floats, Indices
 
 _STRIKES: Final = 3
+_SLOWER: Final = 6
 _STRIKE_WITHIN_S: Final = 900.0
 
 
@@ -81,7 +83,8 @@ class Weather:
             self.bad_until = np.where(spike[:-1], now + policy.weather_clears_s, self.bad_until)
         is_bad = self.bad_until > now
         self.bad_since = np.where(is_bad, np.minimum(self.bad_since, now), np.inf)
-        self._learn(share, usual, enough, elapsed_s=elapsed_s, is_frozen=self.judging_stops(now), policy=policy)
+        if self.blind_until <= now:
+            self._learn(share, usual, enough, elapsed_s=elapsed_s, is_bad=is_bad, policy=policy)
         struck = is_bad & ~was_bad & (now - self.restarted <= _STRIKE_WITHIN_S)
         self.strikes += struck
         stops = self.judging_stops(now)
@@ -122,9 +125,9 @@ class Weather:
         return int(ours.sum()) >= 2 or bool((self.strikes[ours] >= _STRIKES).any())
 
     def _learn(
-        self, share: Floats, usual: Floats, enough: Bools, *, elapsed_s: float, is_frozen: Bools, policy: HaltPolicy
+        self, share: Floats, usual: Floats, enough: Bools, *, elapsed_s: float, is_bad: Bools, policy: HaltPolicy
     ) -> None:
         gain = 1 - exp(-elapsed_s / policy.weather_memory_s)
-        frozen = np.append(is_frozen, is_frozen.any())
-        known = np.isnan(self.usual) & enough
-        self.usual = np.where(known | (enough & ~frozen), usual + gain * (share - usual), self.usual)
+        slow = 1 - exp(-elapsed_s / (policy.weather_memory_s * _SLOWER))
+        gains = np.where(np.append(is_bad, is_bad.any()), slow, gain)
+        self.usual = np.where(enough, usual + gains * (share - usual), self.usual)

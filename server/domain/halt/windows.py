@@ -10,6 +10,10 @@ flapping device shows for the first time which group it is in, and had the relea
 its height (the argument of the log-rank test). Counting the same chronic flapper in window after window would bet on
 one accident of the draw many times. A control that begins during a window leaves it: it was alive to do so, which only
 makes the rest look worse.
+
+*What is left out.* A window with any bad weather, from its beginning to its answer: an outage of hours would be taken
+for silence, and an outage is one event, not hundreds. And of `stay` all unsteady devices: who sleeps by habit sleeps
+again some hours after it was awake enough to be updated.
 """
 
 from collections.abc import Iterator
@@ -33,7 +37,7 @@ _CONTROL, _SENTINEL, _NOBODY = AGES, AGES + 1, AGES + 2
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One block of a window: updated devices of ``age`` in ``region`` (-1: all, controls are few), and controls."""
+    """One block of a window: updated devices of ``age``, and controls, of one region and steadiness."""
 
     age: int
     unsteady: bool
@@ -43,8 +47,8 @@ class Row:
 
     def holds(self, region: npt.NDArray[np.int16], unsteady: Bools) -> Bools:
         """Return which devices belong here (mask), by their regions and steadiness."""
-        mine: Bools = unsteady == self.unsteady
-        return mine if self.region < 0 else mine & (region == self.region)
+        mine: Bools = (unsteady == self.unsteady) & (region == self.region)
+        return mine
 
     def arm(self, group: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Return the arm of each device by its group, -1 for none."""
@@ -59,8 +63,7 @@ class Row:
 
     def pick(self, counts: Indices) -> npt.NDArray[np.int32]:
         """Return the row's part of ``counts`` (groups, regions, 2, classes), shape (arms, classes)."""
-        where = slice(None) if self.region < 0 else slice(self.region, self.region + 1)
-        groups = counts[:, where, int(self.unsteady)].sum(axis=1)
+        groups = counts[:, self.region, int(self.unsteady)]
         out = np.zeros((ARMS, counts.shape[3]), np.int32)
         for group, arm in enumerate(self.arm(np.arange(_NOBODY, dtype=np.int8))):
             if arm >= 0:
@@ -72,8 +75,8 @@ class Row:
 class Windows:
     """The windows of now: when they began (Unix seconds, nan: not yet), and what has happened in them so far.
 
-    ``drops`` counts lost sessions and ``was_online`` says who was here at the beginning, shape n; ``spoilt`` are
-    regions with a moment of bad weather in the window of `flap`.
+    ``drops`` counts lost sessions and ``was_online`` says who was here at the beginning, shape n; ``spoilt`` and
+    ``stay_spoilt`` are regions with a moment of bad weather in the two windows.
     """
 
     flap_from: float = np.nan
@@ -81,6 +84,7 @@ class Windows:
     drops: npt.NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
     was_online: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     spoilt: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    stay_spoilt: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def grow(self, devices: int, regions: int) -> None:
         """Make room for devices and regions that have appeared since."""
@@ -88,6 +92,7 @@ class Windows:
         self.drops = np.concatenate([self.drops, np.zeros(spare, np.int16)])
         self.was_online = np.concatenate([self.was_online, np.zeros(spare, np.bool_)])
         self.spoilt = np.concatenate([self.spoilt, np.zeros(regions - len(self.spoilt), np.bool_)])
+        self.stay_spoilt = np.concatenate([self.stay_spoilt, np.zeros(regions - len(self.stay_spoilt), np.bool_)])
 
     def count_drops(self, moment: Moment, stops: Bools) -> None:
         """Take in who has lost a session, and where (mask of regions) the weather was bad."""
@@ -96,6 +101,7 @@ class Windows:
         devices, times = np.unique(moment.dropped, return_counts=True)
         self.drops[devices] = np.minimum(self.drops[devices] + times, 1000)
         self.spoilt |= stops
+        self.stay_spoilt |= stops
 
     def flap(self, world: World, moment: Moment) -> Tables | None:
         """Return the blocks of a window that has ended, once; regions with bad weather in it are left out."""
@@ -115,6 +121,7 @@ class Windows:
         self.flap_from = moment.now
         return Tables(
             process=np.array([Process.FLAP_FIRST_HOUR + row.age for row in rows], np.int64),
+            d0=np.full(len(rows), policy.d0),
             region=np.array([row.region for row in rows], np.int64),
             unsteady=np.array([row.unsteady for row in rows], np.bool_),
             counts=np.array([row.pick(counts) for row in rows], np.int32).reshape(len(rows), ARMS, counts.shape[3]),
@@ -129,7 +136,8 @@ class Windows:
         if moment.now - self.stay_from < policy.stay_window_s:
             return
         group = self._groups(world, moment, since=self.stay_from, after_s=0)
-        group[~(self.was_online & moment.present & ~roster.has_gone)] = _NOBODY
+        group[~(self.was_online & moment.present & ~roster.has_gone) | population.unsteady] = _NOBODY
+        group[self.stay_spoilt[population.region]] = _NOBODY
         since = moment.now - policy.reboot_s
         silent = np.flatnonzero((group != _NOBODY) & (moment.last_seen < since))
         counts = _count(group, population)
@@ -137,16 +145,14 @@ class Windows:
             picked, mine = row.pick(counts), silent
             if not row.is_compared:
                 mine, picked = _one_vote_per_site(row, group, silent, population)
-            home = row.region if row.region >= 0 else int(counts[row.age].sum(axis=(1, 2)).argmax())
             number = ledger.open_blocks(
                 Kind.STAY,
-                region=[home],
+                region=[row.region],
                 unsteady=[row.unsteady],
                 is_compared=[row.is_compared],
-                clock=[clock[home]],
+                clock=[clock[row.region]],
                 now=moment.now,
                 age=row.age,
-                is_local=row.region >= 0,
             )
             ledger.counts[-1] = picked
             arm = row.arm(group[mine])
@@ -157,6 +163,7 @@ class Windows:
 
     def _begin_stay(self, world: World, moment: Moment) -> None:
         self.stay_from = moment.now
+        self.stay_spoilt[:] = False
         came_back = moment.last_seen >= world.roster.rebooted_at + world.policy.reboot_s
         self.was_online = moment.online & (came_back | (world.roster.status == Status.NEVER))
 
@@ -174,27 +181,24 @@ class Windows:
 
 
 def lay_out(counts: Indices, policy: HaltPolicy, *, with_controls_alone: bool = False) -> Iterator[Row]:
-    """Yield the blocks of a window from ``counts`` (groups, regions, 2, classes).
+    """Yield the blocks of a window from ``counts`` (groups, regions, 2, classes): regions are never thrown together.
 
-    Each region is its own stratum while all that have updated devices have controls enough; else the fleet is one, so
-    that no control is counted twice. ``with_controls_alone``: also blocks of the first age in which nobody is updated.
+    A region with too few controls below the sentinels takes these too; with too few of both nothing is compared.
+    ``with_controls_alone``: also blocks of the first age in which nobody is updated.
     """
     sizes = counts.sum(axis=3)
+    few = sizes[_CONTROL]
+    both = few + sizes[_SENTINEL]
     for age in range(AGES):
-        for unsteady in (False, True):
-            updated = sizes[age, :, int(unsteady)]
-            few = sizes[_CONTROL, :, int(unsteady)]
-            all_ = few + sizes[_SENTINEL, :, int(unsteady)]
-            is_local = bool((all_[updated > 0] >= policy.min_controls).all())
-            for region in range(len(updated)):
-                if (is_local and updated[region]) or (with_controls_alone and age == 0 and all_[region]):
-                    if not is_local and updated[region]:
-                        continue
-                    lacks = bool(few[region] < policy.min_controls)
-                    yield Row(age, unsteady, region, lacks, is_compared=True)
-            if not is_local:
-                lacks = int(few.sum()) < policy.min_controls
-                yield Row(age, unsteady, -1, lacks, is_compared=int(all_.sum()) >= policy.min_controls)
+        asked = (sizes[age] > 0) | (with_controls_alone & (age == 0) & (both > 0))
+        for region, unsteady in np.argwhere(asked).tolist():
+            yield Row(
+                age=age,
+                unsteady=bool(unsteady),
+                region=region,
+                uses_sentinels=bool(few[region, unsteady] < policy.min_controls),
+                is_compared=bool(both[region, unsteady] >= policy.min_controls),
+            )
 
 
 def settle_gone(roster: Roster, ledger: Ledger, population: Population) -> None:
