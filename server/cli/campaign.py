@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from firmware_store.errors import InvalidInputError
 from server.cli import HALTED, OK
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
+from server.cli.device import list_all
 from server.cli.output import Format, show
 
 CampaignId = Annotated[str, Parameter(help="Its id (cmp_...).")]
@@ -79,6 +80,31 @@ def show_one(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, o
         print()
         show([{**row, "level": f"{row['level']:.1%}"} for row in answer["regions"]], _REGION_COLUMNS, output)
         _show_more(answer)
+
+
+@app.command
+def executions(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    state: str = "",
+    reason: str = "",
+    output: Format = "table",
+) -> None:
+    """List how far each device is.
+
+    Parameters
+    ----------
+    state
+        Only those in this state, such as failed.
+    reason
+        Only those with this reason, such as no_way_back.
+    """
+    path = f"/v1/campaigns/{campaign}/executions"
+    only = {name: value for name, value in (("state", state), ("reason", reason)) if value}
+    rows = call(server, token, lambda client: list_all(client, path, "executions", only))
+    show(rows, ("device", "region", "state", "attempt", "reason", "detail", "updated_at"), output)
 
 
 @app.command

@@ -142,21 +142,25 @@ class Orchestrator:
         if self._wire.up_since is not None:
             await self._directives.publish_waiting(now=self._clock())
         for chore in self.chores:
-            await chore(self._clock())
+            await self._one_of_many(chore(self._clock()), chore=getattr(chore, "__qualname__", ""))
         self._judged = await self._repository.in_states(JUDGED)
         self._surveyor.remember_only([campaign.id for campaign in self._judged])
         for campaign in self._judged:
-            try:
-                await self._evaluate(campaign)
-            except (StoreUnavailableError, BrokerUnavailableError):
-                raise
-            except (TrustError, ConflictError, SignerUnavailableError) as exc:
-                log.warning("evaluation_postponed", campaign=campaign.id.hex, reason=str(exc))
-            except Exception:
-                log.exception("evaluation_failed", campaign=campaign.id.hex)
-                self._metrics.failed_evaluations.inc()
+            await self._one_of_many(self._evaluate(campaign), campaign=campaign.id.hex)
         self.evaluated_at = self._clock()
         self._metrics.evaluated.set(self.evaluated_at)
+
+    async def _one_of_many(self, work: Awaitable[None], **named: str) -> None:
+        """Do a part of a tick: what goes wrong in it stops no other, unless database or broker are away."""
+        try:
+            await work
+        except (StoreUnavailableError, BrokerUnavailableError):
+            raise
+        except (TrustError, ConflictError, SignerUnavailableError) as exc:
+            log.warning("evaluation_postponed", reason=str(exc), **named)
+        except Exception:
+            log.exception("evaluation_failed", **named)
+            self._metrics.failed_evaluations.inc()
 
     async def _evaluate(self, campaign: CampaignRecord) -> None:
         now = self._clock()

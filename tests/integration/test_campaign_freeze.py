@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_store.errors import InvalidInputError, NotFoundError
+from firmware_store.errors import InvalidInputError, NotFoundError, SignerUnavailableError
 from server.db.database import Database
 from server.db.devices import NewDevice
 from server.db.freezes import FreezeRecord
@@ -154,3 +154,19 @@ async def test_a_freeze_that_cannot_be_is_refused(world: World) -> None:
             reason="dust",
             caller="ann",
         )
+
+
+@pytest.mark.parametrize(
+    "error", [SignerUnavailableError("nobody signs"), RuntimeError("a bug")], ids=["signer", "bug"]
+)
+async def test_a_chore_that_fails_keeps_no_campaign_from_being_evaluated(world: World, error: Exception) -> None:
+    async def fail(_now: float) -> None:
+        raise error
+
+    campaign = await running(world)
+    world.orchestrator.chores = (fail,)
+    await world.campaigns.cancel(campaign, caller="ann", reason="another one")
+    other = await world.start(await world.add_release(2), SLOW, POLICY, EU)
+    await tick(world)
+
+    assert (await world.campaign(other)).wave == 0

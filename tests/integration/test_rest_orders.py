@@ -259,6 +259,9 @@ async def test_campaigns_are_ordered_by_the_command_line(
     assert (await run(campaign_cli.halt, second, reason="smoke")).strip() == "halted"
     assert (await run(campaign_cli.rollback, second)).strip() in {"rolling_back", "rolled_back"}
 
+    listed = await run(campaign_cli.executions, second, state="confirmed", reason="no_way_back", output="json")
+    assert json.loads(listed) == []
+
     third = await make(policy=policy)
     with pytest.raises(ConflictError, match="cannot start; it can submit, cancel"):
         await run(campaign_cli.start, third)
