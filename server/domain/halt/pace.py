@@ -2,7 +2,8 @@
 
 This, and not the statistic, decides how many devices a very bad release bricks. The bound of the excess is
 (excess + 3) / (judged + 3), about the upper 95 % limit of a rate with nothing seen yet; a class has room for 5 and a
-region for 10 devices divided by it. A device that stays silent keeps its slot.
+region for 10 devices divided by it. A device that stays silent keeps its slot. While the weather is unknown the whole
+campaign has room for 3, or for one in a thousand of the devices that went well before: few, but never for ever.
 """
 
 from typing import Final
@@ -19,6 +20,7 @@ SMALL_STEPS: Final = (1, 3, 10)
 
 _CREDIT_MOST: Final = 50.0
 _CREDIT_SHARE: Final = 20.0
+_SLOW_SHARE: Final = 0.001
 _ROOM_MOST: Final = 1 << 40
 
 
@@ -59,7 +61,7 @@ def rooms(
     if fleet < SMALL_FLEET:
         whole = small_room(started=started, flying=moving)
     elif not is_known:
-        whole = max(0, least - moving)
+        whole = max(0, max(least, int(judged.sum() * _SLOW_SHARE)) - moving)
     regions = np.maximum(np.maximum(by_region, least).astype(np.int64) - in_flight.sum(axis=1), 0)
     classes = np.maximum(np.maximum(by_class, least).astype(np.int64) - in_flight.sum(axis=0), 0)
     return np.minimum(regions, whole), np.minimum(classes, whole), whole

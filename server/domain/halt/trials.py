@@ -111,8 +111,8 @@ class Trials:
                 drawn.append(_draw(generator, free, _wanted(kind, len(some), len(peers), policy)))
                 busy[drawn[-1]] = True
             shadows = np.concatenate(drawn)
-            watchers = scene.watchers(region, unsteady)
-            watchers = _draw(generator, watchers[~busy[watchers]], _WATCHERS_MOST)
+            watchers = scene.watchers(region, unsteady) if kind == Kind.REBOOT else bare[:0]
+            watchers = watchers[~busy[watchers]][:_WATCHERS_MOST]
             groups.append((_Door(region, unsteady, is_compared=True), [mine, shadows, watchers]))
         self._admit(kind, groups, scene)
 
