@@ -128,4 +128,4 @@ def test_rooms_are_never_negative_and_shrink_with_what_flies(judged, bad, flying
 
     assert all((a >= 0).all() for a in few[:2])
     assert all((a <= b).all() for a, b in zip(many[:2], few[:2], strict=True))
-    assert known or few[2] <= HaltPolicy().slow_room
+    assert known or few[2] <= max(HaltPolicy().slow_room, sum(judged) / 1000)
