@@ -340,6 +340,7 @@ async def build(
         devices=device_repository,
         directives=directives,
         metrics=metrics,
+        least_approvals=settings.approvals,
     )
     trust = TrustDocuments(
         repository=trust_repository,

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     environment: Literal["development", "production"] = Field(
         "development", description="production refuses a trust root that is marked for development"
     )
+    approvals: int = Field(
+        0, ge=0, le=10, description="approvals that every campaign needs, at least; its policy may want more"
+    )
     log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
 

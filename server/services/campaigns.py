@@ -61,7 +61,10 @@ class Draft:
 
 
 class Campaigns:
-    """Use cases. ``on_change`` wakes the orchestrator."""
+    """Use cases. ``on_change`` wakes the orchestrator.
+
+    ``least_approvals``: what every campaign needs, so that nobody passes by approvals by asking for none.
+    """
 
     def __init__(
         self,
@@ -71,9 +74,11 @@ class Campaigns:
         devices: DeviceRepository,
         directives: Directives,
         metrics: Metrics,
+        least_approvals: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._least_approvals = least_approvals
         self._repository = repository
         self._bundles = bundles
         self._devices = devices
@@ -91,7 +96,8 @@ class Campaigns:
         if not draft.regions or len(set(draft.regions)) < len(draft.regions):
             raise InvalidInputError("A campaign has at least one region, each once.", pointer="/regions")
         await self._bundles.get(draft.bundle)
-        policy = draft.policy
+        wanted = max(draft.policy.approvals, self._least_approvals)
+        policy = draft.policy.model_copy(update={"approvals": wanted})
         devices = {region: await self._devices.count_in(draft.cohort, region) for region in draft.regions}
         plan = draft.plan or default_plan(
             draft.regions,
@@ -112,7 +118,7 @@ class Campaigns:
             cohort=draft.cohort,
             bundle_id=draft.bundle,
             plan=plan,
-            policy=draft.policy,
+            policy=policy,
             reason=draft.reason,
             membership=draft.membership,
             created_by=caller,

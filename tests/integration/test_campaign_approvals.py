@@ -101,6 +101,15 @@ async def test_what_needs_no_approval_needs_none(world: World) -> None:
         await approve(world, campaign, "bea")
 
 
+@pytest.mark.parametrize(("asked", "needed"), [(0, 1), (1, 1), (2, 2)])
+async def test_nobody_passes_by_the_servers_approvals_by_asking_for_none(world: World, asked: int, needed: int) -> None:
+    world.campaigns._least_approvals = 1
+
+    campaign = await draft(world, POLICY.model_copy(update={"approvals": asked}))
+
+    assert campaign.policy.approvals == (await world.campaign(campaign.id)).policy.approvals == needed
+
+
 async def test_an_emergency_starts_at_once_and_is_approved_afterwards(world: World) -> None:
     campaign = await draft(world)
 

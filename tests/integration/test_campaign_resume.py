@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_store.errors import ConflictError, ForbiddenError, IllegalTransitionError, InvalidInputError
+from firmware_store.errors import ConflictError, ForbiddenError, IllegalTransitionError, InvalidInputError, RevokedError
 from server.db.campaigns import DecisionRecord
 from server.db.database import Database
 from server.db.devices import NewDevice
@@ -19,6 +19,7 @@ from server.protocol.reasons import Reason
 from server.services.campaigns import Draft
 from tests.records import EU, MAIN
 from tests.service_world import World
+from tests.trust_fleet import own_fleet
 
 POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
 SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000, soak_s=60),))
@@ -197,6 +198,20 @@ async def test_another_campaign_on_its_devices_is_in_the_way_of_a_resume(world: 
         await world.campaigns.resume(campaign, caller="ann", reason="no smoke")
 
     assert (await world.campaign(other)).state is State.RUNNING
+
+
+async def test_a_release_that_was_revoked_since_is_not_resumed(store: Database, tmp_path: Path) -> None:
+    world = World(store, tmp_path / "blobs", keys=own_fleet(tmp_path / "keys"))
+    await world.inventory.add([NewDevice(DeviceId("eu-001"), EU, MAIN)])
+    release = await world.add_release()
+    campaign = await world.start(release, SLOW, POLICY, EU)
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke")
+    await world.trust.accept_status(world.keys.status(digests=[release.manifest_digest]), actor="sam")
+
+    with pytest.raises(RevokedError):
+        await world.campaigns.resume(campaign, caller="ann", reason="no smoke")
+
+    assert (await world.campaign(campaign)).state is State.HALTED
 
 
 async def test_what_is_not_over_is_not_resumed(world: World) -> None:
