@@ -1,26 +1,31 @@
-"""``/v1/campaigns``: create, look at, and the few orders a person gives."""
+"""``/v1/campaigns``: create, look at, and the orders that people give."""
 
-import time
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from firmware_store.errors import InvalidInputError
+from server.api.campaign_views import (
+    CampaignDetail,
+    CampaignList,
+    CampaignView,
+    DecisionList,
+    DecisionView,
+    ExecutionList,
+    ExecutionView,
+    detail_of,
+    view_of,
+)
 from server.api.routing import Call, Model, route
 from server.db.campaigns import CampaignRecord
-from server.domain.campaign import Cause, Membership, State
-from server.domain.decide import regions_of
+from server.domain.campaign import Membership
 from server.domain.execution import State as ExecutionState
-from server.domain.gate import FULL
 from server.domain.identity import BundleId, CampaignId, cohort, region
 from server.domain.plan import Plan, Policy
 from server.protocol.reasons import Reason
 from server.services import identifiers
-from server.services.approvals import missing
 from server.services.campaigns import NO_REASON, Draft
-from server.services.rollbacks import Progress
 from server.services.tokens import Right
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -57,133 +62,6 @@ class Start(TakeOver):
     emergency: bool = False
 
 
-class RegionState(BaseModel):
-    """One region now. ``level`` is a ratio 0..1; counts are of eligible devices."""
-
-    region: str
-    level: float
-    target: float
-    eligible: int
-    eligible_online: int
-    reached: int
-    waiting: int
-    in_flight: int
-    confirmed: int
-    failed: int
-    judged: int
-    silent: int
-    controls: int
-    control_silent: int
-
-
-class WaveState(BaseModel):
-    """One wave of the plan: ``planned``, ``open`` or ``passed``, and its regions' counts together."""
-
-    number: int
-    state: str
-    regions: list[str]
-    target: str
-    reached: int
-    confirmed: int
-    failed: int
-    silent: int
-
-
-class CampaignView(BaseModel):
-    """A campaign. ``emergency`` is the reason for which it was started as one, empty where it was not.
-
-    ``approvals_missing``: how many people must still approve, before the start, before a resume, or after the fact.
-    """
-
-    id: str
-    name: str
-    cohort: str
-    bundle: str
-    state: State
-    causes: list[Cause]
-    sentence: str
-    reason: str
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    revision: int
-    run: int
-    membership: Membership
-    emergency: str
-    approvals_missing: int
-
-
-class Approval(BaseModel):
-    """One person's word for one run of a campaign."""
-
-    run: int
-    who: str
-    at: datetime
-    reason: str
-
-
-class Rollback(BaseModel):
-    """How far a rollback is. ``seconds``: from its beginning to the last device's return. ``hint``: what to do next."""
-
-    since: datetime
-    returned: int
-    no_way_back: int
-    waiting: int
-    seconds: float | None
-    hint: str
-
-
-class CampaignDetail(CampaignView):
-    """With its ``states``: executions by state, over all regions."""
-
-    approvals: list[Approval]
-    rollback: Rollback | None
-    plan: Plan
-    policy: Policy
-    waves: list[WaveState]
-    regions: list[RegionState]
-    states: dict[str, int]
-
-
-class CampaignList(BaseModel):
-    campaigns: list[CampaignView]
-
-
-class DecisionView(BaseModel):
-    """Why a campaign changed, with the numbers it was decided on."""
-
-    at: datetime
-    kind: str
-    actor: str
-    sentence: str
-    evidence: dict[str, Any]
-    run: int
-
-
-class DecisionList(BaseModel):
-    decisions: list[DecisionView]
-
-
-class ExecutionView(BaseModel):
-    """One device's way through the campaign."""
-
-    device: str
-    region: str
-    state: ExecutionState
-    attempt: int
-    reason: str
-    detail: str
-    slot: str
-    started_at: datetime
-    updated_at: datetime
-
-
-class ExecutionList(BaseModel):
-    executions: list[ExecutionView]
-    next: str | None
-
-
 @route("POST", "/v1/campaigns", right=Right.OPERATE, body=CampaignCreate, status=201)
 async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
     body = call.body
@@ -197,18 +75,18 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
         reason=body.reason,
         membership=body.membership,
     )
-    return _view(await call.context.campaigns.draft(draft, caller=call.caller.name))
+    return view_of(await call.context.campaigns.draft(draft, caller=call.caller.name))
 
 
 @route("GET", "/v1/campaigns", right=Right.READ)
 async def list_campaigns(call: Call[None]) -> CampaignList:
     records = await call.context.campaigns.newest(call.query_int("limit", 100, most=1000))
-    return CampaignList(campaigns=[_view(record) for record in records])
+    return CampaignList(campaigns=[view_of(record) for record in records])
 
 
 @route("GET", "/v1/campaigns/{campaign}", right=Right.READ)
 async def get_campaign(call: Call[None]) -> CampaignDetail:
-    return await _detail(call, await call.context.campaigns.get(_id(call)))
+    return await detail_of(call, await call.context.campaigns.get(_id(call)))
 
 
 @route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ)
@@ -312,102 +190,8 @@ class _GiveOrder(Protocol):
 
 
 async def _give(call: Call[Order], order: _GiveOrder) -> CampaignView:
-    return _view(await order(_id(call), caller=call.caller.name, reason=call.body.reason))
+    return view_of(await order(_id(call), caller=call.caller.name, reason=call.body.reason))
 
 
 def _id(call: Call[Any]) -> CampaignId:
     return CampaignId(identifiers.parse(identifiers.CAMPAIGN, call.request.match_info["campaign"]))
-
-
-def _view(record: CampaignRecord) -> CampaignView:
-    return CampaignView(
-        id=identifiers.show(identifiers.CAMPAIGN, record.id),
-        name=record.name,
-        cohort=record.cohort,
-        bundle=identifiers.show(identifiers.BUNDLE, record.bundle_id),
-        state=record.state,
-        causes=sorted(record.causes),
-        sentence=record.sentence,
-        reason=record.reason,
-        created_by=record.created_by,
-        created_at=record.created_at,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        revision=record.revision,
-        run=record.run,
-        membership=record.membership,
-        emergency=record.emergency,
-        approvals_missing=missing(record),
-    )
-
-
-async def _detail(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
-    now = time.time()
-    bundle = await call.context.campaigns.bundle_of(record)
-    survey = await call.context.surveyor.survey(record, bundle, now=now)
-    targets = {entry.region: entry.target / FULL for entry in record.regions}
-    regions = [
-        RegionState(
-            region=view.region,
-            level=view.ramp.level(now) / FULL,
-            target=targets[view.region],
-            eligible=view.eligible,
-            eligible_online=view.eligible_online,
-            reached=view.reached,
-            waiting=view.waiting,
-            in_flight=view.in_flight,
-            confirmed=view.confirmed,
-            failed=view.failed,
-            judged=view.table.judged,
-            silent=view.table.silent,
-            controls=view.table.controls,
-            control_silent=view.table.control_silent,
-        )
-        for view in survey.snapshot.regions
-    ]
-    return CampaignDetail(
-        **_view(record).model_dump(),
-        approvals=[Approval.model_validate(entry, from_attributes=True) for entry in record.approvals],
-        rollback=_rollback(await call.context.rollbacks.progress(record)),
-        plan=record.plan,
-        policy=record.policy,
-        waves=_waves(record, regions),
-        regions=regions,
-        states={state.value: number for state, number in survey.states.items()},
-    )
-
-
-def _rollback(progress: Progress | None) -> Rollback | None:
-    if progress is None:
-        return None
-    returns = progress.returns
-    return Rollback(
-        since=progress.since,
-        returned=returns.returned,
-        no_way_back=returns.no_way_back,
-        waiting=returns.waiting,
-        seconds=None if progress.lasted is None else progress.lasted.total_seconds(),
-        hint=progress.hint,
-    )
-
-
-def _waves(record: CampaignRecord, regions: list[RegionState]) -> list[WaveState]:
-    states = []
-    for index, wave in enumerate(record.plan.waves):
-        names = set(regions_of(wave, [entry.region for entry in record.regions]))
-        of_wave = [entry for entry in regions if entry.region in names]
-        begun = record.wave is not None and index <= record.wave
-        over = begun and (index != record.wave or record.state in {State.WATCHING, State.FINISHED})
-        states.append(
-            WaveState(
-                number=index + 1,
-                state="passed" if over else "open" if begun else "planned",
-                regions=sorted(names),
-                target=f"{wave.ratio:.1%}" if wave.ratio is not None else f"{wave.count} devices",
-                reached=sum(entry.reached for entry in of_wave) if begun else 0,
-                confirmed=sum(entry.confirmed for entry in of_wave) if begun else 0,
-                failed=sum(entry.failed for entry in of_wave) if begun else 0,
-                silent=sum(entry.silent for entry in of_wave) if begun else 0,
-            )
-        )
-    return states
