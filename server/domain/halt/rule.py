@@ -1,5 +1,6 @@
 """The rule as a whole: what happened goes in, moment by moment, and a verdict comes out."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -127,18 +128,24 @@ class HaltRule:
         self.sentinels = np.flatnonzero(self.population.height >= self.world.sentinel_height)
 
     def _watch(self, moment: Moment, elapsed_s: float, *, is_blind: bool) -> None:
-        """Look at the weather: at sentinels that are not due yet; where too few, at all devices that are not.
+        """Look at the weather: at the steady sentinels that are not due yet, so that no dusk looks like an outage.
 
-        Steady ones alone where a region has enough of them, so that no dusk looks like an outage.
+        Where the fleet has too few of them, at all steady devices not due; else at all sentinels; else at all.
         """
-        population, least = self.population, self.policy.min_sentinels
+        population, regions = self.population, len(self.population.regions)
         waits = (self.roster.status == Status.NEVER) & moment.present
-        mine = self._not_due(self.sentinels[waits[self.sentinels]], moment)
-        if len(mine) < least:
-            mine = self._not_due(np.flatnonzero(waits), moment)
-        regions = len(population.regions)
-        steady = np.bincount(population.region[mine[~population.unsteady[mine]]], minlength=regions)
-        mine = mine[~population.unsteady[mine] | (steady[population.region[mine]] < least)]
+        sentinels = self._not_due(self.sentinels[waits[self.sentinels]], moment)
+        choices: tuple[Callable[[], Indices], ...] = (
+            lambda: sentinels[~population.unsteady[sentinels]],
+            lambda: self._not_due(np.flatnonzero(waits & ~population.unsteady), moment),
+            lambda: sentinels,
+            lambda: self._not_due(np.flatnonzero(waits), moment),
+        )
+        for choice, whom in enumerate(choices):
+            mine = whom()
+            if len(mine) >= self.policy.min_sentinels:
+                self.weather.watch(choice)
+                break
         region = population.region[mine]
         count = np.bincount(region, minlength=regions)
         dark = np.bincount(region[~moment.online[mine]], minlength=regions)

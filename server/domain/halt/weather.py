@@ -4,8 +4,9 @@ The sentinels, the highest devices of a region, are updated last and never shado
 than usual, silence says nothing about the release: the region is not judged until the weather has been good again for
 a while. What is usual is a slow average; while the weather is bad it follows six times more slowly, so that a dusk
 which falls into an outage is not taken for bad weather until dawn, and it stands still while we cannot see. A region
-with too few sentinels goes by those of the whole fleet, and a fleet with too few by all devices that have not begun;
-with fewer of those, too, the weather is unknown.
+with too few sentinels goes by those of the whole fleet, and a fleet with too few by all devices that are not due; with
+fewer of those, too, the weather is unknown. A few watchers are dark by chance: what is more than usual must also be
+more than three standard deviations.
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from server.domain.halt.view import Bools, Floats, Indices
 
 _STRIKES: Final = 3
 _SLOWER: Final = 6
+_DEVIATIONS: Final = 3.0
 _STRIKE_WITHIN_S: Final = 900.0
 
 
@@ -42,6 +44,7 @@ class Weather:
     restarted: Floats = field(default_factory=lambda: np.empty(0))
     strikes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     blind_until: float = -np.inf
+    choice: int = 0
     is_known: bool = False
     own: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     """Regions with sentinels enough of their own."""
@@ -63,6 +66,12 @@ class Weather:
         self.strikes = np.concatenate([self.strikes, np.zeros(spare, np.int64)])
         self.own = np.concatenate([self.own, np.zeros(spare, np.bool_)])
 
+    def watch(self, choice: int) -> None:
+        """Go by this choice of watchers from now on; another choice has another usual share, learnt anew."""
+        if choice != self.choice:
+            self.choice = choice
+            self.usual = np.full_like(self.usual, np.nan)
+
     def look(
         self, sentinels: Indices, dark: Indices, *, now: float, elapsed_s: float, is_blind: bool, policy: HaltPolicy
     ) -> None:
@@ -74,7 +83,8 @@ class Weather:
         self.own, self.is_known = enough[:-1], bool(enough[-1])
         usual = np.where(np.isnan(self.usual), share, self.usual)
         spike = enough & (share - usual > policy.bad_weather_above)
-        spike &= gone - usual * count >= policy.bad_weather_most
+        noise = np.sqrt(count * usual * (1 - usual) + 1)
+        spike &= gone - usual * count >= np.maximum(policy.bad_weather_most, _DEVIATIONS * noise)
         spike[:-1] = np.where(enough[:-1], spike[:-1], spike[-1])
         was_bad = self.bad_until > now - elapsed_s
         if is_blind:
