@@ -4,6 +4,7 @@ The order is one directive for each region, given by ``Campaigns.rollback``; dev
 return. It stands until every device that ran the release has answered, or ``policy.rollback_s`` is over.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,16 @@ from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionReco
 from server.db.executions import ExecutionRepository, Returns
 from server.domain.campaign import Event, State
 from server.domain.decide import duration
+from server.domain.identity import CampaignId
 from server.protocol.orders import Action
 from server.services import identifiers
 from server.services.campaigns import Campaigns
 from server.services.transitions import ended
 
 ACTOR: Final = "orchestrator"
+
+REST_RATIO: Final = 9.0
+"""A rollback is left alone so many times as long as the last look at all its devices took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,17 @@ class Rollbacks:
         self._executions = executions
         self._bundles = bundles
         self._campaigns = campaigns
+        self._rests_until: dict[CampaignId, float] = {}
 
     async def tick(self, now: float) -> None:
         """End every rollback that nobody has to be waited for any longer."""
-        for campaign in await self._repository.in_states(frozenset({State.ROLLING_BACK})):
-            await self._consider(campaign, datetime.fromtimestamp(now, UTC))
+        under_way = await self._repository.in_states(frozenset({State.ROLLING_BACK}))
+        self._rests_until = {one.id: self._rests_until.get(one.id, 0.0) for one in under_way}
+        for campaign in under_way:
+            if now >= self._rests_until[campaign.id]:
+                began = time.monotonic()
+                await self._consider(campaign, datetime.fromtimestamp(now, UTC))
+                self._rests_until[campaign.id] = now + REST_RATIO * (time.monotonic() - began)
 
     async def _consider(self, campaign: CampaignRecord, now: datetime) -> None:
         since = campaign.rolling_since
