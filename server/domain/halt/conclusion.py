@@ -77,7 +77,7 @@ def _decide(rule: "HaltRule", silent: int) -> Verdict:
         wealth=total,
         channel=CHANNELS[process],
         scope=name,
-        why=sentence.compare(process, name, tally, policy) if tally[0] else "",
+        why=sentence.compare(process, name, tally, policy, devices=_size(rule, scope)) if tally[0] else "",
         judged=tally[0],
         silent=tally[1],
         controls=tally[2],
@@ -171,3 +171,13 @@ def _evidence(rule: "HaltRule") -> dict[str, Any]:
         "braked_s": rule.brake.used_s,
         "started": rule.started,
     }
+
+
+def _size(rule: "HaltRule", scope: int) -> int:
+    """Return how many devices a scope has."""
+    classes = len(rule.population.classes)
+    if scope == 0:
+        return len(rule.population)
+    if scope <= classes:
+        return int((rule.population.hardware == scope - 1).sum())
+    return int((rule.population.region == scope - 1 - classes).sum())

@@ -28,10 +28,18 @@ def scope_name(scope: int, classes: tuple[str, ...], regions: tuple[str, ...]) -
     return f"region {regions[scope - 1 - len(classes)]}"
 
 
-def compare(process: Process, scope: str, tally: Sequence[int], policy: HaltPolicy) -> str:
-    """Return what happened to the updated devices of a scope, and what to those they were compared with."""
+def compare(process: Process, scope: str, tally: Sequence[int], policy: HaltPolicy, *, devices: int) -> str:
+    """Return what happened to the updated devices of a scope, and what to those they were compared with.
+
+    ``tally``: updated, silent of them, controls, silent of them; ``devices``: how many the scope has. A device serves
+    as a control more than once, and what has come back is looked at again and again: then these are looks.
+    """
     updated, silent, controls, control_silent = tally
-    whom = f"{silent:,} of {updated:,} updated devices{_where(scope)}"
+    where = _where(scope)
+    looks_again = process not in {Process.G1, Process.G2}
+    whom = f"{silent:,} of {updated:,} updated devices{where}"
+    if looks_again:
+        whom = f"{silent:,} updated devices{where} (in {updated:,} looks)"
     did = {
         Process.G1: f"went dark within {span(policy.g1_s)} of their reboot",
         Process.G2: f"were still dark {span(policy.g2_s)} after their reboot",
@@ -44,7 +52,8 @@ def compare(process: Process, scope: str, tally: Sequence[int], policy: HaltPoli
         Process.FLAP_LATER: _flapped(policy) + " more than four hours after their reboot",
     }[process]
     did_too = "none did" if control_silent == 0 else f"{control_silent:,} did"
-    return f"{whom} {did}; of {controls:,} comparable devices not yet updated, {did_too}."
+    others = "looks at comparable devices" if looks_again or controls > devices else "comparable devices"
+    return f"{whom} {did}; of {controls:,} {others} not yet updated, {did_too}."
 
 
 def explicit(failed: int, succeeded: int, policy: HaltPolicy) -> str:
