@@ -28,7 +28,12 @@ from server.services.replay.scenarios import make_trace
 from server.services.replay.world import population_of
 
 ROOT: Final = Path(__file__).parent.parent
-SOURCES: Final = ("server/domain/halt", "server/services/replay", "bench/halt_quality_rules.py")
+SOURCES: Final = (
+    "server/domain/halt",
+    *(f"server/services/replay/{name}.py" for name in ("background", "scenarios", "world", "engine", "run")),
+    "server/services/replay/neighbours.py",
+    "bench/halt_quality_rules.py",
+)
 CAMPAIGNS: Final = {
     "healthy": 600,
     "brick-0.5": 100,

@@ -86,7 +86,10 @@ class Engine:
         started, whole = [], verdict.room
         ready = idle & online
         rising = [region for region, name in enumerate(self._names) if name not in verdict.bad_weather]
+        below = self._population.height < self.level[self._population.region]
         for choose in (self._punctual, self._late):
+            if choose == self._late and not np.any(ready & below):
+                break  # which is so most of the time
             for region in rising:
                 chosen = choose(region, ready, min(int(room[region]), whole), room_class, verdict.pace)
                 ready[chosen] = False
@@ -117,7 +120,7 @@ class Engine:
     def _late(self, region: int, ready: Bools, room: int, room_class: Indices, _: float) -> Indices:
         """Return those below the level that are back, the lowest first, as far as there is room."""
         due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
-        late = due[ready[due]][: max(room, 0)]
+        late = due[ready[due]][:room] if room > 0 else _NONE
         return late[_fits(self._population.hardware[late], room_class, skip=True)]
 
     def _soak(self) -> None:
@@ -138,6 +141,8 @@ def _fits(classes: npt.NDArray[np.int16], room: Indices, *, skip: bool) -> Bools
     ``skip``: one that does not fit is passed over; otherwise nobody after it fits, because a level passes nobody over.
     """
     fits = np.ones(len(classes), np.bool_)
+    if np.all(np.bincount(classes, minlength=len(room)) <= room):
+        return fits
     for each, left in enumerate(room):
         mine = np.flatnonzero(classes == each)
         over = mine[max(int(left), 0) :]
