@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check bench clean
+.PHONY: demo serve test check bench quality clean
 
 demo: $(READY)
 	$(BIN)/tidegate demo $(DEMO_ARGS)
@@ -23,6 +23,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+
+# A twentieth of the campaigns behind bench/results/halt_quality.md, played anew.
+quality: $(READY)
+	$(BIN)/python -m bench.halt_quality --fraction 0.05 --jobs 2 --out var $(QUALITY_ARGS)
 
 # Where python3-venv (ensurepip) is missing, an outside pip fills the environment.
 $(READY): pyproject.toml
