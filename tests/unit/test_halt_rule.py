@@ -367,6 +367,24 @@ def test_a_resumed_run_begins_at_1_and_knows_what_was_updated() -> None:
     assert (renewed.roster.status != Status.NEVER).sum() == (fleet.state > 0).sum()
 
 
+def test_a_resumed_small_fleet_is_not_held_for_what_it_was_resumed_in_spite_of() -> None:
+    fleet = population(30, regions=1)
+    rule, updated = HaltRule(fleet, HaltPolicy()), lowest(fleet, 5)
+    play(rule, fleet, range(3))
+    rule.step(moment(fleet, 3, started=updated[:4]))
+    rule.step(moment(fleet, 4, rebooted=updated[:4]))
+    held = play(rule, fleet, range(5, 22), dark=updated[:1])
+
+    renewed = rule.renewed(seed=2)
+    renewed.step(moment(fleet, 22, started=updated[4:], dark=updated[:1]))
+    renewed.step(moment(fleet, 23, rebooted=updated[4:], dark=updated[:1]))
+    verdict = play(renewed, fleet, range(24, 42), dark=updated[:1])
+
+    assert held.call == Call.HOLD
+    assert verdict.call == Call.GO
+    assert play(renewed, fleet, range(42, 160), dark=updated[:1]).call == Call.GO
+
+
 def test_new_devices_regions_and_classes_are_appended() -> None:
     small, large = population(500, regions=1, classes=2), population(800, regions=2, classes=3)
     rule = HaltRule(small, HaltPolicy())

@@ -37,7 +37,7 @@ def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
     speed = rule.brake.press(
         odds=odds, elapsed_s=elapsed_s, moment=moment, roster=roster, policy=policy, counts=not everywhere
     )
-    verdict = _decide(rule, int(silent.sum()))
+    verdict = _decide(rule, int((roster.status[rule.run_silent] == Status.SILENT).sum()))
     if speed < 1.0 and verdict.call < Call.BRAKE:
         verdict = replace(verdict, call=Call.BRAKE)
     bad = rule.weather.bad_until > moment.now

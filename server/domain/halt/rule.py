@@ -45,6 +45,7 @@ class HaltRule:
         self.expected: Floats = np.zeros((0, 0))
         self.bare_silent: Indices = np.empty(0, np.int64)
         self.late_silent: Indices = np.empty(0, np.int64)
+        self.run_silent: Indices = np.empty(0, np.int64)
         self.started = 0
         self.halted: dict[str, Any] | None = None
         self._fit()
@@ -73,7 +74,8 @@ class HaltRule:
     def renewed(self, seed: int) -> "HaltRule":
         """Return the rule of the run after a resume: all processes begin at 1, what devices did stays known.
 
-        Verdicts given are given: judged devices make room for more. Silent ones keep their slot.
+        Verdicts given are given: judged devices make room for more, silent ones keep their slot, and nobody judged
+        before is judged again at G2. What was not judged yet is evidence for the new run. Use this rule no more.
         """
         rule = HaltRule(self.population, self.policy, seed)
         rule.now, rule.started = self.now, self.started
@@ -81,6 +83,9 @@ class HaltRule:
         rule.judged, rule.expected = self.judged, self.expected
         rule.trials.ledger, rule.trials.draws = self.trials.ledger, self.trials.draws
         rule.trials.pending_device, rule.trials.pending_block = self.trials.pending_device, self.trials.pending_block
+        rule.trials.ledger.close(np.flatnonzero(rule.trials.ledger.is_first_done))
+        rule.windows = self.windows
+        rule.late.past = self.late.past
         rule._fit()
         return rule
 
@@ -226,6 +231,7 @@ class HaltRule:
         roster.status[devices] = Status.GOOD
         silent = silent[roster.status[silent] == Status.GOOD]
         roster.status[silent] = Status.SILENT
+        self.run_silent = np.concatenate([self.run_silent, silent])
         np.add.at(self.judged, tables.region, tables.counts[:, Arm.UPDATED])
         np.add.at(self.expected, tables.region, _explained(tables))
         bare = rows[~ledger.is_compared[rows]]

@@ -27,7 +27,7 @@ HALT_FIELDS: Final = (
 _VERSION: Final = 1
 _META: Final = "meta"
 _PLAIN: Final = ("now", "started", "halted")
-_ARRAYS: Final = ("judged", "expected", "bare_silent", "late_silent")
+_ARRAYS: Final = ("judged", "expected", "bare_silent", "late_silent", "run_silent")
 
 
 def dump(rule: "HaltRule") -> bytes:
