@@ -1,5 +1,6 @@
 """Approvals by others, before the start and afterwards; emergencies; snapshot membership and the holdout."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,17 @@ async def test_nobody_approves_their_own_nor_twice(world: World) -> None:
         await approve(world, campaign, "bea")
 
     assert (await world.campaign(campaign.id)).state is State.AWAITING_APPROVAL
+
+
+async def test_of_approvals_that_come_together_none_is_lost(world: World) -> None:
+    campaign = await draft(world)
+    await world.campaigns.submit(campaign.id, caller="ann", reason="please")
+
+    await asyncio.gather(*(approve(world, campaign, who) for who in ("bea", "cem")))
+
+    stored = await world.campaign(campaign.id)
+    assert {entry.who for entry in stored.approvals} == {"bea", "cem"}
+    assert stored.state is State.SCHEDULED
 
 
 async def test_what_needs_no_approval_needs_none(world: World) -> None:
