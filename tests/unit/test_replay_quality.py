@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import beta
@@ -7,6 +11,7 @@ from bench.halt_quality_summary import clopper_pearson
 from server.services.replay.run import replay
 from server.services.replay.scenarios import make_trace
 from server.services.replay.world import population_of
+from tests.terminal import ROOT
 
 
 @pytest.mark.parametrize(
@@ -44,3 +49,39 @@ def test_rules_that_only_look_at_the_updated_wait_for_a_hundred():
 def test_a_threshold_of_twenty_percent_never_sees_two():
     assert "aws-20" not in stops("brick-2")
     assert np.isfinite(stops("brick-2")["z-test"].at)
+
+
+def bench(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bench.halt_quality", "--out", folder, "--scenario", "small-30-brick-30", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_bench_that_was_cut_short_goes_on_where_it_was(tmp_path):
+    first = bench(tmp_path, "--seeds", "1")
+    second = bench(tmp_path, "--seeds", "3")
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "2/2 small-30-brick-30 3" in second.stderr
+    lines = (tmp_path / "halt_quality/small-30-brick-30.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [1, 2, 3]
+    summary = json.loads((tmp_path / "halt_quality.json").read_text())
+    assert summary["scenarios"]["small-30-brick-30"]["campaigns"] == 3
+    assert "small-30-brick-30" in (tmp_path / "halt_quality.md").read_text()
+
+
+def test_results_of_other_code_are_not_counted(tmp_path):
+    bench(tmp_path, "--seeds", "2")
+    path = tmp_path / "halt_quality/small-30-brick-30.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(json.dumps({**json.loads(first), "code": "another"}) + "\n" + second + "\n")
+
+    done = bench(tmp_path, "--seeds", "2")
+
+    assert "1/1 small-30-brick-30 1" in done.stderr
