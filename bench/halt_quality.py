@@ -159,7 +159,7 @@ def main() -> int:
     ]
     if arguments.code is None:
         _play_all(tasks, arguments.jobs, folder)
-    summary = summarise(read_lines(folder, code, arguments.devices), code)
+    summary = summarise(read_lines(folder, code, arguments.devices), code, list(CAMPAIGNS))
     (arguments.out / "halt_quality.json").write_text(json.dumps(summary, indent=1) + "\n")
     (arguments.out / "halt_quality.md").write_text(table(summary))
     print(table(summary))

@@ -53,12 +53,12 @@ def _below(most: int, of: int, p: float) -> float:
     return min(1.0, math.fsum(math.exp(each) for each in logs))
 
 
-def summarise(lines: Sequence[Line], code: str) -> dict[str, Any]:
-    """Return the summary of all scenarios, and complaints where the rule is not as good as it must be."""
+def summarise(lines: Sequence[Line], code: str, order: Sequence[str]) -> dict[str, Any]:
+    """Return the summary of all scenarios in ``order``, and complaints where the rule is not as good as it must be."""
     by_scenario: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         by_scenario[line["scenario"]].append(line)
-    scenarios = {name: _scenario(campaigns) for name, campaigns in by_scenario.items()}
+    scenarios = {name: _scenario(by_scenario[name]) for name in order if name in by_scenario}
     return {"code": code, "scenarios": scenarios, "complaints": [*_complaints(scenarios)]}
 
 
