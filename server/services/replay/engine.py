@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.domain.gate import FULL
+from server.domain.halt import level_within
 from server.domain.halt.view import Bools, Indices, Population, Verdict
 from server.domain.identity import Region
 from server.domain.plan import Plan, Wave
@@ -109,19 +110,21 @@ class Engine:
         low, high = np.searchsorted(heights, [self.level[region], int(self._line[region])])
         beyond = self._order[region][low:high]
         startable = beyond[ready[beyond]]
-        fit = startable[: max(room, 0)]
-        fit = fit[_fits(self._population.hardware[fit], room_class, skip=False)]
-        if len(fit) == len(startable):
-            self.level[region] = int(self._line[region])
-        elif len(fit):
-            self.level[region] = int(self._population.height[fit[-1]]) + 1
-        return fit
+        highest = level_within(
+            self._population.height[startable].astype(np.int64),
+            self._population.hardware[startable].astype(np.int64),
+            room=room,
+            room_in_classes=room_class,
+            level=int(self._line[region]),
+        )
+        self.level[region] = max(int(self.level[region]), highest)
+        return startable[self._population.height[startable] < highest]
 
     def _late(self, region: int, ready: Bools, room: int, room_class: Indices, _: float) -> Indices:
         """Return those below the level that are back, the lowest first, as far as there is room."""
         due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
         late = due[ready[due]][:room] if room > 0 else _NONE
-        return late[_fits(self._population.hardware[late], room_class, skip=True)]
+        return late[_fits(self._population.hardware[late], room_class)]
 
     def _soak(self) -> None:
         if self.is_complete or np.any(self.level < self._target):
@@ -135,20 +138,11 @@ class Engine:
             self.is_complete = True
 
 
-def _fits(classes: npt.NDArray[np.int16], room: Indices, *, skip: bool) -> Bools:
-    """Which of these devices, in their order, fit the room of their classes.
-
-    ``skip``: one that does not fit is passed over; otherwise nobody after it fits, because a level passes nobody over.
-    """
+def _fits(classes: npt.NDArray[np.int16], room: Indices) -> Bools:
+    """Which of these devices, in their order, fit the room of their classes; one that does not is passed over."""
     fits = np.ones(len(classes), np.bool_)
     if np.all(np.bincount(classes, minlength=len(room)) <= room):
         return fits
     for each, left in enumerate(room):
-        mine = np.flatnonzero(classes == each)
-        over = mine[max(int(left), 0) :]
-        if len(over):
-            if skip:
-                fits[over] = False
-            else:
-                fits[over[0] :] = False
+        fits[np.flatnonzero(classes == each)[max(int(left), 0) :]] = False
     return fits
