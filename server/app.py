@@ -31,6 +31,7 @@ from server.db.directives import DirectiveRepository
 from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
+from server.db.halts import HaltRepository
 from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import close_pool, open_pool
@@ -46,12 +47,13 @@ from server.mqtt.ingest import Ingest
 from server.mqtt.session import BrokerAccess, ServerSession
 from server.protocol.topics import Topics
 from server.services.admission import Admission
-from server.services.admits import Admits, Latecomers
+from server.services.admits import Admits
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
 from server.services.enrolment import Enrolment
+from server.services.evidence import Evidence
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
@@ -352,13 +354,15 @@ async def build(
         topics=topics,
     )
     directives.before_flush = trust.flush
-    surveyor = Surveyor(executions=executions, fleet=fleet)
+    halts = HaltRepository(database)
+    surveyor = Surveyor(executions=executions, halts=halts, fleet=fleet)
     orchestrator = Orchestrator(
         repository=campaign_repository,
         campaigns=campaigns,
         bundles=bundles,
         directives=directives,
         surveyor=surveyor,
+        evidence=Evidence(halts),
         wire=session,
         metrics=metrics,
         grace_s=fleet.grace_s,
@@ -387,13 +391,8 @@ async def build(
         repository=FreezeRepository(database), campaign_repository=campaign_repository, campaigns=campaigns
     )
     quarantine = Quarantine(devices=device_repository, campaigns=campaign_repository, fleet=fleet, presence=presence)
-    latecomers = Latecomers(
-        campaigns=campaign_repository,
-        executions=executions,
-        fleet=fleet,
-        admits=Admits(fleet=fleet, presence=presence),
-    )
-    orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick, latecomers.tick)
+    orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick)
+    orchestrator.admits = Admits(fleet=fleet, presence=presence)
     enrolment = Enrolment(
         repository=EnrolmentRepository(database),
         fleet=fleet,

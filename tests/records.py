@@ -13,6 +13,7 @@ from server.db.devices import DeviceRepository, NewDevice
 from server.db.telemetry import DeviceReport
 from server.domain.campaign import State as CampaignState
 from server.domain.execution import State
+from server.domain.halt import HaltPolicy
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Counter, Report
@@ -24,6 +25,11 @@ EU, US = Region("eu"), Region("us")
 MAIN = Cohort("main")
 MANIFEST = b"m" * 32
 EU_MAIN = CohortAudience(EU, MAIN)
+ROOM = 1_000_000
+LAB = HaltPolicy(
+    reboot_s=20, g1_s=100, g2_s=400, block_s=2, weather_clears_s=5, region_room=ROOM, class_room=ROOM, slow_room=ROOM
+)
+"""The halt rule on the clock of these tests, with room for everybody at once."""
 EVERYBODY = Plan(waves=(Wave(ratio=1.0, count=None),))
 
 

@@ -23,9 +23,12 @@ from firmware_store.bundle import build_bundle, read_envelope, replace_envelope
 from firmware_store.keys import load_key
 from firmware_store.root import RoleName, init_dev_keys, key_file
 from firmware_store.suit import sign_envelope
+from server.domain.halt import HaltPolicy
 
 ROOT = Path(__file__).parent.parent
 START_S, STOP_S = 60.0, 30.0
+QUICK_RULE = {**HaltPolicy().scaled(1 / 180).model_dump(), "reboot_s": 2, "g1_s": 8}
+"""The halt rule for simulated devices that reboot in a second: a small fleet gets through in a minute."""
 POUR_S = 20.0
 VENDOR, HARDWARE = "acme.example", "gw100-rev-b"
 

@@ -22,6 +22,7 @@ from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
+from server.db.halts import HaltRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import DeviceHello, DeviceReport, TelemetryRepository
 from server.db.trust import TrustRepository
@@ -33,10 +34,12 @@ from server.domain.trust import begin
 from server.protocol.messages import Hello, Report, Slot
 from server.protocol.orders import Action, Directive
 from server.protocol.topics import Audience, CohortAudience, Topics
+from server.services.admits import Admits
 from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns, Draft
 from server.services.directives import Directives
+from server.services.evidence import Evidence
 from server.services.fleet import Device, Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
@@ -122,13 +125,16 @@ class World:
         )
         self.directives.before_flush = self.trust.flush
         self.revocations = Revocations(RevocationRepository(store), clock=lambda: self.now)
-        self.surveyor = Surveyor(executions=self.executions, fleet=self.fleet)
+        halts = HaltRepository(store)
+        self.surveyor = Surveyor(executions=self.executions, halts=halts, fleet=self.fleet)
+        self.evidence = Evidence(halts)
         self.orchestrator = Orchestrator(
             repository=self.repository,
             campaigns=self.campaigns,
             bundles=self.bundles,
             directives=self.directives,
             surveyor=self.surveyor,
+            evidence=self.evidence,
             wire=self.shelf,
             metrics=self.metrics,
             grace_s=self.fleet.grace_s,
@@ -163,6 +169,7 @@ class World:
             clock=lambda: self.now,
         )
         self.orchestrator.chores = (self.rollbacks.tick, self.freezes.tick, self.quarantine.tick)
+        self.orchestrator.admits = Admits(fleet=self.fleet, presence=self.presence)
         self.inventory = Inventory(repository=self.devices, fleet=self.fleet, issuer=None)
 
     def metric(self, name: str, **labels: str) -> float:
@@ -199,6 +206,29 @@ class World:
 
     async def campaign(self, campaign: CampaignId) -> CampaignRecord:
         return await self.repository.get(campaign)
+
+    async def die(self, campaign: CampaignId, *devices: Device) -> None:
+        """They report their reboot, a few at a time, and are never heard again."""
+        for start in range(0, len(devices), 3):
+            some = devices[start : start + 3]
+            await self.report(campaign, State.REBOOTING, *some)
+            for device in some:
+                device.gone = True
+            await self.live(5)
+
+    async def live(self, seconds: float) -> None:
+        """Let time pass, with beats of everybody who is online, and evaluate often: who comes late was blind.
+
+        A wave opens, its line begins to rise a second later, and so on: steps are small at first.
+        """
+        until, step = self.now + seconds, 1.0
+        while True:
+            self.beat(*(device for device in self.fleet if not device.gone))
+            await self.orchestrator.tick()
+            if self.now >= until:
+                return
+            self.now = min(until, self.now + step)
+            step = min(step + 0.5, 5)
 
     # --- what devices see ---
 

@@ -184,10 +184,10 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
             in_flight=view.in_flight,
             confirmed=view.confirmed,
             failed=view.failed,
-            judged=view.table.judged,
-            silent=view.table.silent,
-            controls=view.table.controls,
-            control_silent=view.table.control_silent,
+            judged=view.judged,
+            silent=view.silent,
+            controls=view.controls,
+            control_silent=view.control_silent,
         )
         for view in survey.snapshot.regions
     ]

@@ -66,6 +66,23 @@ def create(
 
 
 @app.command
+def policy(*, lab: bool = False) -> None:
+    """Print the default policy as JSON, to be edited and given to `create`.
+
+    Parameters
+    ----------
+    lab
+        On a lab's clock: an hour of the halt rule is a minute, and nobody is watched for days.
+    """
+    from server.domain.plan import Policy
+
+    given = Policy()
+    if lab:
+        given = given.model_copy(update={"halt": given.halt.scaled(1 / 60), "trial_s": 5, "watch_s": 2})
+    print(given.model_dump_json(indent=2))
+
+
+@app.command
 def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
     """List campaigns, the newest first."""
     show(call(server, token, lambda client: client.get("/v1/campaigns"))["campaigns"], _COLUMNS, output)

@@ -60,8 +60,6 @@ class CampaignRecord:
     ended_at: datetime | None = None
     halted_at: datetime | None = None
     wave: int | None = None
-    looks: int = 0
-    seen_silent: int = 0
     blobs_ready: bool = False
     sentence: str = ""
     revision: int = 1
@@ -100,7 +98,7 @@ class DecisionRecord:
 
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
-    started_at, watching_since, ended_at, halted_at, wave, looks, seen_silent, blobs_ready, sentence, revision,
+    started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
     membership, emergency, run_at, rolling_since"""
 
 ADD: Final = """
@@ -141,8 +139,8 @@ REGIONS: Final = """
 SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
-           looks = $10, seen_silent = $11, blobs_ready = $12, sentence = $13, halted_at = $14, run_at = $15,
-           rolling_since = $16, emergency = $17, revision = revision + 1
+           blobs_ready = $10, sentence = $11, halted_at = $12, run_at = $13, rolling_since = $14, emergency = $15,
+           revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
 """
@@ -329,8 +327,6 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.watching_since,
         campaign.ended_at,
         campaign.wave,
-        campaign.looks,
-        campaign.seen_silent,
         campaign.blobs_ready,
         campaign.sentence,
         campaign.halted_at,

@@ -63,13 +63,13 @@ _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail
 
 # What ended in an earlier run: it is not tried again, and is no evidence in this one. The report of an end may come
 # after the next run has begun, so what counts is when the update rebooted.
-_EARLIER: Final = """(c.run > 1 AND e.state IN ('rolled_back', 'failed', 'rejected', 'silent')
+EARLIER: Final = """(c.run > 1 AND e.state IN ('rolled_back', 'failed', 'rejected', 'silent')
             AND CASE WHEN e.state = 'failed' THEN e.updated_at
                      ELSE coalesce(e.rebooting_at, e.started_at) END < c.run_at)"""
 
 COUNT: Final = f"""
     SELECT e.region, e.state, e.reason, count(*) AS n,
-           count(*) FILTER (WHERE NOT {_EARLIER}) AS present,
+           count(*) FILTER (WHERE NOT {EARLIER}) AS present,
            count(e.judged_at) FILTER (WHERE c.run = 1 OR e.rebooting_at >= c.run_at) AS judged,
            count(*) FILTER (WHERE e.state = 'silent' AND (c.run = 1 OR e.rebooting_at >= c.run_at)) AS silent
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
@@ -77,7 +77,7 @@ COUNT: Final = f"""
 """
 
 STARTED: Final = f"""
-    SELECT e.device_id, CASE WHEN {_EARLIER} THEN 'skipped' ELSE e.state END
+    SELECT e.device_id, CASE WHEN {EARLIER} THEN 'skipped' ELSE e.state END
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
      WHERE e.campaign_id = $1
 """

@@ -57,6 +57,7 @@ class Cause(StrEnum):
     BRAKE_BUDGET = "brake_budget"
     GATE = "gate"
     TRUST = "trust"
+    EVIDENCE = "evidence"  # the halt rule wants a person to look
 
 
 class Membership(StrEnum):

@@ -2,7 +2,7 @@
 
 ``decide(snapshot, now)`` is asked soon after any news and at least every second. It returns a value; carrying it
 out, by compare-and-set, is the orchestrator's job. The order of the questions is the order of safety: first whether to
-halt, then whether to stand still, and only then whether to go on.
+halt, then whether to stand still, and only then whether to go on, and how fast.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from server.domain import fisher
+import numpy as np
+
+from server.domain import bounds
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.gate import Ramp
+from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
+from server.domain.paced import Line, Startable, raised
 from server.domain.plan import Gate, Plan, Policy, Wave
 
 
@@ -21,6 +25,7 @@ class Kind(StrEnum):
     """What to do; values are stored with the evidence."""
 
     NOTHING = "nothing"
+    PACE = "pace"
     OPEN_WAVE = "open_wave"
     PAUSE = "pause"
     UNPAUSE = "unpause"
@@ -29,18 +34,28 @@ class Kind(StrEnum):
     FINISH = "finish"
 
 
+SPIKE_HOLD_S: Final = 1800
+"""With ``on_offline_spike: hold`` a person looks after so long a spike."""
+
+RULE_CAUSES: Final = frozenset({Cause.WEATHER, Cause.GATE})
+"""What ``decide`` ends by itself; every other cause is somebody else's to clear."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegionView:
     """One region of a campaign, counted. ``reached``: eligible devices that are due and have been online since.
 
-    ``waiting`` of them have not started, ``in_flight`` have started and are not over, ``confirmed`` and ``failed``
-    (explicitly) are; ``table`` has the silent ones. ``candidates`` are the eligible devices, online or not, and those
-    of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its target, and
-    ``targeted_online`` of those are eligible and online.
+    ``waiting`` of them have not started (``starting`` of these are about to, the others wait to be admitted),
+    ``in_flight`` have started and are not over, ``confirmed``, ``failed`` (explicitly) and ``silent`` are; ``excess``
+    silent ones their neighbours' rate does not explain. ``candidates`` are the eligible devices, online or not, and
+    those of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its
+    target, and ``targeted_online`` of those are eligible and online. ``startable`` are the eligible ones above the
+    level that are online.
     """
 
     region: Region
     ramp: Ramp
+    target: int = 0
     eligible: int = 0
     eligible_online: int = 0
     candidates: int = 0
@@ -48,15 +63,24 @@ class RegionView:
     targeted_online: int = 0
     reached: int = 0
     waiting: int = 0
+    starting: int = 0
     in_flight: int = 0
     confirmed: int = 0
     failed: int = 0
-    table: fisher.Table = field(default_factory=lambda: fisher.Table("", 0, 0, 0, 0))
+    judged: int = 0
+    silent: int = 0
+    excess: float = 0.0
+    controls: int = 0
+    control_silent: int = 0
+    startable: Startable = field(default_factory=Startable.nobody)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A campaign and what is known of its devices, at one moment. Times in Unix seconds."""
+    """A campaign and what is known of its devices, at one moment. Times in Unix seconds.
+
+    ``verdict`` is the halt rule's; its regions are in the order of ``regions``.
+    """
 
     state: State
     causes: frozenset[Cause]
@@ -64,11 +88,19 @@ class Snapshot:
     policy: Policy
     regions: Sequence[RegionView]
     started_at: float
+    verdict: Verdict = field(default_factory=Verdict)
+    starting_in_classes: Sequence[int] = ()
     wave: int | None = None
     blobs_ready: bool = True
-    looks: int = 0
-    seen_silent: int = 0
     watching_since: float | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        """The levels of the regions, in their order."""
+        return [
+            Line(view.region, view.ramp, view.target, view.starting, view.in_flight, view.startable)
+            for view in self.regions
+        ]
 
     @property
     def current(self) -> Wave | None:
@@ -78,14 +110,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, the sentence that says why, and the numbers it was made on."""
+    """What to do, the sentence that says why, and the numbers it was made on. ``ramps`` are new lines of levels."""
 
     kind: Kind = Kind.NOTHING
     sentence: str = ""
     wave: int | None = None
     cause: Cause | None = None
-    looks: int = 0
-    seen_silent: int = 0
+    ramps: Mapping[Region, Ramp] = field(default_factory=dict)
     evidence: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -101,43 +132,121 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
     """Return what should become of the campaign at ``now`` (Unix seconds)."""
     if snapshot.state not in JUDGED:
         return NOTHING
-    verdict = fisher.judge(
-        [view.table for view in snapshot.regions],
-        snapshot.policy,
-        looks=snapshot.looks,
-        seen_silent=snapshot.seen_silent,
-    )
-    if verdict.halt:
-        decision = Decision(Kind.HALT, _halt_sentence(snapshot, verdict, now))
-    else:
-        decision = _pace(snapshot, now)
-    silent = sum(view.table.silent for view in snapshot.regions)
-    return replace(
-        decision,
-        looks=verdict.looks,
-        # It follows the count down, too: who falls silent after a late success of others is worth a look.
-        seen_silent=silent if verdict.looks > snapshot.looks else min(silent, snapshot.seen_silent),
-        evidence=_evidence(snapshot, verdict),
-    )
+    decision = _stop(snapshot, now) or _stand_still(snapshot, now) or _go_on(snapshot, now)
+    return decision if decision is NOTHING else replace(decision, evidence=_evidence(snapshot))
 
 
-def _pace(snapshot: Snapshot, now: float) -> Decision:
+# --- whether to halt ---
+
+
+def _stop(snapshot: Snapshot, now: float) -> Decision | None:
+    verdict = snapshot.verdict
+    if verdict.call is Call.HALT:
+        return Decision(Kind.HALT, f"Halted after {duration(now - snapshot.started_at)}: {verdict.why}")
+    if verdict.is_storm_ours and snapshot.policy.on_offline_spike == "halt":
+        where = ", ".join(sorted(verdict.bad_weather))
+        return Decision(
+            Kind.HALT,
+            f"Halted after {duration(now - snapshot.started_at)}: devices that were not updated went dark in {where}, "
+            "where the release is going out, and nowhere else.",
+        )
+    return None
+
+
+# --- whether to stand still ---
+
+
+def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
+    if snapshot.state is State.WATCHING:
+        return None  # its level is at its target, and nobody waits
+    verdict, causes = snapshot.verdict, snapshot.causes
+    if verdict.call is Call.HOLD and Cause.EVIDENCE not in causes:
+        return Decision(Kind.PAUSE, f"On hold: {verdict.why}", cause=Cause.EVIDENCE)
+    if _is_spike_for_a_person(snapshot, now) and Cause.EVIDENCE not in causes:
+        where = ", ".join(sorted(verdict.bad_weather)) or "every region"
+        why = f"On hold: devices have been dark in {where} for {duration(SPIKE_HOLD_S)}, whatever the reason."
+        return Decision(Kind.PAUSE, why, cause=Cause.EVIDENCE)
+    if verdict.is_blind and Cause.WEATHER not in causes:
+        return Decision(Kind.PAUSE, f"Paused: {_weather(verdict)}", cause=Cause.WEATHER)
+    if Cause.WEATHER in causes and not verdict.is_blind:
+        return Decision(
+            Kind.UNPAUSE, "The weather is good again: devices that only watch are back.", cause=Cause.WEATHER
+        )
     if snapshot.state is State.PAUSED:
-        if snapshot.causes == {Cause.GATE} and _mended(snapshot):
-            return Decision(Kind.UNPAUSE, "Resumed: the gate holds again.", cause=Cause.GATE)
+        if Cause.GATE in causes and _mended(snapshot):
+            return Decision(Kind.UNPAUSE, "The gate holds again.", cause=Cause.GATE)
         return NOTHING
+    broken = "" if snapshot.wave is None else _broken(snapshot)
+    if broken:
+        return Decision(Kind.PAUSE, broken, cause=Cause.GATE)
+    return None
+
+
+def _is_spike_for_a_person(snapshot: Snapshot, now: float) -> bool:
+    since = snapshot.verdict.bad_since
+    return snapshot.policy.on_offline_spike == "hold" and since is not None and now - since >= SPIKE_HOLD_S
+
+
+def _weather(verdict: Verdict) -> str:
+    if verdict.bad_weather:
+        where = ", ".join(sorted(verdict.bad_weather))
+        return f"devices that only watch are dark in {where}; it goes on by itself when they are back."
+    return "the server could not hear its devices for a while; it goes on by itself when it has heard them again."
+
+
+def _broken(snapshot: Snapshot) -> str:
+    """Say why the open wave's gate cannot hold as things stand, or nothing.
+
+    It is broken when even the lower bound of the failure ratio is too high, or when all are judged and the upper is.
+    """
+    wave = snapshot.current
+    assert wave is not None
+    views = _wave_views(snapshot)
+    ended = sum(view.confirmed + view.failed + view.silent for view in views)
+    failures = _failures(views)
+    early = ended >= _LEAST_ENDED and bounds.lower(failures, ended) > wave.gate.failure_ratio
+    if early or (failures >= _HALF and _all_over(views) and not _few_enough(views, wave.gate)):
+        return (
+            f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
+            f"more than {wave.gate.failure_ratio:.1%} allows."
+        )
+    return ""
+
+
+def _mended(snapshot: Snapshot) -> bool:
+    """A gate that was broken holds again only on the word of all: devices thought silent have come back."""
+    wave = snapshot.current
+    if wave is None:
+        return True  # no wave is open whose gate could be broken
+    views = _wave_views(snapshot)
+    return _all_over(views) and _few_enough(views, wave.gate)
+
+
+# --- whether to go on ---
+
+
+def _go_on(snapshot: Snapshot, now: float) -> Decision:
     if snapshot.state is State.WATCHING:
         since = snapshot.watching_since
         if since is not None and now - since >= snapshot.policy.watch_s:
             return Decision(Kind.FINISH, _finish_sentence(snapshot))
         return NOTHING
+    if not snapshot.blobs_ready:
+        return NOTHING  # nobody could fetch what a level lets in
     if snapshot.wave is None:
-        return _open(snapshot, 0) if snapshot.blobs_ready else NOTHING
-    broken = _broken(snapshot)
-    if broken:
-        return Decision(Kind.PAUSE, broken, cause=Cause.GATE)
+        return _open(snapshot, 0)
     if _short(snapshot):
         return _open(snapshot, snapshot.wave)
+    ramps = raised(
+        snapshot.lines,
+        snapshot.verdict,
+        snapshot.starting_in_classes,
+        policy=snapshot.policy,
+        ramp_s=snapshot.plan.waves[snapshot.wave].ramp_s,
+        now=now,
+    )
+    if ramps:
+        return Decision(Kind.PACE, ramps=ramps)
     if not _passed(snapshot, now):
         return NOTHING
     if snapshot.wave + 1 < len(snapshot.plan.waves):
@@ -173,35 +282,14 @@ def _wave_views(snapshot: Snapshot) -> list[RegionView]:
 
 
 def _failures(views: Sequence[RegionView]) -> float:
-    return sum(view.failed + fisher.excess_silent(view.table) for view in views)
+    return sum(view.failed + view.excess for view in views)
 
 
-def _broken(snapshot: Snapshot) -> str:
-    """Say why the open wave's gate cannot hold as things stand, or nothing.
+_HALF: Final = 0.5
+"""Excess silence is an estimate: less than half a device is none."""
 
-    It is broken when even the lower bound of the failure ratio is too high, or when all are judged and the upper is.
-    """
-    wave = snapshot.current
-    assert wave is not None
-    views = _wave_views(snapshot)
-    ended = sum(view.confirmed + view.failed + view.table.silent for view in views)
-    failures = _failures(views)
-    early = ended >= snapshot.policy.min_judged and fisher.lower_bound(failures, ended) > wave.gate.failure_ratio
-    if early or (failures and _all_over(views) and not _few_enough(views, wave.gate)):
-        return (
-            f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
-            f"more than {wave.gate.failure_ratio:.1%} allows."
-        )
-    return ""
-
-
-def _mended(snapshot: Snapshot) -> bool:
-    """A gate that was broken holds again only on the word of all: devices thought silent have come back."""
-    wave = snapshot.current
-    if wave is None:
-        return True  # no wave is open whose gate could be broken
-    views = _wave_views(snapshot)
-    return _all_over(views) and _few_enough(views, wave.gate)
+_LEAST_ENDED: Final = 5
+"""Fewer devices that are over say nothing of a ratio."""
 
 
 def _all_over(views: Sequence[RegionView]) -> bool:
@@ -212,7 +300,9 @@ def _passed(snapshot: Snapshot, now: float) -> bool:
     wave = snapshot.current
     assert wave is not None
     views = _wave_views(snapshot)
-    if any(now < view.ramp.t1 + wave.soak_s for view in views):
+    if snapshot.verdict.call is not Call.GO:
+        return False
+    if any(view.ramp.l1 < view.target or now < view.ramp.t1 + wave.soak_s for view in views):
         return False
     gate = wave.gate
     reached = sum(view.reached for view in views)
@@ -234,29 +324,13 @@ def _few_enough(views: Sequence[RegionView], gate: Gate) -> bool:
     failures = _failures(views)
     reached = sum(view.reached for view in views)
     if reached < 3 / gate.failure_ratio:
-        return failures == 0
-    return fisher.upper_bound(failures, reached) <= gate.failure_ratio
+        return failures < _HALF
+    return bounds.upper(failures, reached) <= gate.failure_ratio
 
 
 def _number(snapshot: Snapshot) -> int:
     assert snapshot.wave is not None
     return snapshot.wave + 1
-
-
-def _halt_sentence(snapshot: Snapshot, verdict: fisher.Verdict, now: float) -> str:
-    tables = [view.table for view in snapshot.regions if view.table.silent]
-    fleet = fisher.merge([view.table for view in snapshot.regions])
-    where = tables[0].region if len(tables) == 1 else f"{len(tables)} regions"
-    controls = fleet
-    if len(tables) == 1 and verdict.rule == "silence" and tables[0].controls >= snapshot.policy.min_controls:
-        controls = tables[0]
-    text = (
-        f"Halted after {duration(now - snapshot.started_at)}: {fleet.silent} of {fleet.judged} updated devices "
-        f"({where}) were not heard from within {duration(snapshot.policy.silence_deadline_s)} of their reboot; "
-    )
-    if verdict.rule == "rail":
-        return text + f"only {controls.controls} devices were left to compare with, so the guard rail decided."
-    return text + f"of {controls.controls:,} comparable devices not yet updated, {controls.control_silent} were silent."
 
 
 def _finish_sentence(snapshot: Snapshot) -> str:
@@ -265,12 +339,20 @@ def _finish_sentence(snapshot: Snapshot) -> str:
     return f"Finished: {confirmed} of {eligible} eligible devices confirmed the release."
 
 
-def _evidence(snapshot: Snapshot, verdict: fisher.Verdict) -> dict[str, object]:
+def _evidence(snapshot: Snapshot) -> dict[str, object]:
+    verdict = snapshot.verdict
     return {
-        "rule": verdict.rule,
-        "p_value": verdict.p_value,
-        "alpha_per_look": snapshot.policy.alpha / snapshot.policy.max_looks,
-        "look": verdict.looks,
+        "rule": {
+            "call": verdict.call.name.lower(),
+            "wealth": float(np.round(verdict.wealth, 6)),
+            "channel": verdict.channel,
+            "scope": verdict.scope,
+            "why": verdict.why,
+            "in_flight": verdict.in_flight,
+            "bad_weather": sorted(verdict.bad_weather),
+            "is_blind": verdict.is_blind,
+            **verdict.evidence,
+        },
         "regions": [
             {
                 "region": view.region,
@@ -278,10 +360,10 @@ def _evidence(snapshot: Snapshot, verdict: fisher.Verdict) -> dict[str, object]:
                 "reached": view.reached,
                 "confirmed": view.confirmed,
                 "failed": view.failed,
-                "judged": view.table.judged,
-                "silent": view.table.silent,
-                "controls": view.table.controls,
-                "control_silent": view.table.control_silent,
+                "judged": view.judged,
+                "silent": view.silent,
+                "controls": view.controls,
+                "control_silent": view.control_silent,
             }
             for view in snapshot.regions
         ],

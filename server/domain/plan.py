@@ -27,6 +27,9 @@ _ROUNDING: Final = 1e-6
 _CANARY_RATIO: Final = 0.01
 _CANARY_MOST: Final = 200
 
+SMALL_FLEET: Final = 50
+"""With fewer devices a share of them is nobody."""
+
 
 class Gate(BaseModel):
     """What must hold, over the devices a wave has reached, before the next wave opens."""
@@ -101,12 +104,7 @@ class Policy(BaseModel):
 
     model_config = _FROZEN
 
-    reboot_s: float = Field(
-        120, gt=0, le=_DAY, description="mean reboot time, rounded up: what is heard before it is no return"
-    )
-    silence_deadline_s: float = Field(
-        900, gt=0, le=30 * _DAY, description="a device not heard from by then has gone silent"
-    )
+    halt: HaltPolicy = Field(HaltPolicy(), description="the constants of the halt rule")
     trial_s: int = Field(
         300, ge=0, le=30 * _DAY, description="how long the new image runs well before the device confirms it"
     )
@@ -143,19 +141,6 @@ class Policy(BaseModel):
     windows: tuple[MaintenanceWindow, ...] = Field(
         (), max_length=WINDOWS_MOST, description="when devices may start and activate, in local time; empty: always"
     )
-    halt: HaltPolicy = Field(HaltPolicy(), description="the constants of the halt rule")
-    alpha: float = Field(0.01, gt=0, lt=0.5, description="error probability of the silence test over all its looks")
-    max_looks: int = Field(20, ge=1, le=1000, description="looks that share alpha")
-    min_judged: int = Field(5, ge=1, le=_MOST, description="updated devices judged before the first look")
-    min_controls: int = Field(20, ge=1, le=_MOST, description="fewer comparable devices are no control group")
-    rail_silent: int = Field(3, ge=1, le=_MOST, description="without controls: halt at this many silent devices ...")
-    rail_ratio: float = Field(0.2, gt=0, le=1, description="... if they are at least this share of the judged")
-
-    @model_validator(mode="after")
-    def _deadline_after_reboot(self) -> Self:
-        if self.silence_deadline_s <= self.reboot_s:
-            raise ValueError("silence_deadline_s must be longer than reboot_s.")
-        return self
 
     @model_validator(mode="after")
     def _windows_are_long_enough(self) -> Self:
@@ -175,30 +160,45 @@ def default_plan(
 ) -> Plan:
     """Return a canary of min(200, max(1, 1 %)) of the first region baked 8 h, region by region to 85 %, then the rest.
 
+    The rest: first up to the sentinels, then the sentinels in four steps, with those left as controls. A small fleet
+    goes by steps of 1, 3 and 10 devices with a full verdict in between. Levels rise no faster than the evidence allows.
+
     ``devices_in_first``: how many devices of the cohort the first region has now. No step is larger than
     ``largest_step``, and the last goes up to 1 - ``holdout``.
 
     Raises:
         InvalidInputError: that would be more waves than a plan may have.
     """
-    canary = min(_CANARY_MOST, max(1, round(devices_in_first * _CANARY_RATIO)))
-    waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=canary, ramp_s=900, soak_s=8 * 3600)]
     most = 1 - holdout
-    for name in regions:
-        ratios = _steps(0.0, min(0.85, most), largest_step)
-        waves += [Wave(regions=(name,), ratio=ratio, count=None, ramp_s=4 * 3600) for ratio in ratios]
-    reached = 0.85
-    for target in (min(0.95, most), most):
-        if target > reached:
-            ratios = _steps(reached, target, largest_step)
-            waves += [Wave(ratio=ratio, count=None, ramp_s=3600) for ratio in ratios]
-            reached = target
+    if devices_in_first * len(regions) < SMALL_FLEET:
+        counts = [count for count in (1, 3, 10) if count < max(devices_in_first, 2)]
+        waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=count, ramp_s=0, soak_s=900) for count in counts]
+        for name in regions:
+            ratios = _steps(0.0, most, largest_step)
+            waves += [Wave(regions=(name,), ratio=ratio, count=None, ramp_s=0) for ratio in ratios]
+    else:
+        waves = _by_regions(regions, devices_in_first, most=most, largest_step=largest_step)
     if len(waves) > _WAVES_MOST:
         raise InvalidInputError(
             f"The default plan would have {len(waves)} waves, and a plan has {_WAVES_MOST} at most: give one.",
             pointer="/plan",
         )
     return Plan(waves=tuple(waves))
+
+
+def _by_regions(regions: Sequence[Region], devices_in_first: int, *, most: float, largest_step: float) -> list[Wave]:
+    canary = min(_CANARY_MOST, max(1, round(devices_in_first * _CANARY_RATIO)))
+    waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=canary, ramp_s=900, soak_s=8 * 3600)]
+    for name in regions:
+        ratios = _steps(0.0, min(0.85, most), largest_step)
+        waves += [Wave(regions=(name,), ratio=ratio, count=None, ramp_s=3600) for ratio in ratios]
+    reached = 0.85
+    for target in (0.95, 0.9625, 0.975, 0.9875, 1.0):
+        if min(target, most) > reached:
+            ratios = _steps(reached, min(target, most), largest_step)
+            waves += [Wave(ratio=ratio, count=None, ramp_s=1800) for ratio in ratios]
+            reached = target
+    return waves
 
 
 def _steps(start: float, end: float, largest: float) -> list[float]:

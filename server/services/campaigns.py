@@ -218,7 +218,7 @@ class Campaigns:
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             if record.state is not State.HALTED:
-                return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}), now=now)
+                return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}))
             _check_reason(reason, "A resume after a halt")
             check_resume(record, caller)
             return reopened(record, now=now)

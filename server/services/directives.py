@@ -170,8 +170,10 @@ class Directives:
         record = self._current.get(CohortAudience(region.region, campaign.cohort))
         if record is None or record.campaign != campaign.id or record.action is not Action.OFFER:
             return campaign.blobs_ready  # after a halt they were withdrawn, and come before the offer
-        rising = record.ramp_end < region.ramp.t1 and record.ramp_end - now < RENEW_S
-        return rising or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
+        published, line = record.ramp_end, region.ramp
+        rising = published < line.t1 and published - now < RENEW_S
+        stopped = line.t1 < published  # what was published goes on rising
+        return rising or stopped or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
 
     def owe(self) -> None:
         """A campaign was ended and nobody could sign that: keep trying."""

@@ -4,7 +4,7 @@ The database has the lasting part. Presence lives here alone (a beat costs no wr
 batches every few minutes. After a restart presence is unknown until one grace period has passed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +20,9 @@ _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
 GRACE_BEATS: Final = 2.5
 """Dark: nothing heard for so many heartbeat intervals, or the current session's last will."""
+
+UNSTEADY_FROM: Final = 3.0
+ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
 
 
 @dataclass(slots=True)
@@ -48,6 +51,15 @@ class Device:
     welcomed_at: float = 0.0
     seen_stored: float = 0.0
     admit: Admit | None = None
+    drops: int = 0
+    """Sessions lost since this process began."""
+    absences: float = 0.0
+    """How often it was away, each time counting half as much after half a week."""
+
+    @property
+    def is_unsteady(self) -> bool:
+        """It was away again and again lately: the halt rule compares it with its like."""
+        return self.absences >= UNSTEADY_FROM
 
     @property
     def revoked(self) -> bool:
@@ -65,6 +77,9 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._devices)
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(self._devices.values())
 
     def add(self, record: DeviceRecord) -> None:
         """Take a device up from its record."""
@@ -97,11 +112,16 @@ class Fleet:
         device.hardware = hello.hardware
         booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)
         device.running_digest = booted.manifest_digest if booted is not None else b""
+        if device.nonce not in {b"", hello.nonce} and not device.gone:
+            device.drops += 1  # the session before was lost without a word
         device.nonce = hello.nonce
         self.hear(device, now)
 
     def hear(self, device: Device, now: float) -> None:
         """Something of the device has arrived."""
+        away_s = now - device.last_seen
+        if away_s > self.grace_s and device.last_seen:
+            device.absences = device.absences * 2 ** (-away_s / ABSENCE_HALF_LIFE_S) + 1
         device.last_seen = now
         device.gone = False
 
@@ -109,6 +129,7 @@ class Fleet:
         """The broker published the last will; False if it is an earlier session's, which says nothing of this one."""
         if nonce != device.nonce:
             return False
+        device.drops += not device.gone
         device.gone = True
         return True
 

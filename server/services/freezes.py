@@ -96,7 +96,7 @@ class Freezes:
                 held = replace(paused(campaign, Cause.FREEZE, now=at), sentence=sentence)
                 await self._campaigns.apply(held, Action.HOLD, DecisionRecord(at, Event.PAUSE.value, ACTOR, sentence))
             elif freeze is None and Cause.FREEZE in campaign.causes:
-                going_on = resumed(campaign, frozenset({Cause.FREEZE}), now=at)
+                going_on = resumed(campaign, frozenset({Cause.FREEZE}))
                 await self._campaigns.apply(
                     going_on,
                     Action.OFFER,

@@ -29,14 +29,18 @@ from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State, next_state
 from server.domain.decide import Decision, Kind, decide
+from server.domain.halt import Verdict
 from server.domain.identity import CampaignId
+from server.domain.paced import rooms
 from server.protocol.orders import Action
+from server.services.admits import ADMIT_S, Admits, choose
 from server.services.bundles import Bundles
 from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
+from server.services.evidence import Evidence
 from server.services.metrics import Metrics
 from server.services.snapshot import Survey, Surveyor
-from server.services.transitions import ended, halted, opened, paused, resumed, supplied
+from server.services.transitions import ended, halted, opened, paced, paused, resumed, supplied
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -65,6 +69,7 @@ class Orchestrator:
         bundles: Bundles,
         directives: Directives,
         surveyor: Surveyor,
+        evidence: Evidence,
         wire: Wire,
         metrics: Metrics,
         grace_s: float,
@@ -75,6 +80,7 @@ class Orchestrator:
         self._bundles = bundles
         self._directives = directives
         self._surveyor = surveyor
+        self._evidence = evidence
         self._wire = wire
         self._metrics = metrics
         self._grace_s = grace_s
@@ -85,6 +91,7 @@ class Orchestrator:
         self.chores: Sequence[Callable[[float], Awaitable[None]]] = ()
         """What else is done at each tick, before campaigns are evaluated; each is told the time."""
         self.evaluated_at: float | None = None
+        self.admits: Admits | None = None
 
     def wake(self) -> None:
         """Something was ordered; look now."""
@@ -145,6 +152,7 @@ class Orchestrator:
             await self._one_of_many(chore(self._clock()), chore=getattr(chore, "__qualname__", ""))
         self._judged = await self._repository.in_states(JUDGED)
         self._surveyor.remember_only([campaign.id for campaign in self._judged])
+        self._evidence.remember_only([campaign.id for campaign in self._judged])
         for campaign in self._judged:
             await self._one_of_many(self._evaluate(campaign), campaign=campaign.id.hex)
         self.evaluated_at = self._clock()
@@ -175,10 +183,25 @@ class Orchestrator:
         if now - up_since < self._grace_s:
             return  # presence is not known yet
         survey = await self._surveyor.survey(campaign, bundle, now=now)
-        decision = decide(survey.snapshot, now)
-        await self._carry_out(campaign, survey, decision, now)
+        verdict = await self._evidence.look(
+            campaign, survey.roster, survey.sighting, survey.progress, hearing_since=up_since
+        )
+        decision = decide(replace(survey.snapshot, verdict=verdict), now)
         if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
-            await self._directives.renew(campaign, bundle, now=now)
+            self._let_in(campaign, survey, verdict, now)  # all levels rise before anybody late is admitted
+        standing = await self._carry_out(campaign, survey, decision, now)
+        if standing is not None and standing.state in OFFERING:
+            await self._directives.renew(standing, bundle, now=now)
+
+    def _let_in(self, campaign: CampaignRecord, survey: Survey, verdict: Verdict, now: float) -> None:
+        """Admit late devices where there is room."""
+        if self.admits is None or not survey.late:
+            return
+        snapshot = survey.snapshot
+        left = rooms(snapshot.lines, verdict, snapshot.starting_in_classes, policy=campaign.policy)
+        in_regions = {line.region: room for line, room in zip(snapshot.lines, left.in_regions, strict=True)}
+        chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=left.in_classes.tolist())
+        self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
 
     async def _heed_trust(self, campaign: CampaignRecord, bundle: BundleRecord, now: float) -> bool:
         """Hold a campaign that nothing may be offered for today, and halt one whose release devices must not take.
@@ -201,41 +224,46 @@ class Orchestrator:
             if Cause.TRUST not in campaign.causes:
                 return True
             sentence = "Resumed: root and status are valid again."
-            changed, action = resumed(campaign, frozenset({Cause.TRUST}), now=at), Action.OFFER
+            changed, action = resumed(campaign, frozenset({Cause.TRUST})), Action.OFFER
         kind = {Action.HOLD: "pause", Action.HALT: "halt", Action.OFFER: "resume"}[action]
         await self._campaigns.apply(changed, action, DecisionRecord(at, kind, TRUST_ACTOR, sentence))
         return False
 
-    async def _carry_out(self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float) -> None:
+    async def _carry_out(
+        self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float
+    ) -> CampaignRecord | None:
+        """Carry a decision out; returns the campaign if its offers stand, perhaps with new lines to publish."""
         at = datetime.fromtimestamp(now, UTC)
-        looked = replace(campaign, looks=decision.looks, seen_silent=decision.seen_silent)
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
         match decision.kind:
             case Kind.NOTHING:
-                if looked != campaign:
-                    await self._repository.save(looked)
+                return campaign
+            case Kind.PACE:
+                return await self._repository.save(paced(campaign, decision.ramps))
             case Kind.OPEN_WAVE:
                 assert decision.wave is not None
-                risen, raised = opened(looked, decision.wave, survey.heights, at)
+                risen, raised = opened(campaign, decision.wave, survey.heights, at)
                 await self._campaigns.apply(risen, Action.OFFER, record, regions=raised)
             case Kind.PAUSE:
                 assert decision.cause is not None
-                held = replace(paused(looked, decision.cause, now=at), sentence=decision.sentence)
+                held = replace(paused(campaign, decision.cause, now=at), sentence=decision.sentence)
                 await self._campaigns.apply(held, Action.HOLD, record)
             case Kind.UNPAUSE:
-                going_on = resumed(looked, frozenset({Cause.GATE}), now=at)
+                assert decision.cause is not None
+                going_on = resumed(campaign, frozenset({decision.cause}))
                 await self._campaigns.apply(going_on, Action.OFFER, record)
             case Kind.HALT:
-                stopped = replace(halted(looked, now=at), sentence=decision.sentence)
+                stopped = replace(halted(campaign, now=at), sentence=decision.sentence)
                 await self._campaigns.apply(stopped, Action.HALT, record)
             case Kind.COMPLETE:
-                watching = replace(looked, state=next_state(looked.state, Event.COMPLETE), watching_since=at)
+                watching = replace(campaign, state=next_state(campaign.state, Event.COMPLETE), watching_since=at)
                 await self._campaigns.apply(watching, None, record)
             case Kind.FINISH:
-                finished = replace(ended(looked, Event.FINISH, now=at), sentence=decision.sentence)
+                finished = replace(ended(campaign, Event.FINISH, now=at), sentence=decision.sentence)
                 await self._campaigns.apply(finished, Action.NONE, record)
             case _:
                 assert_never(decision.kind)
+        return None
 
     async def forget_blobs(self) -> None:
         """The broker has lost its store: every active campaign's blobs must go there again."""
@@ -269,8 +297,7 @@ class Orchestrator:
         saved = None
         while saved is None:
             campaign = await self._repository.get(campaign_id)
-            at = datetime.fromtimestamp(self._clock(), UTC)
-            saved = await self._repository.save(supplied(campaign, now=at))
+            saved = await self._repository.save(supplied(campaign))
         self.wake()
 
 

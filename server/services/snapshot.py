@@ -1,48 +1,92 @@
 """What is known of a campaign at one moment: the fleet in memory joined with the executions in the database."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
 
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, RegionRecord
-from server.db.executions import Counts, ExecutionRecord, ExecutionRepository
+from server.db.executions import ExecutionRecord, ExecutionRepository
+from server.db.halts import HaltRepository, Progress
 from server.domain.decide import RegionView, Snapshot
 from server.domain.eligibility import Target, fits
 from server.domain.execution import State
-from server.domain.fisher import Table
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
-from server.protocol.reasons import EXPLICIT_FAILURES
+from server.domain.paced import Startable
+from server.protocol.reasons import EXPLICIT_FAILURES, Reason
+from server.services.admits import Waiting
 from server.services.fleet import Device, Fleet
+from server.services.roster import Roster, Sighting
 from server.services.transitions import ceiling
 
-_AFTER_REBOOT = frozenset({State.REBOOTING, State.TRIAL})
-_BEFORE_REBOOT = frozenset({State.DOWNLOADING, State.INSTALLING})
-_FAILING = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
-_NO_COUNTS = Counts(states={}, judged=0)
+_AFTER_REBOOT: Final = frozenset({State.REBOOTING, State.TRIAL})
+_BEFORE_REBOOT: Final = frozenset({State.DOWNLOADING, State.INSTALLING})
+_ELSEWHERE: Final = frozenset({Reason.OUTSIDE_WINDOW, Reason.HELD})
+"""What is due, and may not start by its own or a person's will, neither blocks nor dilutes a wave."""
+
+_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A snapshot for ``decide`` and, beside it, what it was counted from.
+    """A snapshot for ``decide``, which lacks only the verdict, and what it was counted from.
 
-    ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together.
+    ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together, and
+    ``late`` are devices that are online and wait to be admitted.
     """
 
     snapshot: Snapshot
     heights: Mapping[Region, list[int]]
     states: Mapping[State, int]
+    late: Sequence[Waiting]
+    roster: Roster
+    sighting: Sighting
+    progress: Mapping[DeviceId, Progress]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """One region, while it is counted."""
+
+    eligible: int = 0
+    eligible_online: int = 0
+    targeted: int = 0
+    targeted_online: int = 0
+    reached: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    confirmed: int = 0
+    failed: int = 0
+    judged: int = 0
+    silent: int = 0
+    controls: int = 0
+    control_silent: int = 0
+    candidates: list[int] = field(default_factory=list)
+    startable: list[tuple[int, int]] = field(default_factory=list)
+    starting: int = 0
+    starting_in_classes: Counter[int] = field(default_factory=Counter)
+    late: list[Waiting] = field(default_factory=list)
+
+    def note_candidate(self, own_height: int, target: int, *, most: int) -> None:
+        """Count a device that the campaign is for, unless it belongs to the holdout (at ``most`` and above)."""
+        if is_due(own_height, most):
+            self.candidates.append(own_height)
+            self.targeted += is_due(own_height, target)
 
 
 class Surveyor:
     """Takes snapshots, and judges the silence of devices whose deadline has come."""
 
-    def __init__(self, *, executions: ExecutionRepository, fleet: Fleet) -> None:
+    def __init__(self, *, executions: ExecutionRepository, halts: HaltRepository, fleet: Fleet) -> None:
         self._executions = executions
+        self._halts = halts
         self._fleet = fleet
-        self._heights: dict[CampaignId, dict[DeviceId, int]] = {}  # they never change, and a hash each takes its time
+        self._rosters: dict[tuple[CampaignId, int], Roster] = {}
 
     async def judge(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> int:
         """Conclude which updated devices have gone silent at the deadline of their reboot; returns how many have.
@@ -50,10 +94,10 @@ class Surveyor:
         ``hearing_since``: since when our own session at the broker is up. A device cannot be blamed for what we could
         not hear, so every deadline counts from then at the earliest.
         """
-        policy = campaign.policy
-        if now - hearing_since < policy.silence_deadline_s:
+        policy = campaign.policy.halt
+        if now - hearing_since < policy.g1_s:
             return 0
-        by = datetime.fromtimestamp(now - policy.silence_deadline_s, UTC)
+        by = datetime.fromtimestamp(now - policy.g1_s, UTC)
         unjudged = await self._executions.unjudged(campaign.id, rebooted_by=by)
         verdicts = [(record, self._is_silent(record, policy.reboot_s)) for record in unjudged]
         if verdicts:
@@ -63,9 +107,9 @@ class Surveyor:
     async def judge_trials(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> None:
         """Conclude which devices have gone silent since, in a trial that should have ended."""
         policy = campaign.policy
-        if now - hearing_since < policy.silence_deadline_s:
+        if now - hearing_since < policy.halt.g1_s:
             return
-        since = datetime.fromtimestamp(now - policy.silence_deadline_s - policy.trial_s, UTC)
+        since = datetime.fromtimestamp(now - policy.halt.g1_s - policy.trial_s, UTC)
         dead = [
             record
             for record in await self._executions.trials(campaign.id, since_before=since)
@@ -76,8 +120,8 @@ class Surveyor:
 
     def remember_only(self, campaigns: Collection[CampaignId]) -> None:
         """Forget what is kept for the survey of all others."""
-        for campaign in self._heights.keys() - set(campaigns):
-            del self._heights[campaign]
+        for key in [key for key in self._rosters if key[0] not in campaigns]:
+            del self._rosters[key]
 
     def _is_silent(self, record: ExecutionRecord, reboot_s: float) -> bool:
         device = self._fleet.get(record.device_id)
@@ -93,110 +137,183 @@ class Surveyor:
 
     async def survey(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> Survey:
         """Take a snapshot."""
-        counts = await self._executions.count(campaign.id)
-        started = await self._executions.started(campaign.id)
+        progress = await self._halts.progress(campaign.id)
+        roster = await self._roster(campaign)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
-        views: list[RegionView] = []
-        heights: dict[Region, list[int]] = {}
-        known = self._heights.setdefault(campaign.id, {})
+        present: list[Device] = []
+        tallies: dict[Region, _Tally] = {}
         most, before = ceiling(campaign), campaign.members_before
         for region in campaign.regions:
-            members = []
-            candidates = heights[region.region] = []
+            tally = tallies[region.region] = _Tally()
+            level = region.ramp.level(now)
+            horizon = self._horizon(campaign, region, now)
             for device in self._fleet.members(campaign.cohort, region.region):
                 if before is not None and int(device.member_since) >= before:
                     continue
-                device_height = known.get(device.id)
-                if device_height is None:
-                    device_height = known[device.id] = height(campaign.id, device.id)
-                eligible = self._is_eligible(device, target, started)
-                if eligible:
-                    members.append((device, device_height))
-                if (eligible or (not device.held and not device.vendor_id)) and is_due(device_height, most):
-                    candidates.append(device_height)
-            view = self._view(
-                campaign, region, members, started=started, counts=counts.get(region.region, _NO_COUNTS), now=now
-            )
-            targeted = sum(is_due(device_height, region.target) for device_height in candidates)
-            views.append(replace(view, candidates=len(candidates), targeted=targeted))
+                if not device.vendor_id:  # it may turn out to be eligible at its first hello
+                    if not device.held:
+                        tally.note_candidate(height(campaign.id, device.id), region.target, most=most)
+                    continue
+                if not self._is_eligible(device, target, progress):
+                    continue
+                present.append(device)
+                index = roster.meet(device)
+                tally.note_candidate(roster.height(index), region.target, most=most)
+                self._count(
+                    tally,
+                    campaign,
+                    device,
+                    progress.get(device.id),
+                    now=now,
+                    horizon=horizon,
+                    level=level,
+                    target=region.target,
+                    own_height=roster.height(index),
+                    hardware=roster.hardware(index),
+                )
+        states: Counter[State] = Counter(one.state for one in progress.values())
+        self._count_ended(progress, tallies)
+        in_classes: Counter[int] = sum((tally.starting_in_classes for tally in tallies.values()), Counter())
         snapshot = Snapshot(
             state=campaign.state,
             causes=campaign.causes,
             plan=campaign.effective_plan,
             policy=campaign.policy,
-            regions=views,
+            regions=[_view(region, tallies[region.region]) for region in campaign.regions],
             started_at=(campaign.started_at or campaign.created_at).timestamp(),
+            starting_in_classes=[in_classes[index] for index in range(len(roster.classes))],
             wave=campaign.wave,
             blobs_ready=campaign.blobs_ready,
-            looks=campaign.looks,
-            seen_silent=campaign.seen_silent,
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
         )
-        states: Counter[State] = Counter()
-        for region_counts in counts.values():
-            for (state, _), number in region_counts.states.items():
-                states[state] += number
-        return Survey(snapshot, heights, states)
+        heights = {region: tally.candidates for region, tally in tallies.items()}
+        late = [one for tally in tallies.values() for one in tally.late]
+        return Survey(snapshot, heights, states, late, roster, roster.sight(self._fleet, present, now), progress)
 
-    def _is_eligible(self, device: Device, target: Target, started: Mapping[DeviceId, State]) -> bool:
-        if started.get(device.id) is State.SKIPPED:
+    async def _roster(self, campaign: CampaignRecord) -> Roster:
+        """Return the run's roster, in the order that an earlier process gave it."""
+        key = (campaign.id, campaign.run)
+        if key not in self._rosters:
+            saved = await self._halts.load(campaign.id, campaign.run)
+            known = () if saved is None else saved.roster
+            roster = Roster(campaign.id, [region.region for region in campaign.regions], self._fleet, known)
+            self._rosters.setdefault(key, roster)  # another survey may have been first
+        return self._rosters[key]
+
+    def _horizon(self, campaign: CampaignRecord, region: RegionRecord, now: float) -> float:
+        """Devices that have been away since before the region opened are nobody to compare with."""
+        opened = region.opened_at or campaign.started_at
+        return now if opened is None else opened.timestamp() - self._fleet.grace_s
+
+    def _is_eligible(self, device: Device, target: Target, progress: Mapping[DeviceId, Progress]) -> bool:
+        one = progress.get(device.id)
+        if one is not None and (one.is_earlier or one.state is State.SKIPPED):
             return False
         if device.held or device.revoked or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):
             return False
-        return device.id in started or device.running_digest != target.manifest_digest
+        return device.id in progress or device.running_digest != target.manifest_digest
 
-    def _view(
+    def _count(
         self,
+        tally: _Tally,
         campaign: CampaignRecord,
-        region: RegionRecord,
-        members: list[tuple[Device, int]],
+        device: Device,
+        one: Progress | None,
         *,
-        started: Mapping[DeviceId, State],
-        counts: Counts,
         now: float,
-    ) -> RegionView:
-        level = region.ramp.level(now)
-        waiting = in_flight = reached = eligible_online = targeted_online = controls = control_silent = 0
-        window_s = campaign.policy.silence_deadline_s - campaign.policy.reboot_s
-        opened = region.opened_at or campaign.started_at
-        horizon = now if opened is None else opened.timestamp() - self._fleet.grace_s
-        for device, device_height in members:
-            online = self._fleet.is_online(device, now)
-            eligible_online += online
-            targeted_online += online and is_due(device_height, region.target)
-            state = started.get(device.id)
-            if state is None or state is State.DUE:
-                if is_due(device_height, level):
-                    waiting += online
-                    reached += online
-                elif device.last_seen >= horizon:
-                    controls += 1
-                    control_silent += device.last_seen < now - window_s
+        horizon: float,
+        level: int,
+        target: int,
+        own_height: int,
+        hardware: int,
+    ) -> None:
+        """Count one eligible device."""
+        online = self._fleet.is_online(device, now)
+        tally.eligible += 1
+        tally.eligible_online += online
+        tally.targeted_online += online and is_due(own_height, target)
+        if one is None or one.state is State.DUE:
+            if is_due(own_height, level):
+                if online and (one is None or one.reason not in _ELSEWHERE):
+                    tally.waiting += 1
+                    tally.reached += 1
+                    self._count_waiting(tally, campaign, device, one, own_height=own_height, hardware=hardware, now=now)
+                return
+            if online:
+                tally.startable.append((own_height, hardware))
+            if device.last_seen >= horizon:
+                window_s = campaign.policy.halt.g1_s - campaign.policy.halt.reboot_s
+                tally.controls += 1
+                tally.control_silent += device.last_seen < now - window_s
+            return
+        # A device that went away before its reboot neither blocks nor dilutes a wave.
+        if one.state in _BEFORE_REBOOT and not online:
+            return
+        tally.reached += 1
+        tally.in_flight += one.state in _BEFORE_REBOOT or one.state in _AFTER_REBOOT
+
+    def _count_waiting(
+        self,
+        tally: _Tally,
+        campaign: CampaignRecord,
+        device: Device,
+        one: Progress | None,
+        *,
+        own_height: int,
+        hardware: int,
+        now: float,
+    ) -> None:
+        """Count a device that is due: it is about to start, or it has said that it waits to be admitted."""
+        is_admitted = device.admit is not None and device.admit.campaign == campaign.id and device.admit.until > now
+        if one is not None and one.reason == Reason.LATE and not is_admitted:
+            tally.late.append(Waiting(own_height, device.id, device.region, hardware))
+        else:
+            tally.starting += 1
+            tally.starting_in_classes[hardware] += 1
+
+    def _count_ended(self, progress: Mapping[DeviceId, Progress], tallies: Mapping[Region, _Tally]) -> None:
+        """Count how executions have ended, whatever has become of their devices since."""
+        for name, one in progress.items():
+            device = self._fleet.get(name)
+            tally = None if device is None else tallies.get(device.region)
+            if tally is None:
                 continue
-            # A device that went away before its reboot neither blocks nor dilutes a wave.
-            if state in _BEFORE_REBOOT and not online:
-                continue
-            reached += 1
-            in_flight += state in _BEFORE_REBOOT or state in _AFTER_REBOOT
-        states = counts.states
-        return RegionView(
-            region=region.region,
-            ramp=region.ramp,
-            eligible=len(members),
-            eligible_online=eligible_online,
-            targeted_online=targeted_online,
-            reached=reached,
-            waiting=waiting,
-            in_flight=in_flight,
-            confirmed=sum(n for (state, _), n in states.items() if state is State.CONFIRMED),
-            failed=sum(
-                n for (state, reason), n in counts.present.items() if state in _FAILING and reason in EXPLICIT_FAILURES
-            ),
-            table=Table(
-                region=region.region,
-                judged=counts.judged,
-                silent=counts.silent,
-                controls=controls,
-                control_silent=control_silent,
-            ),
-        )
+            tally.confirmed += one.state is State.CONFIRMED
+            tally.failed += not one.is_earlier and one.state in _FAILING and one.reason in EXPLICIT_FAILURES
+            tally.silent += not one.is_earlier and one.state is State.SILENT
+            tally.judged += one.is_judged
+
+
+def _view(region: RegionRecord, tally: _Tally) -> RegionView:
+    order = sorted(tally.startable)
+    return RegionView(
+        region=region.region,
+        ramp=region.ramp,
+        target=region.target,
+        eligible=tally.eligible,
+        eligible_online=tally.eligible_online,
+        candidates=len(tally.candidates),
+        targeted=tally.targeted,
+        targeted_online=tally.targeted_online,
+        reached=tally.reached,
+        waiting=tally.waiting,
+        starting=tally.starting,
+        in_flight=tally.in_flight,
+        confirmed=tally.confirmed,
+        failed=tally.failed,
+        judged=tally.judged,
+        silent=tally.silent,
+        excess=_excess(tally),
+        controls=tally.controls,
+        control_silent=tally.control_silent,
+        startable=Startable(
+            np.asarray([one for one, _ in order], np.int64), np.asarray([hardware for _, hardware in order], np.int64)
+        ),
+    )
+
+
+def _excess(tally: _Tally) -> float:
+    """Silent devices beyond what their neighbours' rate explains, never below 0."""
+    if tally.controls == 0:
+        return float(tally.silent)
+    return max(0.0, tally.silent - tally.judged * tally.control_silent / tally.controls)

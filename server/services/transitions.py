@@ -49,9 +49,7 @@ def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime, 
     if wave.ratio is not None:
         wanted = max(wanted, level_for_ratio(wave.ratio))
     target = max(region.target, level, min(wanted, most))
-    return replace(
-        region, ramp=Ramp(start, level, start + wave.ramp_s, target), target=target, opened_at=region.opened_at or now
-    )
+    return replace(region, ramp=Ramp.flat(level, start), target=target, opened_at=region.opened_at or now)
 
 
 def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> CampaignRecord:
@@ -60,29 +58,18 @@ def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> Campaign
     return replace(_frozen(campaign, now), state=state, causes=campaign.causes | {cause})
 
 
-def resumed(campaign: CampaignRecord, cleared: frozenset[Cause], *, now: datetime) -> CampaignRecord:
-    """Return the campaign without these causes; if none is left it runs, from the level it was held at.
-
-    Each ramp goes on to its target in the share of the wave's time that was left to it.
-    """
+def resumed(campaign: CampaignRecord, cleared: frozenset[Cause]) -> CampaignRecord:
+    """Return the campaign without these causes; if none is left it runs, from the levels it was held at."""
     causes = campaign.causes - cleared
     if causes:
         return replace(campaign, causes=causes)
-    state = next_state(campaign.state, Event.RESUME)
-    ramp_s = 0 if campaign.wave is None else campaign.plan.waves[campaign.wave].ramp_s
-    return replace(
-        campaign,
-        state=state,
-        causes=causes,
-        sentence="",
-        regions=tuple(replace(region, ramp=_rising(region, now, ramp_s)) for region in campaign.regions),
-    )
+    return replace(campaign, state=next_state(campaign.state, Event.RESUME), causes=causes, sentence="")
 
 
-def _rising(region: RegionRecord, now: datetime, ramp_s: int) -> Ramp:
-    level, start = region.ramp.l1, int(now.timestamp())
-    left = (region.target - level) / max(region.target, 1)
-    return Ramp(start, level, start + round(ramp_s * left), region.target)
+def paced(campaign: CampaignRecord, ramps: Mapping[Region, Ramp]) -> CampaignRecord:
+    """Return the campaign with new lines for some regions."""
+    regions = tuple(replace(region, ramp=ramps.get(region.region, region.ramp)) for region in campaign.regions)
+    return replace(campaign, regions=regions)
 
 
 def submitted(campaign: CampaignRecord) -> CampaignRecord:
@@ -117,8 +104,6 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
         state=next_state(campaign.state, Event.RESUME),
         run=campaign.run + 1,
         run_at=now,
-        looks=0,
-        seen_silent=0,
         blobs_ready=False,
         halted_at=None,
         ended_at=None,
@@ -127,19 +112,9 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
     )
 
 
-def supplied(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
-    """Return the campaign whose blobs are at the broker; levels that waited for them rise from here."""
-    changed = replace(campaign, blobs_ready=True)
-    if campaign.state is not State.RUNNING or campaign.wave is None:
-        return changed
-    ramp_s = campaign.plan.waves[campaign.wave].ramp_s
-    return replace(
-        changed,
-        regions=tuple(
-            replace(region, ramp=_rising(region, now, ramp_s)) if region.ramp.l1 < region.target else region
-            for region in campaign.regions
-        ),
-    )
+def supplied(campaign: CampaignRecord) -> CampaignRecord:
+    """Return the campaign whose blobs are at the broker: its levels may rise."""
+    return replace(campaign, blobs_ready=True)
 
 
 def rolling_back(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:

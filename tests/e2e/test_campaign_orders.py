@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.servers import HARDWARE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
 
 pytestmark = pytest.mark.slow
 
 DEVICES = 10
 FACTORY, RELEASE = b"the factory's app. " * 9000, b"an app that drains the battery. " * 6000
 PLAN = {"waves": [{"ratio": 0.5, "ramp_s": 2, "soak_s": 3}, {"ratio": 1, "ramp_s": 2, "soak_s": 1}]}
-POLICY = {"reboot_s": 4, "silence_deadline_s": 20, "trial_s": 2, "confirm_s": 120, "watch_s": 600}
+POLICY = {"halt": QUICK_RULE, "trial_s": 2, "confirm_s": 120, "watch_s": 600}
 WAIT_S = 60.0
 
 

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from server.embedded import EmbeddedPostgres
-from tests.servers import HARDWARE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ DEVICES, REGIONS = 20, ("eu", "us")
 KILLS = 3
 FACTORY, RELEASE = b"the factory's app. " * 9000, b"a better app. " * 12_000
 PLAN = {"waves": [{"ratio": ratio, "ramp_s": 3, "soak_s": 1} for ratio in (0.2, 0.6, 1)]}
-POLICY = {"reboot_s": 4, "silence_deadline_s": 20, "trial_s": 2, "confirm_s": 120, "watch_s": 2}
+POLICY = {"halt": QUICK_RULE, "trial_s": 2, "confirm_s": 120, "watch_s": 2}
 CAMPAIGN_S = 90.0
 
 

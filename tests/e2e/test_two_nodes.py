@@ -22,14 +22,14 @@ from server.embedded import EmbeddedBroker
 from server.mqtt.link import Incoming, MqttLink
 from server.protocol.orders import Directive, read_directive
 from server.protocol.topics import Topics
-from tests.servers import HARDWARE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
 
 pytestmark = pytest.mark.slow
 
 DEVICES, REGION = 10, "eu"
 FACTORY, RELEASE = b"the factory's app. " * 900, b"a better app. " * 1200
 PLAN = {"waves": [{"ratio": ratio, "ramp_s": 3, "soak_s": 1} for ratio in (0.2, 0.6, 1)]}
-POLICY = {"reboot_s": 4, "silence_deadline_s": 60, "trial_s": 2, "confirm_s": 120, "watch_s": 2}
+POLICY = {"halt": QUICK_RULE, "trial_s": 2, "confirm_s": 120, "watch_s": 2}
 WAIT_S = 60.0
 TAKE_OVER_S = 120.0
 """The lease's life, and the time for which an open transaction of the former holder is waited for, at worst."""

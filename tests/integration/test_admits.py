@@ -17,10 +17,11 @@ from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Beat, Gone
 from server.protocol.orders import Admit, Welcome, read_welcome
 from server.protocol.reasons import Reason
-from server.services.admits import ADMIT_S, Admits, Latecomers, Waiting, choose
+from server.services.admits import ADMIT_S, Admits, Waiting, choose
+from server.services.fleet import Device
 from server.services.presence import WELCOME_AGAIN_S
 from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
 NAMES = [DeviceId(f"gw-{number:04}") for number in range(3)]
@@ -139,90 +140,100 @@ def test_an_admit_reaches_no_further_than_a_ramp() -> None:
 # --- those who have said that they are late ---
 
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
+ONE_BY_ONE = POLICY.model_copy(update={"halt": LAB.model_copy(update={"region_room": 1, "slow_room": 1})})
 
 
-@pytest.fixture
-def latecomers(world: World, admits: Admits) -> Latecomers:
-    return Latecomers(campaigns=world.repository, executions=world.executions, fleet=world.fleet, admits=admits)
-
-
-async def start(world: World) -> CampaignId:
-    campaign = await world.start(await world.add_release(), AT_ONCE, POLICY, EU)
-    await world.orchestrator.tick()
+async def start(world: World, policy: Policy = POLICY, plan: Plan = AT_ONCE) -> CampaignId:
+    others = [DeviceId(f"other-{number:02}") for number in range(60)]
+    await world.inventory.add([NewDevice(name, EU, MAIN) for name in others])
+    await world.connect(*others, *NAMES)
+    campaign = await world.start(await world.add_release(), plan, policy, EU)
+    await tick(world, 8)
     return campaign
 
 
+async def tick(world: World, seconds: int = 2) -> None:
+    for _ in range(seconds):
+        world.now += 1
+        world.beat(*world.fleet.members(MAIN, EU))
+        await world.orchestrator.tick()
+
+
+def devices(world: World) -> list[Device]:
+    return [device for name in NAMES if (device := world.fleet.get(name)) is not None]
+
+
 def admitted(world: World) -> list[DeviceId]:
-    return [device.id for device in world.fleet.members(MAIN, EU) if device.admit is not None]
+    return sorted(device.id for device in world.fleet.members(MAIN, EU) if device.admit is not None)
 
 
-async def test_only_who_says_that_it_is_late_is_admitted(world: World, latecomers: Latecomers) -> None:
-    await world.connect(*NAMES)
+async def test_only_who_says_that_it_is_late_is_admitted(world: World) -> None:
     campaign = await start(world)
-    held, late, at_work = (device for name in NAMES if (device := world.fleet.get(name)) is not None)
+    held, late, at_work = devices(world)
     await world.report(campaign, State.DUE, held, reason=Reason.HELD)
     await world.report(campaign, State.DUE, late, at_work, reason=Reason.LATE)
     await world.report(campaign, State.DOWNLOADING, at_work)
 
-    await latecomers.tick(world.now)
+    await tick(world)
 
     assert admitted(world) == [late.id]
 
 
-async def test_nobody_is_admitted_to_a_campaign_that_is_held(world: World, latecomers: Latecomers) -> None:
-    await world.connect(*NAMES)
+async def test_nobody_is_admitted_to_a_campaign_that_is_held(world: World) -> None:
     campaign = await start(world)
-    await world.report(campaign, State.DUE, *world.fleet.members(MAIN, EU), reason=Reason.LATE)
+    await world.report(campaign, State.DUE, *devices(world), reason=Reason.LATE)
     await world.campaigns.pause(campaign, caller="ann", reason="because")
 
-    await latecomers.tick(world.now)
+    await tick(world)
 
     assert admitted(world) == []
 
 
-async def test_a_crowd_is_admitted_a_few_at_a_time_from_the_lowest_on(
-    world: World, latecomers: Latecomers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("server.services.admits.ADMITS_MOST", 2)
-    monkeypatch.setattr("server.services.admits._PAGE", 1)
-    await world.connect(*NAMES)
-    campaign = await start(world)
-    await world.report(campaign, State.DUE, *world.fleet.members(MAIN, EU), reason=Reason.LATE)
+async def test_a_crowd_is_admitted_as_there_is_room_from_the_lowest_on(world: World) -> None:
+    campaign = await start(world, ONE_BY_ONE, Plan(waves=(Wave(ratio=None, count=2, ramp_s=0, soak_s=60),)))
+    for _ in range(2):  # there is room for one: who waits takes none
+        await world.report(campaign, State.DUE, *world.due(campaign, EU), reason=Reason.LATE)
+        await tick(world, 8)
+    first, second = sorted(world.due(campaign, EU), key=lambda device: height(campaign, device.id))
 
-    await latecomers.tick(world.now)
-
-    lowest = sorted(NAMES, key=lambda name: height(campaign, name))[:2]
-    assert admitted(world) == sorted(lowest)
-    await latecomers.tick(world.now + 1)
-    assert admitted(world) == NAMES
+    assert admitted(world) == [first.id]
+    await world.report(campaign, State.DOWNLOADING, first)
+    await tick(world)
+    assert admitted(world) == [first.id]
+    await world.report(campaign, State.CANCELLED, first)
+    await tick(world)
+    assert admitted(world) == sorted([first.id, second.id])
 
 
 # --- whom ---
 
 REGIONS = [Region("eu"), Region("us"), Region("ap")]
-CLASSES = [b"rev-a", b"rev-b", b"rev-c"]
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 1 << 32), st.sampled_from(REGIONS), st.sampled_from(CLASSES)), max_size=60),
+    st.lists(st.tuples(st.integers(0, 1 << 32), st.sampled_from(REGIONS), st.integers(0, 2)), max_size=60),
+    st.integers(0, 60),
     st.dictionaries(st.sampled_from(REGIONS), st.integers(-1, 20)),
-    st.dictionaries(st.sampled_from(CLASSES), st.integers(-1, 20)),
+    st.lists(st.integers(-1, 20), max_size=3),
 )
 def test_no_room_is_ever_exceeded_and_nobody_is_passed_over(
-    who: list[tuple[int, Region, bytes]], regions: dict[Region, int], classes: dict[bytes, int]
+    who: list[tuple[int, Region, int]], room: int, regions: dict[Region, int], classes: list[int]
 ) -> None:
     waiting = [Waiting(tall, DeviceId(f"gw-{n:04}"), place, kind) for n, (tall, place, kind) in enumerate(who)]
-    chosen = choose(waiting, room_regions=regions, room_classes=classes)
-    taken = [one for one in sorted(waiting) if one.device in set(chosen)]
+    in_classes = dict(enumerate(classes))
 
+    chosen = choose(waiting, room=room, in_regions=regions, in_classes=classes)
+
+    taken = [one for one in sorted(waiting) if one.device in set(chosen)]
     assert chosen == [one.device for one in taken]
-    by_region, by_class = Counter(one.region for one in taken), Counter(one.class_id for one in taken)
+    assert len(chosen) <= room
+    by_region, by_class = Counter(one.region for one in taken), Counter(one.hardware for one in taken)
     assert all(number <= regions.get(region, 0) for region, number in by_region.items())
-    assert all(number <= classes.get(kind, 0) for kind, number in by_class.items())
+    assert all(number <= in_classes.get(kind, 0) for kind, number in by_class.items())
     for one in waiting:
         lower = [other for other in taken if other < one]
-        if one.device not in chosen:
+        if one.device not in chosen and len(lower) < room:
             assert sum(other.region == one.region for other in lower) >= regions.get(one.region, 0) or sum(
-                other.class_id == one.class_id for other in lower
-            ) >= classes.get(one.class_id, 0)
+                other.hardware == one.hardware for other in lower
+            ) >= in_classes.get(one.hardware, 0)

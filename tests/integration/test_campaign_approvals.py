@@ -16,17 +16,17 @@ from server.domain.identity import DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.approvals import missing
 from server.services.campaigns import Draft
-from tests.records import EU, MAIN
+from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000, approvals=2)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000, approvals=2)
 TWICE = Plan(waves=(Wave(ratio=0.5, count=None, ramp_s=0, soak_s=5000), Wave(ratio=1.0, count=None, ramp_s=0)))
 
 
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(30)]
+    names = [DeviceId(f"eu-{number:03}") for number in range(60)]
     await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
     await world.connect(*names)
     return world
@@ -52,10 +52,8 @@ async def run(world: World, campaign: CampaignRecord) -> None:
     await tick(world)
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    world.beat(*world.fleet.members(MAIN, EU))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 async def test_it_starts_when_two_others_have_approved_it(world: World) -> None:
@@ -144,7 +142,7 @@ async def test_an_emergency_does_not_soak(world: World) -> None:
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign.id, state, *world.due(campaign.id, EU))
 
-    await tick(world, 5)
+    await tick(world)
 
     assert (await world.campaign(campaign.id)).wave == 1
 
@@ -154,14 +152,9 @@ async def test_an_emergency_is_halted_as_any_other(world: World) -> None:
     await start(world, campaign, emergency=True)
     await run(world, campaign)
     due = world.due(campaign.id, EU)
-    await world.report(campaign.id, Execution.REBOOTING, *due)
-    for device in due:
-        device.gone = True
 
-    for _ in range(10):
-        world.now += 20
-        world.beat(*(device for device in world.fleet.members(MAIN, EU) if not device.gone))
-        await world.orchestrator.tick()
+    await world.die(campaign.id, *due[:15])
+    await tick(world, 120)
 
     assert (await world.campaign(campaign.id)).state is State.HALTED
 
@@ -181,7 +174,7 @@ async def test_a_snapshot_is_of_the_devices_that_were_there(world: World) -> Non
     assert order.members_before == started.members_before
     record = await world.campaign(campaign.id)
     survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
-    assert sum(view.eligible for view in survey.snapshot.regions) == 30
+    assert sum(view.eligible for view in survey.snapshot.regions) == 60
 
 
 async def test_the_holdout_is_never_due(world: World) -> None:

@@ -14,10 +14,10 @@ from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=10_000, soak_s=60),))
 
 
@@ -30,10 +30,8 @@ async def world(store: Database, tmp_path: Path) -> World:
     return world
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    world.beat(*world.fleet.members(MAIN, EU))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 async def add(world: World, region: Region | None, *, after_s: float, for_s: float) -> FreezeRecord:
@@ -79,7 +77,7 @@ async def test_a_freeze_holds_a_campaign_and_lets_it_go_on(world: World, region:
 
     going_on = await world.campaign(campaign)
     assert (going_on.state, going_on.causes, action(world)) == (State.RUNNING, set(), Action.OFFER)
-    assert going_on.regions[0].ramp.l0 == level
+    assert level <= going_on.regions[0].ramp.l0 < 1.5 * level
     decisions = await world.campaigns.decisions(campaign, 2)
     assert [(d.kind, d.actor) for d in decisions] == [("resume", "freeze"), ("pause", "freeze")]
 

@@ -14,6 +14,7 @@ from server.db.database import Database
 from server.db.directives import DirectiveRepository
 from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.gate import FULL, Ramp
+from server.domain.halt import HaltPolicy
 from server.domain.identity import CampaignId, Cohort
 from server.domain.plan import Policy
 from server.protocol.orders import Action, Directive
@@ -41,7 +42,7 @@ async def test_a_draft_comes_back_as_it_was(
         store,
         bundle,
         regions=(US, EU),
-        policy=Policy(reboot_s=1.5, silence_deadline_s=4.25, on_halt="keep"),
+        policy=Policy(halt=HaltPolicy(reboot_s=1.5, g1_s=4.25), on_halt="keep"),
         membership=Membership.SNAPSHOT,
     )
 
@@ -63,8 +64,6 @@ async def test_a_changed_campaign_comes_back_as_it_was(
         watching_since=after(2),
         ended_at=after(3),
         wave=0,
-        looks=4,
-        seen_silent=2,
         blobs_ready=True,
         sentence="Paused.",
         emergency="CVE-1",
@@ -129,7 +128,7 @@ async def test_the_loser_changes_nothing(store: Database, repository: CampaignRe
     winner = await save(repository, replace(draft, sentence="first"))
 
     lost = await repository.save(
-        replace(draft, state=State.HALTED, looks=9, regions=(RegionRecord(EU, Ramp.flat(7)),)),
+        replace(draft, state=State.HALTED, sentence="Nobody stored this.", regions=(RegionRecord(EU, Ramp.flat(7)),)),
         decision=halt("too late"),
         orders=[order(campaign=draft.id)],
         sign=write_down,

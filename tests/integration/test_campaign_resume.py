@@ -11,34 +11,31 @@ from server.db.database import Database
 from server.db.devices import NewDevice
 from server.domain.campaign import State
 from server.domain.execution import State as Execution
-from server.domain.gate import FULL
 from server.domain.identity import BundleId, CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, Directive
 from server.protocol.reasons import Reason
 from server.services.campaigns import Draft
-from tests.records import EU, MAIN
+from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 from tests.trust_fleet import own_fleet
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000, soak_s=60),))
 
 
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
-    """40 devices in one region, all of them online with a factory image."""
+    """60 devices in one region, all of them online with a factory image."""
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(40)]
+    names = [DeviceId(f"eu-{number:03}") for number in range(60)]
     await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
     await world.connect(*names)
     return world
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    world.beat(*(device for device in world.fleet.members(MAIN, EU) if not device.gone))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 async def halted_half_way(world: World, policy: Policy = POLICY) -> CampaignId:
@@ -75,8 +72,7 @@ async def test_a_resumed_campaign_goes_on_from_its_level_in_a_new_run(world: Wor
     assert order.action is Action.OFFER
     assert order.halted == ()
     assert order.ramp is not None
-    assert order.ramp.l0 == level
-    assert abs(level / FULL - 0.5) < 0.01
+    assert level <= order.ramp.l0 < 1.5 * level
     await tick(world, 60)
     assert (await world.campaign(campaign)).regions[0].ramp.level(world.now) > level
 
@@ -92,18 +88,15 @@ async def test_nothing_is_offered_before_the_blobs_are_back(world: World) -> Non
     await supply(world, campaign)
 
     assert standing(world).action is Action.OFFER
-    assert (await world.campaign(campaign)).regions[0].ramp.l0 == level
+    assert level <= (await world.campaign(campaign)).regions[0].ramp.l0 < 1.5 * level
 
 
 async def test_those_who_died_in_the_first_run_halt_no_second(world: World) -> None:
     campaign = await world.start(await world.add_release(), Plan(waves=(replaced_wave(),)), POLICY, EU)
     await tick(world)
     due = world.due(campaign, EU)
-    await world.report(campaign, Execution.REBOOTING, *due)
-    for device in due:
-        device.gone = True
-    for _ in range(12):
-        await tick(world, 20)
+    await world.die(campaign, *due)
+    await tick(world, 120)
     assert (await world.campaign(campaign)).state is State.HALTED
 
     await world.campaigns.resume(campaign, caller="ann", reason="a crane had cut their cable")
@@ -136,17 +129,17 @@ async def test_devices_that_the_halt_has_sent_back_are_in_no_wave_of_the_next_ru
     await world.report(campaign, Execution.ROLLED_BACK, sent_back, reason=Reason.HALTED)
     await supply(world, campaign)
 
-    await tick(world, 1)  # the wave is for six: two more take the place of those sent back
+    await tick(world, 60)  # the wave is for six: two more take the place of those sent back, slowly
     others = [device for device in world.due(campaign, EU) if device not in (sent_back, broken)]
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign, state, *others)
-    await tick(world, 70)
+    await tick(world, 120)
 
     record = await world.campaign(campaign)
     assert (record.state, record.wave) == (State.RUNNING, 1)
     survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
     [view] = survey.snapshot.regions
-    assert (view.eligible, view.confirmed, view.failed) == (38, 6, 0)
+    assert (view.eligible, view.confirmed, view.failed) == (58, 6, 0)
     assert survey.states[Execution.ROLLED_BACK] == 2
 
 

@@ -14,10 +14,10 @@ from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
 from server.services.fleet import Device
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000, rollback_s=3600)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000, rollback_s=3600)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 DEVICES = 12
 
@@ -36,10 +36,8 @@ def everybody(world: World) -> list[Device]:
     return [device for region in (EU, US) for device in world.fleet.members(MAIN, region)]
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    world.beat(*everybody(world))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 async def updated(world: World, release: int = 1) -> CampaignId:

@@ -13,10 +13,10 @@ from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 
 

@@ -23,11 +23,11 @@ from server.protocol.topics import CohortAudience
 from server.services.authority import Authority, Mandate
 from server.services.keyring import Keyring
 from server.services.recall import Grounds, open_authority
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 from tests.trust_fleet import own_fleet
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 EU_MAIN = CohortAudience(EU, MAIN)
 

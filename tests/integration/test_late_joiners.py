@@ -9,11 +9,11 @@ from device_sim.fleet import Fleet, FleetOptions
 from device_sim.inventory import Added, Entry, add_devices
 from device_sim.ledger import Ledger
 from tests.lab_server import ends_with
-from tests.servers import HARDWARE, VENDOR, Api, ServerProcess, make_bundle, unique
+from tests.servers import HARDWARE, QUICK_RULE, VENDOR, Api, ServerProcess, make_bundle, unique
 
 WAIT_S = 60.0
 PLAN = {"waves": [{"ratio": 1, "ramp_s": 0, "soak_s": 600}]}
-POLICY = {"reboot_s": 4, "silence_deadline_s": 20, "trial_s": 1, "confirm_s": 120}
+POLICY = {"halt": QUICK_RULE, "trial_s": 1, "confirm_s": 120}
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -226,7 +226,7 @@ async def add_draft(database: Database) -> None:
 
 async def save(database: Database) -> None:
     (campaign,) = await CampaignRepository(database).newest(1)
-    await CampaignRepository(database).save(replace(campaign, looks=5))
+    await CampaignRepository(database).save(replace(campaign, sentence="by whom?"))
 
 
 async def decide(database: Database) -> None:

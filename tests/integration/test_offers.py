@@ -33,12 +33,12 @@ from server.protocol.messages import Counter
 from server.protocol.orders import HALTED_MOST, Action, Directive, Envelope
 from server.protocol.topics import CohortAudience
 from server.services.directives import envelope_of
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.servers import make_bundle
 from tests.service_world import World
 from tests.trust_fleet import HARDWARE, VENDOR, own_fleet
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000, soak_s=60),))
 CLASS = class_id(vendor_id(VENDOR), HARDWARE)
@@ -227,11 +227,8 @@ async def run(world: World, number: int = 5, plan: Plan = AT_ONCE) -> tuple[Camp
     return campaign, release
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    for region in (EU, US):
-        world.beat(*world.fleet.members(MAIN, region))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 def action_in(world: World, region: Region, cohort: Cohort = MAIN) -> Action:
@@ -258,7 +255,7 @@ async def test_a_campaign_is_held_while_the_status_has_expired_and_goes_on_from_
     assert going_on.state is State.RUNNING
     assert action_in(world, EU) is Action.OFFER
     for before, after in zip(held.regions, going_on.regions, strict=True):
-        assert after.ramp.l0 == before.ramp.l1
+        assert before.ramp.l1 <= after.ramp.l0 < 1.5 * before.ramp.l1
         assert after.target == before.target
 
 

@@ -15,10 +15,10 @@ from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import read_welcome
 from server.protocol.reasons import Reason
 from server.services.fleet import Device
-from tests.records import EU, MAIN
+from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=5000, offer_s=1000, quarantine_s=600)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=5000, offer_s=1000, quarantine_s=600)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 
 
@@ -31,10 +31,8 @@ async def world(store: Database, tmp_path: Path) -> World:
     return world
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    world.beat(*world.fleet.members(MAIN, EU))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 async def running(world: World) -> CampaignId:

@@ -168,9 +168,9 @@ async def test_orders_that_come_together_are_all_carried_out_or_refused(admin: A
         ({"plan": {"waves": [{"ratio": 0.5, "count": 5}]}}, "/plan/waves/0"),
         ({"plan": {"waves": [{"ratio": 0.5, "regions": ["asia"]}]}}, "/plan/waves"),
         ({"plan": {"waves": [{"ratio": 0.5, "regions": ["+"]}]}}, "/plan/waves/0"),
-        ({"policy": {"reboot_s": 100, "silence_deadline_s": 50}}, "/policy"),
-        ({"policy": {"silence_deadline_s": 1e300}}, "/policy/silence_deadline_s"),
-        ({"policy": {"alpha": 0}}, "/policy/alpha"),
+        ({"policy": {"halt": {"reboot_s": 100, "g1_s": 50}}}, "/policy/halt"),
+        ({"policy": {"halt": {"g1_s": 1e300}}}, "/policy/halt/g1_s"),
+        ({"policy": {"halt": {"d0": 0}}}, "/policy/halt/d0"),
         ({"policy": {"alhpa": 0.1}}, "/policy/alhpa"),
         ({"name": ""}, "/name"),
     ],
@@ -190,7 +190,7 @@ async def test_a_number_that_is_none_is_refused(admin: Api, bundle: str, number:
     """Python's JSON reader takes them all; stored, they would stop every evaluation."""
     body = (
         f'{{"name": "x", "bundle": "{bundle}", "cohort": "c", "regions": ["eu"], '
-        f'"policy": {{"silence_deadline_s": {number}}}}}'
+        f'"policy": {{"halt": {{"g1_s": {number}}}}}}}'
     )
 
     answer = await admin.call("POST", "/v1/campaigns", data=body, headers={"Content-Type": "application/json"})

@@ -20,11 +20,11 @@ from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, StatusRef
 from server.services.campaigns import Draft
 from server.services.wire import Retained
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 from tests.trust_fleet import HARDWARE, VENDOR, own_fleet
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 CLASS = class_id(vendor_id(VENDOR), HARDWARE)
 

@@ -15,11 +15,11 @@ from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
-from tests.records import EU, MAIN, US
+from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 from tests.trust_fleet import own_fleet
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=500, offer_s=1000)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
 RISING = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=10_000, soak_s=60),))
 ROUNDS = 5
 
@@ -40,11 +40,8 @@ async def offered(world: World, number: int) -> tuple[CampaignId, BundleRecord]:
     return campaign, release
 
 
-async def tick(world: World, seconds: float = 0) -> None:
-    world.now += seconds
-    for region in (EU, US):
-        world.beat(*world.fleet.members(MAIN, region))
-    await world.orchestrator.tick()
+async def tick(world: World, seconds: float = 8) -> None:
+    await world.live(seconds)
 
 
 def actions(world: World) -> set[Action]:

@@ -12,10 +12,10 @@ from server.domain.campaign import State
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
-from tests.records import EU, MAIN
+from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 
-POLICY = Policy(reboot_s=20, silence_deadline_s=100, trial_s=10, watch_s=300)
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=300)
 PLAN = Plan(waves=tuple(Wave(ratio=ratio, count=None, ramp_s=20, soak_s=20) for ratio in (0.2, 0.6, 1.0)))
 STEPS_MOST = 200
 

@@ -1,7 +1,8 @@
 """What holds for every ramp, every state and every snapshot, not only for the ones we thought of."""
 
-from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from firmware_store.errors import IllegalTransitionError
 from server.domain import campaign, execution
 from server.domain.decide import Kind, RegionView, Snapshot, decide
-from server.domain.fisher import Table, p_value
 from server.domain.gate import DEAD_MAN_S, FULL, Ramp, height, is_due, level_for_count, level_for_ratio
+from server.domain.halt import Call, Verdict
+from server.domain.halt.pace import level_within
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
 
 levels = st.integers(0, FULL)
@@ -145,9 +148,23 @@ def test_nothing_but_a_rollback_is_heard_after_confirmed(reported: list[executio
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> Table:
-    judged, controls = draw(st.integers(0, 400)), draw(st.integers(0, 400))
-    return Table("r", judged, draw(st.integers(0, judged)), controls, draw(st.integers(0, controls)))
+def startables(draw: st.DrawFn) -> Startable:
+    heights = sorted(draw(st.lists(st.integers(0, FULL - 1), max_size=30)))
+    classes = draw(st.lists(st.integers(0, 2), min_size=len(heights), max_size=len(heights)))
+    return Startable(np.array(heights, np.int64), np.array(classes, np.int64))
+
+
+rooms = st.lists(st.integers(-5, 40), min_size=3, max_size=3).map(lambda values: np.array(values, np.int64))
+verdicts = st.builds(
+    Verdict,
+    call=st.sampled_from(Call),
+    is_blind=st.booleans(),
+    is_storm_ours=st.booleans(),
+    bad_since=st.none() | moments,
+    pace=st.sampled_from([0.0, 0.1, 1.0]),
+    room_in_regions=rooms,
+    room_in_classes=rooms,
+)
 
 
 @st.composite
@@ -166,7 +183,10 @@ def views(draw: st.DrawFn, region: Region) -> RegionView:
             "failed",
         )
     }
-    return RegionView(region, draw(ramps()), table=replace(draw(tables()), region=region), **counts)
+    ramp = draw(ramps())
+    target = max(ramp.l1, draw(st.integers(0, FULL)))
+    excess = draw(st.floats(0, 400))
+    return RegionView(region, ramp, target=target, excess=excess, startable=draw(startables()), **counts)
 
 
 @st.composite
@@ -196,8 +216,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         started_at=draw(moments),
         wave=draw(st.none() | st.integers(0, len(plan.waves) - 1)),
         blobs_ready=draw(st.booleans()),
-        looks=draw(st.integers(0, 20)),
-        seen_silent=draw(st.integers(0, 100)),
+        verdict=draw(verdicts),
+        starting_in_classes=draw(st.lists(st.integers(0, 10), min_size=3, max_size=3)),
         watching_since=draw(st.none() | moments),
     )
 
@@ -231,18 +251,28 @@ def test_whatever_is_decided_the_machine_allows(snapshot: Snapshot, now: int) ->
 
 
 @given(snapshots(), moments)
-def test_looks_never_exceed_their_budget_and_never_fall(snapshot: Snapshot, now: int) -> None:
+def test_no_level_falls_passes_its_target_or_rises_while_the_rule_says_stop(snapshot: Snapshot, now: int) -> None:
     decision = decide(snapshot, now)
 
-    if snapshot.state in campaign.JUDGED:
-        assert snapshot.looks <= decision.looks <= snapshot.policy.max_looks
+    for view in snapshot.regions:
+        line = decision.ramps.get(view.region)
+        if line is None:
+            continue
+        assert view.ramp.level(now) <= line.l0 <= line.l1 <= max(view.target, view.ramp.level(now))
+        is_still = snapshot.verdict.is_blind or snapshot.verdict.pace == 0
+        assert not is_still or line.l0 == line.l1
 
 
-@given(st.lists(tables(), max_size=4))
-def test_a_p_value_is_a_probability_and_more_silence_never_raises_it(several: list[Table]) -> None:
-    p = p_value(several)
-    assert 0 < p <= 1
+@given(startables(), st.integers(-5, 40), rooms, st.integers(0, FULL), st.integers(0, FULL))
+def test_a_level_lets_in_no_more_devices_than_there_is_room_for(
+    startable: Startable, room: int, in_classes: Any, one: int, other: int
+) -> None:
+    level, most = sorted((one, other))
 
-    worse = [replace(t, silent=t.silent + 1, control_silent=t.control_silent - 1) for t in several if t.control_silent]
-    if len(worse) == len(several) and all(t.silent <= t.judged for t in worse):
-        assert p_value(worse) <= p + 1e-12
+    above = startable.above(level)
+    new = level_within(above.heights, above.classes, room=room, room_in_classes=in_classes, level=most)
+
+    let_in = (startable.heights >= level) & (startable.heights < new)
+    assert level <= new <= most
+    assert let_in.sum() <= max(room, 0)
+    assert (np.bincount(startable.classes[let_in], minlength=3) <= np.maximum(in_classes, 0)).all()

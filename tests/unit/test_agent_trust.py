@@ -19,6 +19,7 @@ from firmware_store.errors import (
 )
 from firmware_store.suit import class_id, vendor_id
 from server.domain.execution import State
+from server.domain.gate import FULL, Ramp
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, directive_map
@@ -311,7 +312,7 @@ def test_an_old_welcome_of_this_session_does_not_turn_the_clock_back(world: Worl
     ("issued", "expires"), [(EPOCH, EPOCH + 1), (EPOCH + 10_000, EPOCH + 20_000)], ids=["expired", "from the future"]
 )
 def test_an_offer_out_of_its_time_starts_nothing_and_says_why(world: World, issued: int, expires: int) -> None:
-    world.offer(BUNDLE, issued=issued, expires=expires)
+    world.offer(BUNDLE, issued=issued, expires=expires, ramp=Ramp.flat(FULL))
     world.pass_time(100)
 
     assert world.outcome == (State.DUE, Reason.EXPIRED)

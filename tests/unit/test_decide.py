@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
-from server.domain.fisher import Table
 from server.domain.gate import FULL, Ramp
+from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
+from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
 
 EU, US = Region("eu"), Region("us")
@@ -21,7 +23,7 @@ PLAN = Plan(waves=(CANARY, HALF, EVERYBODY))
 REACHED_LONG_AGO = Ramp(NOW - 1000, 0, NOW - 500, FULL // 2)
 
 
-def view(region: Region = EU, *, silent: int = 0, judged: int | None = None, **counts: Any) -> RegionView:
+def view(region: Region = EU, *, silent: int = 0, **counts: Any) -> RegionView:
     """A region of 300 devices of which 60 are due, all of them confirmed unless a test says otherwise."""
     counts = {
         "eligible": 300,
@@ -31,9 +33,14 @@ def view(region: Region = EU, *, silent: int = 0, judged: int | None = None, **c
         "targeted_online": 60,
         "reached": 60,
         "confirmed": 60 - silent,
+        "judged": 60,
+        "silent": silent,
+        "excess": max(0, silent - 0.25),
+        "controls": 240,
+        "control_silent": 1,
     } | counts
-    table = Table(region, 60 if judged is None else judged, silent, 240, 1)
-    return RegionView(region, counts.pop("ramp", REACHED_LONG_AGO), table=counts.pop("table", table), **counts)
+    ramp = counts.pop("ramp", REACHED_LONG_AGO)
+    return RegionView(region, ramp, target=ramp.l1, **counts)
 
 
 def snapshot(*views: RegionView, **members: Any) -> Snapshot:
@@ -49,7 +56,14 @@ def snapshot(*views: RegionView, **members: Any) -> Snapshot:
 
 
 WELL = snapshot()
-BRICKING = view(silent=20, confirmed=40)
+BRICKING = Verdict(
+    Call.HALT,
+    wealth=209,
+    channel="g1",
+    scope="fleet",
+    why="9 of 43 updated devices in eu went dark within 15 min of their reboot; of 240 comparable devices not yet "
+    "updated, 1 did.",
+)
 
 
 # --- the order of safety ---
@@ -65,7 +79,7 @@ def test_a_campaign_that_is_well_goes_on() -> None:
 
 def test_a_halt_comes_before_everything_else() -> None:
     """The same snapshot would open a wave, or be paused by its gate, if nobody were silent."""
-    decision = decide(replace(WELL, regions=(BRICKING,)), NOW)
+    decision = decide(replace(WELL, verdict=BRICKING), NOW)
 
     assert decision.kind is Kind.HALT
 
@@ -74,74 +88,100 @@ def test_a_halt_comes_before_everything_else() -> None:
 def test_whatever_is_judged_is_halted(state: State) -> None:
     causes = frozenset({Cause.OPERATOR}) if state is State.PAUSED else frozenset[Cause]()
 
-    assert decide(replace(WELL, state=state, causes=causes, regions=(BRICKING,)), NOW).kind is Kind.HALT
+    assert decide(replace(WELL, state=state, causes=causes, verdict=BRICKING), NOW).kind is Kind.HALT
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - JUDGED))
 def test_nothing_is_decided_for_a_campaign_that_is_not_under_way(state: State) -> None:
-    assert decide(replace(WELL, state=state, regions=(BRICKING,)), NOW) is NOTHING
+    assert decide(replace(WELL, state=state, verdict=BRICKING), NOW) is NOTHING
 
 
-def test_the_sentence_of_a_halt_gives_the_numbers_it_rests_on() -> None:
-    decision = decide(replace(WELL, regions=(view(judged=43, silent=9), view(US, judged=0))), NOW)
+def test_the_sentence_of_a_halt_says_when_and_why() -> None:
+    decision = decide(replace(WELL, verdict=BRICKING), NOW)
 
     assert decision.sentence == (
-        "Halted after 23 min: 9 of 43 updated devices (eu) were not heard from within 15 min of their reboot; "
-        "of 240 comparable devices not yet updated, 1 were silent."
+        "Halted after 23 min: 9 of 43 updated devices in eu went dark within 15 min of their reboot; of 240 comparable "
+        "devices not yet updated, 1 did."
     )
 
 
-def test_a_halt_in_several_regions_counts_them_all() -> None:
-    decision = decide(replace(WELL, regions=(view(silent=9), view(US, silent=11))), NOW)
+# --- offline spikes ---
 
-    assert "20 of 120 updated devices (2 regions)" in decision.sentence
-    assert "of 480 comparable devices" in decision.sentence
+STORM = Verdict(is_storm_ours=True, bad_weather=frozenset({"eu"}), bad_since=NOW - 1800)
 
 
-def test_a_halt_by_the_guard_rail_says_so() -> None:
-    alone = view(table=Table(EU, 60, 30, 3, 0))
+@pytest.mark.parametrize(("policy", "kind"), [("pause", Kind.OPEN_WAVE), ("hold", Kind.PAUSE), ("halt", Kind.HALT)])
+def test_a_release_that_takes_its_neighbours_down_is_treated_as_the_policy_says(policy: str, kind: Kind) -> None:
+    told = replace(WELL, verdict=STORM, policy=Policy(on_offline_spike=policy))  # type: ignore[arg-type]
 
-    decision = decide(replace(WELL, regions=(alone,)), NOW)
-
-    assert decision.kind is Kind.HALT
-    assert decision.sentence.endswith("only 3 devices were left to compare with, so the guard rail decided.")
-    assert decision.evidence["rule"] == "rail"
+    assert decide(told, NOW).kind is kind
 
 
-def test_a_look_that_was_taken_is_handed_back_with_what_it_saw() -> None:
-    decision = decide(replace(WELL, regions=(view(silent=1),), looks=3, seen_silent=0), NOW)
+def test_a_spike_is_held_for_a_person_after_half_an_hour_only() -> None:
+    told = replace(WELL, verdict=STORM, policy=Policy(on_offline_spike="hold"))
 
-    assert decision.kind is not Kind.HALT
-    assert (decision.looks, decision.seen_silent) == (4, 1)
-    assert isinstance(decision.evidence["p_value"], float)
-
-
-def test_without_another_silent_device_no_look_is_taken() -> None:
-    decision = decide(replace(WELL, regions=(view(silent=1),), looks=3, seen_silent=1), NOW)
-
-    assert (decision.looks, decision.seen_silent) == (3, 1)
+    assert decide(told, NOW - 1).kind is Kind.OPEN_WAVE
+    assert decide(told, NOW).cause is Cause.EVIDENCE
 
 
-def test_a_device_that_falls_silent_after_the_late_success_of_another_is_looked_at() -> None:
-    """Three were silent, three come back late, and twenty others fall silent one by one: none of them may hide."""
-    recovered = decide(replace(WELL, regions=(view(silent=0),), looks=1, seen_silent=3), NOW)
+def test_bad_weather_everywhere_pauses_and_good_weather_resumes() -> None:
+    blind = Verdict(is_blind=True, bad_weather=frozenset({"eu", "us"}))
+    paused = decide(replace(WELL, verdict=blind), NOW)
 
-    next_look = decide(
-        replace(WELL, regions=(view(silent=1),), looks=recovered.looks, seen_silent=recovered.seen_silent), NOW
+    assert (paused.kind, paused.cause) == (Kind.PAUSE, Cause.WEATHER)
+    assert paused.sentence == (
+        "Paused: devices that only watch are dark in eu, us; it goes on by itself when they are back."
     )
+    waiting = replace(WELL, state=State.PAUSED, causes=frozenset({Cause.WEATHER}))
+    assert decide(replace(waiting, verdict=blind), NOW).kind is Kind.NOTHING
+    assert decide(waiting, NOW).kind is Kind.UNPAUSE
 
-    assert next_look.looks == 2
+
+def test_a_hold_of_the_rule_is_for_a_person_to_end() -> None:
+    held = replace(WELL, verdict=Verdict(Call.HOLD, why="braked for 2 h."))
+
+    decision = decide(held, NOW)
+
+    assert (decision.kind, decision.cause) == (Kind.PAUSE, Cause.EVIDENCE)
+    assert decide(replace(held, state=State.PAUSED, causes=frozenset({Cause.EVIDENCE})), NOW).kind is Kind.NOTHING
+
+
+def test_no_wave_passes_while_the_rule_brakes() -> None:
+    assert decide(replace(WELL, verdict=Verdict(Call.BRAKE)), NOW).kind is Kind.NOTHING
+
+
+# --- pace ---
+
+
+def test_a_level_rises_to_where_there_is_room() -> None:
+    heights = np.arange(10, dtype=np.int64) * 1000 + 500_000
+    low = view(ramp=Ramp.flat(1000, NOW - 100), startable=Startable(heights, np.zeros(10, np.int64)), starting=1)
+    low = replace(low, target=FULL)
+    verdict = Verdict(room_in_regions=np.array([4]), room_in_classes=np.array([8]))
+
+    decision = decide(replace(WELL, wave=2, regions=(low,), verdict=verdict, starting_in_classes=[1]), NOW)
+
+    assert decision.kind is Kind.PACE
+    assert decision.ramps == {EU: Ramp(NOW, 1000, NOW + 60, 503_000)}
+
+
+def test_a_level_stops_where_it_is_while_the_rule_brakes() -> None:
+    rising = view(ramp=Ramp(NOW - 30, 0, NOW + 30, 1000))
+
+    decision = decide(replace(WELL, regions=(rising,), verdict=Verdict(Call.BRAKE, pace=0.0)), NOW)
+
+    assert decision.ramps == {EU: Ramp.flat(500, NOW)}
 
 
 # --- standing still ---
 
 
-@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.GATE}))
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.GATE, Cause.WEATHER}))
 def test_nobody_but_its_owner_ends_a_pause(cause: Cause) -> None:
-    for causes in ({cause}, {cause, Cause.GATE}):
-        paused = replace(WELL, state=State.PAUSED, causes=frozenset(causes))
+    paused = replace(WELL, state=State.PAUSED, causes=frozenset({cause}))
 
-        assert decide(paused, NOW).kind is Kind.NOTHING
+    assert decide(paused, NOW).kind is Kind.NOTHING
+    assert decide(replace(paused, causes=frozenset({cause, Cause.GATE})), NOW).cause is Cause.GATE
 
 
 def test_a_pause_by_the_gate_ends_when_the_gate_holds_again() -> None:
@@ -201,7 +241,7 @@ def test_failures_elsewhere_do_not_break_the_gate_of_a_wave() -> None:
 
 
 def test_silence_that_the_neighbours_share_does_not_break_the_gate() -> None:
-    outage = view(table=Table(EU, 60, 30, 240, 120), confirmed=30)
+    outage = view(silent=30, excess=0.0, confirmed=30)
 
     assert decide(replace(WELL, regions=(outage,)), NOW).kind is Kind.NOTHING
 
@@ -336,11 +376,9 @@ def test_the_evidence_of_a_decision_has_every_region_and_is_plain_data() -> None
 
     stored = json.loads(json.dumps(decision.evidence))
     assert [entry["region"] for entry in stored["regions"]] == ["eu", "us"]
-    assert (
-        stored["regions"][0] | {"judged": 60, "silent": 2, "controls": 240, "control_silent": 1}
-        == (stored["regions"][0])
-    )
-    assert stored["alpha_per_look"] == pytest.approx(0.0005)
+    counted = {"judged": 60, "silent": 2, "controls": 240, "control_silent": 1}
+    assert stored["regions"][0] | counted == stored["regions"][0]
+    assert stored["rule"]["call"] == "go"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from firmware_store.errors import InvalidInputError
+from server.domain.halt import HaltPolicy
 from server.domain.identity import Region
 from server.domain.plan import Gate, Plan, Policy, Wave, check_steps, default_plan
 
 EU, US = Region("eu"), Region("us")
 
 
-@pytest.mark.parametrize(("devices", "canary"), [(0, 1), (1, 1), (99, 1), (1000, 10), (20_000, 200), (1_000_000, 200)])
+@pytest.mark.parametrize(("devices", "canary"), [(25, 1), (99, 1), (1000, 10), (20_000, 200), (1_000_000, 200)])
 def test_the_default_canary_is_one_percent_of_the_first_region_within_1_and_200(devices: int, canary: int) -> None:
     first = default_plan((EU, US), devices).waves[0]
 
@@ -26,7 +27,17 @@ def test_the_default_canary_is_one_percent_of_the_first_region_within_1_and_200(
 def test_the_default_plan_goes_region_by_region_to_85_percent_and_then_everywhere() -> None:
     waves = default_plan((EU, US), 1000).waves
 
-    assert [(wave.regions, wave.ratio) for wave in waves[1:]] == [((EU,), 0.85), ((US,), 0.85), ((), 0.95), ((), 1.0)]
+    steps = [(wave.regions, wave.ratio) for wave in waves[1:]]
+    assert steps[:3] == [((EU,), 0.85), ((US,), 0.85), ((), 0.95)]
+    assert steps[3:] == [((), 0.9625), ((), 0.975), ((), 0.9875), ((), 1.0)]
+
+
+@pytest.mark.parametrize(("devices", "counts"), [(0, [1]), (1, [1]), (3, [1]), (11, [1, 3, 10]), (24, [1, 3, 10])])
+def test_a_small_fleet_goes_by_devices_and_then_region_by_region(devices: int, counts: list[int]) -> None:
+    waves = default_plan((EU, US), devices).waves
+
+    assert [(wave.regions, wave.count) for wave in waves[: len(counts)]] == [((EU,), count) for count in counts]
+    assert [(wave.regions, wave.ratio) for wave in waves[len(counts) :]] == [((EU,), 1.0), ((US,), 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -62,19 +73,23 @@ def test_a_gate_that_cannot_be_is_refused(gate: dict[str, Any]) -> None:
 
 
 def test_a_deadline_before_the_reboot_is_over_is_refused() -> None:
-    with pytest.raises(ValidationError, match="silence_deadline_s must be longer"):
-        Policy(reboot_s=120, silence_deadline_s=120)
+    with pytest.raises(ValidationError, match="reboot_s must be shorter"):
+        HaltPolicy(reboot_s=900)
 
 
-NUMBERS = sorted(name for name, field in Policy.model_fields.items() if field.annotation in (int, float))
+def numbers(model: type[BaseModel]) -> list[str]:
+    return sorted(name for name, field in model.model_fields.items() if field.annotation in (int, float))
+
+
+NUMBERS = [(Policy, name) for name in numbers(Policy)] + [(HaltPolicy, name) for name in numbers(HaltPolicy)]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300, 10**40, -1], ids=str)
-@pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_that_no_clock_or_count_can_reach_is_refused(name: str, value: float) -> None:
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+def test_a_number_that_no_clock_or_count_can_reach_is_refused(model: type[BaseModel], name: str, value: float) -> None:
     """One stored policy that cannot be read or computed with would stop the evaluation of its campaign for good."""
     with pytest.raises(ValidationError):
-        Policy.model_validate({name: value})
+        model.model_validate({name: value})
 
 
 @pytest.mark.parametrize("name", ["ratio", "count"])
@@ -85,7 +100,7 @@ def test_a_target_that_is_no_number_is_refused(name: str, value: float) -> None:
 
 
 def test_plan_and_policy_come_back_from_their_json() -> None:
-    plan, policy = default_plan((EU, US), 5000), Policy(reboot_s=2.5, silence_deadline_s=7, on_halt="keep")
+    plan, policy = default_plan((EU, US), 5000), Policy(halt=HaltPolicy(reboot_s=2.5, g1_s=7), on_halt="keep")
 
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert Policy.model_validate_json(policy.model_dump_json()) == policy

@@ -26,6 +26,7 @@ DOORS: Mapping[str, frozenset[str]] = {
 ALLOWED: Mapping[str, str] = {
     "server.services.keyring": "the directive and the session key, and nothing but signing with them",
     "server.services.device_ca": "the authority for device certificates, which is no role of the trust root",
+    "server.services.lease": "the node's name, which is no key, in a file that is written once",
     "server.protocol.renewal": "the words of a device, signed by whoever is handed in: the device, with its own key",
     "server.services.csr": "public keys in certificate requests",
     "server.embedded": "the broker's own account, which opens the broker and signs nothing that a device believes",

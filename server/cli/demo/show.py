@@ -24,6 +24,7 @@ from server.cli.demo.releases import HARDWARE, VENDOR, Release, find_files, rele
 from server.cli.demo.verdict import Bad, Fate, judge
 from server.cli.device import list_all
 from server.cli.progress import follow
+from server.domain.halt import HaltPolicy
 
 REGIONS: Final = ("eu-north", "eu-west", "us-east", "us-west")
 COHORT: Final = "gateways"
@@ -35,6 +36,8 @@ CANARIES: Final = 48
 """How many devices the first wave is for: as many as a brick rate of 30 % needs to show with near certainty."""
 
 RATE_PER_S: Final = 16
+LAB: Final = 60
+"""The halt rule's hour is a minute here."""
 SCALE_FROM: Final = 400
 ONLINE_S: Final = 120.0
 CAMPAIGN_S: Final = 600.0
@@ -146,14 +149,13 @@ def _plan(devices: int) -> dict[str, Any]:
 def _policy(devices: int) -> dict[str, Any]:
     """A lab's policy: the default one with its times scaled down, less so where many devices share two processors.
 
-    What decides (error, looks, controls, rail) is the default. A trial is longer than it takes to see a device fall
+    What decides (tolerance, wealths, rails) is the default. A trial is longer than it takes to see a device fall
     silent, so that the halt finds devices in trial.
     """
     scale = max(1.0, devices / SCALE_FROM)
     return {
-        "reboot_s": 3,
-        "silence_deadline_s": 10 * scale,
-        "trial_s": round(17 * scale),
+        "halt": {**HaltPolicy().scaled(scale / LAB).model_dump(), "reboot_s": 3, "min_sentinels": 10, "slow_room": 8},
+        "trial_s": round(25 * scale),
         "watch_s": 2,
     }
 
@@ -214,7 +216,7 @@ async def _at_rest(client: Client, campaign: str, ledger: Path, halted_at: float
 async def _halted_by_rule(client: Client, campaign: str) -> bool:
     answer = await client.get(f"/v1/campaigns/{campaign}/decisions")
     halts = [decision for decision in answer["decisions"] if decision["kind"] == "halt"]
-    return len(halts) == 1 and halts[0]["actor"] == "orchestrator" and halts[0]["evidence"]["rule"] == "silence"
+    return len(halts) == 1 and halts[0]["actor"] == "orchestrator" and halts[0]["evidence"]["rule"]["call"] == "halt"
 
 
 def _problems(good: Good, bad: Bad, view: Mapping[str, Any], *, by_rule: bool) -> list[str]:

@@ -22,6 +22,7 @@ from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 from server.cli.demo import stage
 from server.cli.drill.ledger import Ledger
 from server.cli.drill.releases import HARDWARE, VENDOR, Release, make_release, write_images
+from server.domain.halt import HaltPolicy
 from server.domain.identity import Cohort, DeviceId, Region
 
 REGIONS: Final = (Region("eu"), Region("us"))
@@ -41,7 +42,7 @@ OFFLINE_ROLES: Final = (RoleName.ROOT, RoleName.RELEASE, RoleName.STATUS)
 PLAN: Final = {"waves": [{"ratio": 1.0, "ramp_s": 2, "soak_s": 0}]}
 SLOW_PLAN: Final = {"waves": [{"ratio": 1.0, "ramp_s": 86_400, "soak_s": 0}]}
 """Nobody is due before somebody halts it."""
-POLICY: Final = {"reboot_s": 2, "silence_deadline_s": 40, "trial_s": 1, "watch_s": 0}
+POLICY: Final = {"halt": HaltPolicy().scaled(1 / 60).model_dump(), "trial_s": 1, "watch_s": 0}
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """The constants of the halt rule, as fields of the policy: a lab scales the times down, nothing else changes."""
 
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DAY: Final = 86_400
 _MOST: Final = 1_000_000_000
@@ -42,10 +42,21 @@ class HaltPolicy(BaseModel):
     bad_weather_above: float = Field(0.08, gt=0, lt=1, description="share of dark sentinels above the usual one")
     bad_weather_most: float = Field(3, ge=1, le=_MOST, description="and so many more dark than usual, at least")
     weather_memory_s: float = Field(1200, gt=0, le=_DAY, description="time constant of what is usual")
-    weather_clears_s: float = Field(300, ge=0, le=_DAY, description="bad weather lasts so long after its end")
+    weather_clears_s: float = Field(300, gt=0, le=_DAY, description="bad weather lasts so long after its end")
     weather_page_s: float = Field(10_800, gt=0, le=30 * _DAY, description="bad for so long: tell a person")
     region_room: float = Field(10, gt=0, le=_MOST, description="in flight per region, at most this / bound of excess")
     class_room: float = Field(5, gt=0, le=_MOST, description="in flight per hardware class, likewise")
     slow_room: int = Field(3, ge=1, le=_MOST, description="in flight while the weather is unknown")
     history_factor: float = Field(3, ge=1, le=100, description="late: tolerated multiple of a device's own last week")
     history_d0: float = Field(0.0005, gt=0, lt=0.5, description="late: tolerated on top of it")
+
+    def scaled(self, factor: float) -> Self:
+        """Return the same policy on another clock, as a lab wants it: every time (``*_s``) is multiplied."""
+        times = {name: getattr(self, name) * factor for name in type(self).model_fields if name.endswith("_s")}
+        return self.model_copy(update=times)
+
+    @model_validator(mode="after")
+    def _clocks_follow_each_other(self) -> Self:
+        if not self.reboot_s < self.g1_s <= self.g2_s:
+            raise ValueError("reboot_s must be shorter than g1_s, and g1_s no longer than g2_s.")
+        return self

@@ -1,0 +1,129 @@
+"""How fast levels rise: never faster than the plan says, and never past what the evidence leaves room for (pure).
+
+The halt rule says how many more devices may be in flight, per region and per hardware class. A region's level rises in
+short lines, each to the height of the last device that there is room for; while the rule brakes, or a region's weather
+is bad, its line stops where it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.gate import DEAD_MAN_S, Ramp
+from server.domain.halt import Verdict
+from server.domain.halt.pace import level_within
+from server.domain.identity import Region
+from server.domain.plan import Policy
+
+_UNBOUNDED: Final = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Startable:
+    """Devices that would start if the level passed them: their heights, rising, and hardware classes (shape n)."""
+
+    heights: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+
+    @classmethod
+    def nobody(cls) -> Self:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def above(self, level: int) -> "Startable":
+        """Return those that the level has not passed yet."""
+        begin = int(np.searchsorted(self.heights, level))
+        return Startable(self.heights[begin:], self.classes[begin:])
+
+
+class Line(NamedTuple):
+    """One region's level: its line and the level it is for; those about to start, in flight, and above it."""
+
+    region: Region
+    ramp: Ramp
+    target: int
+    starting: int
+    in_flight: int
+    startable: Startable
+
+
+class Rooms(NamedTuple):
+    """How many more devices may start: in all, by region (in the lines' order), and by hardware class."""
+
+    whole: int
+    in_regions: list[int]
+    in_classes: npt.NDArray[np.int64]
+
+
+def rooms(lines: Sequence[Line], verdict: Verdict, starting_in_classes: Sequence[int], *, policy: Policy) -> Rooms:
+    """Return what the verdict, the pace and the caps leave, without the devices that are about to start.
+
+    A verdict without rooms leaves room for everybody; a region whose weather is bad has none.
+    """
+    pace = verdict.pace
+    in_regions = []
+    for line, given in zip(lines, _scaled(verdict.room_in_regions, len(lines), pace), strict=True):
+        room = int(given) - line.starting
+        if policy.in_flight_most:
+            room = min(room, policy.in_flight_most - line.in_flight - line.starting)
+        is_still = pace == 0 or verdict.is_blind or line.region in verdict.bad_weather
+        in_regions.append(0 if is_still else max(0, room))
+    in_classes = _scaled(verdict.room_in_classes, len(starting_in_classes), pace)
+    in_classes = np.maximum(in_classes - np.asarray(starting_in_classes, np.int64), 0)
+    return Rooms(max(0, verdict.room - sum(line.starting for line in lines)), in_regions, in_classes)
+
+
+def raised(
+    lines: Sequence[Line],
+    verdict: Verdict,
+    starting_in_classes: Sequence[int],
+    *,
+    policy: Policy,
+    ramp_s: int,
+    now: float,
+) -> dict[Region, Ramp]:
+    """Return the new lines of the regions whose level should go on, or stop, now.
+
+    ``starting_in_classes`` counts the devices that are about to start by hardware class; ``ramp_s`` is the time that
+    the plan gives a whole wave.
+    """
+    pace = verdict.pace
+    whole, in_regions, in_classes = rooms(lines, verdict, starting_in_classes, policy=policy)
+    step_s = min(policy.halt.block_s / max(pace, 0.1), DEAD_MAN_S)
+    changed = {}
+    for index, line in enumerate(lines):
+        level = line.ramp.level(now)
+        is_still = pace == 0 or verdict.is_blind or line.region in verdict.bad_weather
+        if is_still:
+            if line.ramp.l1 > level:
+                changed[line.region] = line.ramp.frozen(now)
+            continue
+        if now < line.ramp.t1 or line.ramp.l1 >= line.target:
+            continue
+        room = min(whole, in_regions[index])
+        slope = _UNBOUNDED if ramp_s == 0 else ceil(line.target * step_s / ramp_s)
+        most = min(line.target, level + slope)
+        above = line.startable.above(level)
+        new = level_within(above.heights, above.classes, room=room, room_in_classes=in_classes, level=most)
+        if new > level:
+            let_in = above.classes[above.heights < new]
+            whole -= len(let_in)
+            in_classes = in_classes - np.bincount(let_in, minlength=len(in_classes))
+            start = int(now)
+            changed[line.region] = Ramp(start, level, start + max(1, round(step_s)), new)
+    return changed
+
+
+def _scaled(rooms: npt.NDArray[np.int64], count: int, pace: float) -> npt.NDArray[np.int64]:
+    """Return ``count`` rooms at this pace: at a tenth of it a tenth, but one device where there is room for any.
+
+    What appeared after the verdict has no room yet.
+    """
+    if not len(rooms):
+        return np.full(count, _UNBOUNDED, np.int64)
+    scaled = np.floor(rooms * pace).astype(np.int64)
+    least = np.where((rooms > 0) & (pace > 0), np.maximum(scaled, 1), 0)
+    return np.pad(least, (0, max(0, count - len(least))))

@@ -1,0 +1,166 @@
+"""The halt rule at work: one for each run of a campaign, fed with what has happened, and saved so that it goes on.
+
+A restart goes on with the same test: the rule's state and the order of its devices are in the database, and what
+happened while nobody looked counts as time in which we were blind.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from server.db.campaigns import CampaignRecord
+from server.db.halts import HaltRepository, Progress
+from server.domain.execution import IN_FLIGHT, TERMINAL, State
+from server.domain.halt import HaltRule, Moment, Verdict
+from server.domain.halt.view import Indices
+from server.domain.identity import CampaignId, DeviceId
+from server.protocol.reasons import EXPLICIT_FAILURES, Reason
+from server.services.roster import Roster, Sighting
+
+LATE_S: Final = 10.0
+"""An evaluation that comes so long after the one before was blind in between."""
+
+SAVE_EVERY_S: Final = 1.0
+
+_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
+_UNHEARD: Final = frozenset({Reason.NO_BROKER, Reason.NO_WELCOME})
+"""A trial that ended for these was silent, whatever is heard of the device afterwards."""
+
+_BEGUN: Final = IN_FLIGHT | TERMINAL | {State.SILENT}
+_NOBODY: Final = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Case:
+    """One run of a campaign under the rule."""
+
+    run: int
+    rule: HaltRule
+    known: dict[DeviceId, Progress] = field(default_factory=dict)
+    drops: Indices = field(default_factory=lambda: _NOBODY)
+    looked_at: float | None = None
+    saved_at: float = 0.0
+    saved_devices: int = 0
+
+
+class Evidence:
+    """Steps the rules, and keeps them."""
+
+    def __init__(self, repository: HaltRepository) -> None:
+        self._repository = repository
+        self._cases: dict[CampaignId, _Case] = {}
+
+    def remember_only(self, campaigns: Collection[CampaignId]) -> None:
+        """Forget all others; what they need is stored."""
+        for campaign in self._cases.keys() - set(campaigns):
+            del self._cases[campaign]
+
+    async def look(
+        self,
+        campaign: CampaignRecord,
+        roster: Roster,
+        sighting: Sighting,
+        progress: Mapping[DeviceId, Progress],
+        *,
+        hearing_since: float,
+    ) -> Verdict:
+        """Show the rule what has happened since the last look, and return what it concludes."""
+        case = self._cases.get(campaign.id)
+        if case is None or case.run != campaign.run:
+            case = self._cases[campaign.id] = await self._open(campaign, roster)
+        case.rule.grow(roster.population)
+        now = sighting.now
+        looked_at = now if case.looked_at is None else case.looked_at
+        is_blind = now - looked_at > LATE_S or looked_at < hearing_since < now
+        verdict = case.rule.step(self._moment(campaign, case, roster, sighting, progress, is_blind=is_blind))
+        case.looked_at, case.known, case.drops = now, dict(progress), sighting.drops
+        if now - case.saved_at >= SAVE_EVERY_S:
+            await self._save(campaign, case, roster, now)
+        return verdict
+
+    async def _open(self, campaign: CampaignRecord, roster: Roster) -> _Case:
+        seed = int.from_bytes(campaign.id.bytes[-8:]) ^ campaign.run
+        saved = await self._repository.load(campaign.id, campaign.run)
+        population, policy = roster.population, campaign.policy.halt
+        if saved is None:
+            return _Case(campaign.run, HaltRule(population, policy, seed))
+        rule = HaltRule.load(saved.body, population, policy)
+        if saved.run != campaign.run:  # resumed after a halt: what devices did stays known, all bets begin anew
+            return _Case(campaign.run, rule.renewed(seed))
+        return _Case(campaign.run, rule, looked_at=saved.saved_at.timestamp(), saved_devices=len(saved.roster))
+
+    async def _save(self, campaign: CampaignRecord, case: _Case, roster: Roster, now: float) -> None:
+        joined = len(roster) != case.saved_devices
+        await self._repository.save(
+            campaign.id,
+            campaign.run,
+            case.rule.dump(),
+            roster=roster.ids if joined else None,
+            now=datetime.fromtimestamp(now, UTC),
+        )
+        case.saved_at, case.saved_devices = now, len(roster)
+
+    def _moment(
+        self,
+        campaign: CampaignRecord,
+        case: _Case,
+        roster: Roster,
+        sighting: Sighting,
+        progress: Mapping[DeviceId, Progress],
+        *,
+        is_blind: bool,
+    ) -> Moment:
+        news = {device: one for device, one in progress.items() if case.known.get(device) != one}
+        run_at = 0.0 if campaign.run_at is None or campaign.run == 1 else campaign.run_at.timestamp()
+        before = case.known
+        rebooted = [
+            device
+            for device, one in news.items()
+            if device in roster.index
+            and one.rebooted_at is not None
+            and one.rebooted_at >= run_at
+            and (device not in before or before[device].rebooted_at is None)
+        ]
+        last_seen = sighting.last_seen.copy()
+        unheard = [(device, one) for device, one in progress.items() if one.reason in _UNHEARD]
+        for device, one in unheard:
+            if one.rebooted_at is not None and device in roster.index:
+                last_seen[roster.index[device]] = one.rebooted_at
+        lost = np.zeros_like(sighting.drops)
+        if len(case.drops):
+            lost = sighting.drops.copy()
+            lost[: len(case.drops)] -= case.drops
+        return Moment(
+            now=sighting.now,
+            last_seen=last_seen,
+            online=sighting.online,
+            present=sighting.present,
+            level=np.asarray([region.ramp.level(sighting.now) for region in campaign.regions], np.int64),
+            started=roster.indices(_who(news, before, lambda one: one.state in _BEGUN)),
+            rebooted=roster.indices(rebooted),
+            rebooted_at=np.asarray([news[device].rebooted_at for device in rebooted], np.float64),
+            over=roster.indices(_who(news, before, lambda one: _is_over(one, run_at))),
+            failed=roster.indices(
+                _who(news, before, lambda one: one.state in _FAILING and one.reason in EXPLICIT_FAILURES)
+            ),
+            succeeded=roster.indices(_who(news, before, lambda one: one.state is State.CONFIRMED)),
+            dropped=np.repeat(np.arange(len(lost)), np.maximum(lost, 0)),
+            is_blind=is_blind,
+        )
+
+
+def _is_over(one: Progress, run_at: float) -> bool:
+    """It will not reboot any more in this run; what it did in an earlier one was judged then."""
+    if one.rebooted_at is not None:
+        return one.rebooted_at < run_at
+    return one.state in TERMINAL
+
+
+def _who(
+    news: Mapping[DeviceId, Progress], before: Mapping[DeviceId, Progress], holds: Callable[[Progress], bool]
+) -> Sequence[DeviceId]:
+    """Return those of whom something holds now that did not before."""
+    return [device for device, one in news.items() if holds(one) and not (device in before and holds(before[device]))]

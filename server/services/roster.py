@@ -1,0 +1,117 @@
+"""The devices of a campaign as arrays: what the halt rule looks at, and what levels are raised by.
+
+A device keeps its index for the run of a campaign; new ones are appended.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from server.domain.gate import height
+from server.domain.halt import Population
+from server.domain.halt.view import Indices
+from server.domain.identity import CampaignId, DeviceId, Region
+from server.services.fleet import Device, Fleet
+
+_GONE: Final = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Every device of the roster at one moment; arrays of its length, as in ``Moment``."""
+
+    now: float
+    last_seen: npt.NDArray[np.float64]
+    online: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
+    drops: npt.NDArray[np.int64]
+    """How many sessions each has lost since this process began."""
+
+
+class Roster:
+    """Grows by the devices it is shown; order is kept."""
+
+    def __init__(
+        self, campaign: CampaignId, regions: Sequence[Region], fleet: Fleet, known: Iterable[DeviceId] = ()
+    ) -> None:
+        self._campaign = campaign
+        self._regions = {name: index for index, name in enumerate(regions)}
+        self._classes: dict[str, int] = {}
+        self.ids: list[DeviceId] = []
+        self.index: dict[DeviceId, int] = {}
+        self._region: list[int] = []
+        self._hardware: list[int] = []
+        self._height: list[int] = []
+        self._unsteady: list[bool] = []
+        self._population: Population | None = None
+        for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
+            device = fleet.get(name)
+            in_region = regions[0] if device is None else device.region
+            self._append(name, in_region, "" if device is None else device.hardware, unsteady=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self._classes)
+
+    def meet(self, device: Device) -> int:
+        """Return the index of a device, which it is given now if it has none."""
+        found = self.index.get(device.id)
+        if found is None:
+            found = self._append(device.id, device.region, device.hardware, unsteady=device.is_unsteady)
+        return found
+
+    def height(self, index: int) -> int:
+        return self._height[index]
+
+    def hardware(self, index: int) -> int:
+        return self._hardware[index]
+
+    @property
+    def population(self) -> Population:
+        """The same object while nobody has joined."""
+        if self._population is None:
+            self._population = Population(
+                regions=tuple(self._regions),
+                classes=self.classes,
+                region=np.asarray(self._region, np.int16),
+                hardware=np.asarray(self._hardware, np.int16),
+                height=np.asarray(self._height, np.uint32),
+                unsteady=np.asarray(self._unsteady, np.bool_),
+            )
+        return self._population
+
+    def sight(self, fleet: Fleet, present: Iterable[Device], now: float) -> Sighting:
+        """Look at everybody; ``present`` are those who may be compared."""
+        count = len(self)
+        last_seen = np.full(count, _GONE)
+        online = np.zeros(count, np.bool_)
+        here = np.zeros(count, np.bool_)
+        drops = np.zeros(count, np.int64)
+        for index, name in enumerate(self.ids):
+            device = fleet.get(name)
+            if device is not None:
+                last_seen[index] = device.last_seen
+                drops[index] = device.drops
+                online[index] = fleet.is_online(device, now)
+        for device in present:
+            here[self.index[device.id]] = True
+        return Sighting(now, last_seen, online, here, drops)
+
+    def indices(self, devices: Iterable[DeviceId]) -> Indices:
+        return np.asarray([self.index[name] for name in devices if name in self.index], np.int64)
+
+    def _append(self, name: DeviceId, region: Region, hardware: str, *, unsteady: bool) -> int:
+        index = self.index[name] = len(self.ids)
+        self.ids.append(name)
+        self._region.append(self._regions.get(region, 0))
+        self._hardware.append(self._classes.setdefault(hardware, len(self._classes)))
+        self._height.append(height(self._campaign, name))
+        self._unsteady.append(unsteady)
+        self._population = None
+        return index
