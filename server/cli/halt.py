@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import App, Parameter
 
+from server.cli.client import DEFAULT_URL, Token, Url
+from server.cli.output import Format, show
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,7 +18,37 @@ if TYPE_CHECKING:
 
 _Model = TypeVar("_Model", bound="BaseModel")
 
-app = App(name="halt", help="Try the halt rule on recorded or generated fleets.", version_flags=[])
+app = App(name="halt", help="Say what the halt rule decided, and try it on other fleets.", version_flags=[])
+
+
+@app.command
+def explain(
+    campaign: Annotated[str, Parameter(help="Its id (cmp_...).")],
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    output: Format = "table",
+) -> None:
+    """Say what was decided about a campaign, with the numbers that each decision was made on, the oldest first."""
+    from server.cli.client import call
+
+    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/decisions?limit=1000"))
+    decisions = answer["decisions"][::-1]
+    if output != "table":
+        show(decisions, ("at", "kind", "actor", "sentence", "evidence"), output)
+        return
+    for decision in decisions:
+        print(f"{decision['at']}  {decision['kind']} by {decision['actor']}: {decision['sentence']}")
+        rule = decision["evidence"].get("rule")
+        if rule:
+            print(f"    odds {rule['wealth']:.3g} to 1, {rule['in_flight']} under way; largest: ", end="")
+            print(f"{rule['channel'] or 'none'}, {rule['scope'] or 'the fleet'}")
+        for term in (rule or {}).get("terms", []):
+            if term["updated"]:
+                print(
+                    f"    {term['process']}, {term['scope']}: {term['silent']} of {term['updated']} updated, ", end=""
+                )
+                print(f"{term['control_silent']} of {term['controls']} others; {term['wealth']:.3g} of the odds")
 
 
 @app.command

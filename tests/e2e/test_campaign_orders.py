@@ -107,3 +107,18 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
     assert ended["rollback"]["returned"] == confirmed
     assert 0 < ended["rollback"]["seconds"] < WAIT_S
     await until(versions, lambda found: found == ["1.0.0"] * DEVICES)
+
+    told = await explained(server, campaign)
+    assert "open_wave by orchestrator: Wave 1 of 2 opens: eu to 50.0%." in told
+    assert "    odds 1 to 1, 0 under way; largest: " in told
+    assert "halt by first-admin: Halted by first-admin: the battery" in told
+
+
+async def explained(server: ServerProcess, campaign: str) -> str:
+    command = [sys.executable, "-m", "server", "halt", "explain", campaign]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--server", server.url, "--token", server.token, cwd=ROOT, stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()

@@ -1,4 +1,4 @@
-"""``tidegate demo``: the main job on real parts, in two minutes.
+"""``tidegate demo``: the main job on real parts, in three minutes.
 
 Three processes, as in the field: the server (`tidegate serve`), the devices (`tidegate sim run`) and this driver, which
 talks to the server by REST alone. A good release goes out to everybody; then a bad one, which must halt by itself.
@@ -33,7 +33,10 @@ def demo(*, devices: int = 300, seed: int = 1, json: Path | None = None, keep: b
 
     if not 100 <= devices <= 2000:
         raise InvalidInputError("The demo has 100 to 2000 devices.")
-    figures = asyncio.run(run(devices=devices, seed=seed, keep=keep))
+    try:
+        figures = asyncio.run(run(devices=devices, seed=seed, keep=keep))
+    except asyncio.CancelledError:
+        return ERROR  # told to end
     if json is not None:
         json.write_text(dumps(figures, indent=2) + "\n", encoding="utf-8")
     return ERROR if figures["problems"] else OK

@@ -55,6 +55,7 @@ class Good:
 
 async def run(*, devices: int, seed: int, keep: bool) -> dict[str, Any]:
     """Play it all; return the figures, whose ``problems`` are empty if all went as it must."""
+    stage.end_when_told()
     console = Console(stderr=True)
     begun = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="tidegate-demo-"))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,13 @@ class Simulated:
 
     ledger: Path
     process: asyncio.subprocess.Process
+
+
+def end_when_told() -> None:
+    """Let SIGTERM cancel the present task, so that no process of ours outlives it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @asynccontextmanager
