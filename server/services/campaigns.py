@@ -42,6 +42,9 @@ TRUST_ACTOR: Final = "trust"
 NO_REASON: Final = "not given"
 """What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
 
+PERSONS: Final = frozenset({Cause.OPERATOR, Cause.GATE, Cause.EVIDENCE})
+"""What a person's resume clears; weather, freezes and trust end by themselves."""
+
 _TRIES: Final = 5
 """How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
 
@@ -218,7 +221,7 @@ class Campaigns:
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             if record.state is not State.HALTED:
-                return resumed(record, frozenset({Cause.OPERATOR, Cause.GATE}))
+                return resumed(record, PERSONS)
             _check_reason(reason, "A resume after a halt")
             check_resume(record, caller)
             return reopened(record, now=now)

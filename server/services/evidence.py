@@ -5,25 +5,30 @@ happened while nobody looked counts as time in which we were blind.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+import structlog
 
 from server.db.campaigns import CampaignRecord
 from server.db.halts import HaltRepository, Progress
+from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
-from server.domain.halt import HaltRule, Moment, Verdict
+from server.domain.halt import Call, HaltRule, Moment, Verdict
 from server.domain.halt.view import Indices
 from server.domain.identity import CampaignId, DeviceId
 from server.protocol.reasons import EXPLICIT_FAILURES, Reason
 from server.services.roster import Roster, Sighting
 
+log = structlog.get_logger(__name__)
+
 LATE_S: Final = 10.0
 """An evaluation that comes so long after the one before was blind in between."""
 
 SAVE_EVERY_S: Final = 1.0
+"""While anything is under way; where nothing is, once a block."""
 
 _FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 _UNHEARD: Final = frozenset({Reason.NO_BROKER, Reason.NO_WELCOME})
@@ -42,6 +47,9 @@ class _Case:
     known: dict[DeviceId, Progress] = field(default_factory=dict)
     drops: Indices = field(default_factory=lambda: _NOBODY)
     looked_at: float | None = None
+    is_held: bool = False
+    accepted: tuple[str, int] | None = None
+    """The channel and the silent devices of a hold that a person has ended."""
     saved_at: float = 0.0
     saved_devices: int = 0
 
@@ -76,10 +84,11 @@ class Evidence:
         looked_at = now if case.looked_at is None else case.looked_at
         is_blind = now - looked_at > LATE_S or looked_at < hearing_since < now
         verdict = case.rule.step(self._moment(campaign, case, roster, sighting, progress, is_blind=is_blind))
+        is_news = progress != case.known or verdict.in_flight > 0
         case.looked_at, case.known, case.drops = now, dict(progress), sighting.drops
-        if now - case.saved_at >= SAVE_EVERY_S:
+        if now - case.saved_at >= (SAVE_EVERY_S if is_news else campaign.policy.halt.block_s):
             await self._save(campaign, case, roster, now)
-        return verdict
+        return _unless_accepted(campaign, case, verdict)
 
     async def _open(self, campaign: CampaignRecord, roster: Roster) -> _Case:
         seed = int.from_bytes(campaign.id.bytes[-8:]) ^ campaign.run
@@ -87,7 +96,11 @@ class Evidence:
         population, policy = roster.population, campaign.policy.halt
         if saved is None:
             return _Case(campaign.run, HaltRule(population, policy, seed))
-        rule = HaltRule.load(saved.body, population, policy)
+        try:
+            rule = HaltRule.load(saved.body, population, policy)
+        except ValueError as exc:
+            log.exception("halt_state_unreadable", campaign=campaign.id.hex, reason=str(exc))
+            return _Case(campaign.run, HaltRule(population, policy, seed), looked_at=0.0)
         if saved.run != campaign.run:  # resumed after a halt: what devices did stays known, all bets begin anew
             return _Case(campaign.run, rule.renewed(seed))
         return _Case(campaign.run, rule, looked_at=saved.saved_at.timestamp(), saved_devices=len(saved.roster))
@@ -150,6 +163,18 @@ class Evidence:
             dropped=np.repeat(np.arange(len(lost)), np.maximum(lost, 0)),
             is_blind=is_blind,
         )
+
+
+def _unless_accepted(campaign: CampaignRecord, case: _Case, verdict: Verdict) -> Verdict:
+    """A hold that a person has ended is none any more, until there is more to say."""
+    is_held = Cause.EVIDENCE in campaign.causes
+    if case.is_held and not is_held:
+        case.accepted = (verdict.channel, verdict.silent)
+        case.rule.brake.used_s = 0.0
+    case.is_held = is_held
+    if verdict.call is Call.HOLD and case.accepted == (verdict.channel, verdict.silent):
+        return replace(verdict, call=Call.GO if verdict.pace == 1 else Call.BRAKE)
+    return verdict
 
 
 def _is_over(one: Progress, run_at: float) -> bool:

@@ -1,0 +1,105 @@
+"""The halt rule's evidence: it outlives the process, and a person's word counts once it was given."""
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from server.db.database import Database
+from server.db.devices import NewDevice
+from server.db.halts import HaltRepository
+from server.domain.campaign import Cause, State
+from server.domain.identity import CampaignId, DeviceId
+from server.domain.plan import Plan, Policy, Wave
+from server.services.evidence import Evidence
+from server.services.snapshot import Surveyor
+from tests.records import EU, LAB, MAIN
+from tests.service_world import World
+
+SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=2000),))
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=2000)
+
+
+@pytest.fixture
+async def world(store: Database, tmp_path: Path) -> World:
+    """120 devices in one region, all of them online with a factory image."""
+    world = World(store, tmp_path)
+    names = [DeviceId(f"eu-{number:03}") for number in range(120)]
+    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
+    await world.connect(*names)
+    return world
+
+
+async def start(world: World, policy: Policy = POLICY) -> CampaignId:
+    campaign = await world.start(await world.add_release(), SLOW, policy, EU)
+    await world.live(200)
+    return campaign
+
+
+def restart(world: World) -> None:
+    """A new process, as far as the rule is concerned."""
+    halts = HaltRepository(world.store)
+    world.surveyor = Surveyor(executions=world.executions, halts=halts, fleet=world.fleet)
+    world.evidence = Evidence(halts)
+    world.orchestrator._surveyor, world.orchestrator._evidence = world.surveyor, world.evidence
+
+
+async def test_a_restart_goes_on_with_the_same_test(world: World) -> None:
+    campaign = await start(world)
+    await world.die(campaign, *world.due(campaign, EU)[:3])
+    await world.live(130)
+    before = world.evidence._cases[campaign].rule
+    assert before.wealth.total() > 1
+
+    restart(world)
+    await world.live(1)
+
+    after = world.evidence._cases[campaign].rule
+    assert after is not before
+    assert after.wealth.total() == pytest.approx(before.wealth.total())
+    assert after.started == before.started > 0
+
+
+async def test_a_gap_is_bad_weather_and_ends_by_itself(world: World) -> None:
+    campaign = await start(world)
+    world.now += 60
+    restart(world)
+
+    await world.live(1)
+    paused = await world.campaign(campaign)
+    await world.live(30)
+
+    assert (paused.state, paused.causes) == (State.PAUSED, {Cause.WEATHER})
+    assert paused.sentence.startswith("Paused: the server could not hear its devices for a while")
+    assert (await world.campaign(campaign)).state is State.RUNNING
+    kinds = [decision.kind for decision in await world.campaigns.decisions(campaign, 2)]
+    assert kinds == ["unpause", "pause"]
+
+
+async def test_a_state_that_cannot_be_read_begins_a_new_test_in_the_dark(world: World) -> None:
+    campaign = await start(world)
+    async with world.store.transaction() as connection:
+        await connection.execute("UPDATE halt_state SET body = 'nonsense'")
+    restart(world)
+
+    with capture_logs() as logs:
+        await world.live(1)
+
+    assert "halt_state_unreadable" in [entry["event"] for entry in logs]
+    assert (await world.campaign(campaign)).causes == {Cause.WEATHER}
+
+
+async def test_a_hold_is_ended_by_a_person_and_not_by_time(world: World) -> None:
+    """Braking without end: any evidence brakes, and there is no time for it."""
+    braked = LAB.model_copy(update={"brake_at": 1.01, "brake_budget_s": 1})
+    campaign = await start(world, POLICY.model_copy(update={"halt": braked}))
+    await world.die(campaign, *world.due(campaign, EU)[:2])
+    await world.live(160)
+    held = await world.campaign(campaign)
+    assert (held.state, held.causes) == (State.PAUSED, {Cause.EVIDENCE})
+    assert held.sentence.startswith("On hold: ")
+
+    await world.campaigns.resume(campaign, caller="ann", reason="two vans in a tunnel")
+    await world.live(5)
+
+    assert (await world.campaign(campaign)).state is State.RUNNING
