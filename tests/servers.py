@@ -27,7 +27,7 @@ from server.domain.halt import HaltPolicy
 
 ROOT = Path(__file__).parent.parent
 START_S, STOP_S = 60.0, 30.0
-QUICK_RULE = {**HaltPolicy().scaled(1 / 180).model_dump(), "reboot_s": 2, "g1_s": 8}
+QUICK_RULE = {**HaltPolicy().scaled(1 / 180).model_dump(), "reboot_s": 2, "g1_s": 5}
 """The halt rule for simulated devices that reboot in a second: a small fleet gets through in a minute."""
 POUR_S = 20.0
 VENDOR, HARDWARE = "acme.example", "gw100-rev-b"

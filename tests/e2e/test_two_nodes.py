@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from firmware_store.documents import decode_payload, split
-from server.domain.gate import DEAD_MAN_S
+from server.domain.gate import DEAD_MAN_S, FULL
 from server.embedded import EmbeddedBroker
 from server.mqtt.link import Incoming, MqttLink
 from server.protocol.orders import Directive, read_directive
@@ -226,7 +226,15 @@ async def test_a_standby_takes_over_from_a_frozen_node_which_then_changes_nothin
     assert "Another node has taken over" in first.log.read_text()
     assert ended["states"] == {"confirmed": DEVICES}
     decided = await stage.read("SELECT kind FROM decision ORDER BY id")
-    assert [kind for (kind,) in decided] == ["start", "open_wave", "open_wave", "open_wave", "complete", "finish"]
+    # The gap was bad weather: the campaign paused for it, and went on by itself.
+    assert [kind for (kind,) in decided if "pause" not in kind] == [
+        "start",
+        "open_wave",
+        "open_wave",
+        "open_wave",
+        "complete",
+        "finish",
+    ]
     assert await stage.read("SELECT id FROM decision WHERE generation = 1 ORDER BY id") == frozen_with
 
     counters = [read(message.payload).counter for message in published]
@@ -268,10 +276,10 @@ async def test_a_level_stops_by_itself_when_its_server_does(stage: Stage, ledger
     async with simulated(lines, server.keys / "root.cbor", ledger):
         await until_ready(api, 2)
         await start_campaign(api, make_bundle(tmp_path, server.keys), slow)
-        await stage.until("SELECT 1 FROM directive WHERE action = 1 AND published_counter = counter")
+        rising = "JOIN campaign_region ON ramp_end = t1 WHERE l1 > 0"
+        await stage.until(f"SELECT 1 FROM directive {rising} AND action = 1 AND published_counter = counter")
         server.freeze()
         (body,) = await stage.retained()
-        ((whole,),) = await stage.read("SELECT t1 FROM campaign_region")
 
         await stage.until("SELECT 1 FROM lease WHERE until < clock_timestamp()")
         server.wake()
@@ -283,7 +291,7 @@ async def test_a_level_stops_by_itself_when_its_server_does(stage: Stage, ledger
     directive = read(body)
     assert directive.ramp is not None
     assert directive.ramp.t1 <= directive.issued + DEAD_MAN_S
-    assert directive.ramp.t1 < whole - 3000
+    assert 0 < directive.ramp.l1 < FULL // 20
     said = server.log.read_text()
     assert "lease_renewed_late" in said
     assert said.count("broker_up") > 1

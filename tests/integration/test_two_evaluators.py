@@ -34,12 +34,14 @@ async def worlds(store: Database, tmp_path: Path) -> tuple[World, World]:
     return first, second
 
 
-async def tick_both(worlds: tuple[World, World], seconds: float) -> None:
-    now = worlds[0].now + seconds
-    for world in worlds:
-        world.now = now
-        world.beat(*world.fleet.members(MAIN, EU))
-    await asyncio.gather(*(world.orchestrator.tick() for world in worlds))
+async def tick_both(worlds: tuple[World, World], seconds: int) -> None:
+    """Evaluate every few seconds: who comes late was blind."""
+    for _ in range(0, seconds, 4):
+        now = worlds[0].now + 4
+        for world in worlds:
+            world.now = now
+            world.beat(*world.fleet.members(MAIN, EU))
+        await asyncio.gather(*(world.orchestrator.tick() for world in worlds))
 
 
 async def update_due(world: World, campaign: CampaignId) -> None:
