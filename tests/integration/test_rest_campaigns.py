@@ -45,7 +45,7 @@ async def test_a_draft_has_the_default_plan_and_does_nothing(admin: Api, bundle:
     assert answer.status == 201
     assert (answer.body["state"], answer.body["reason"], answer.body["started_at"]) == ("draft", "CVE-1", None)
     detail = (await admin.get(f"/v1/campaigns/{answer.body['id']}")).body
-    assert [wave["state"] for wave in detail["waves"]] == ["planned"] * 5
+    assert [wave["state"] for wave in detail["waves"]] == ["planned"] * 3
     assert [region["region"] for region in detail["regions"]] == ["eu", "us"]
     assert detail["plan"]["waves"][0]["count"] == 1
 
@@ -58,7 +58,7 @@ async def test_a_campaign_that_is_started_runs_and_opens_its_first_wave(admin: A
     async with asyncio.timeout(WAIT_S):
         while (detail := (await admin.get(f"/v1/campaigns/{campaign}")).body)["waves"][0]["state"] != "open":
             await asyncio.sleep(0.1)
-    assert detail["regions"][0]["level"] == 1
+    assert detail["regions"][0]["target"] == 1
     decisions = (await admin.get(f"/v1/campaigns/{campaign}/decisions")).body["decisions"]
     assert [(d["kind"], d["actor"], d["sentence"]) for d in decisions] == [
         ("open_wave", "orchestrator", "Wave 1 of 1 opens: eu to 100.0%."),
