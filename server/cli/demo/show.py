@@ -156,7 +156,7 @@ def _policy(devices: int) -> dict[str, Any]:
     scale = max(1.0, devices / SCALE_FROM)
     return {
         "halt": {**HaltPolicy().scaled(scale / LAB).model_dump(), "reboot_s": 3, "min_sentinels": 10, "slow_room": 8},
-        "trial_s": round(25 * scale),
+        "trial_s": round(40 * scale),
         "watch_s": 2,
     }
 
