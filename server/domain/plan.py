@@ -171,7 +171,8 @@ def default_plan(
     """
     most = 1 - holdout
     if devices_in_first * len(regions) < SMALL_FLEET:
-        counts = [count for count in (1, 3, 10) if count < max(devices_in_first, 2)]
+        steps = (1, 3, 10) if largest_step == 1 else (1,)  # of a few devices, two are a large step
+        counts = [count for count in steps if count < max(devices_in_first, 2)]
         waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=count, ramp_s=0, soak_s=900) for count in counts]
         for name in regions:
             ratios = _steps(0.0, most, largest_step)
