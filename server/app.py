@@ -3,16 +3,13 @@
 import asyncio
 import gc
 import signal
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -33,18 +30,15 @@ from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
 from server.db.halts import HaltRepository
 from server.db.lease import LeaseSession, lease_session
-from server.db.migrate import apply_migrations, check_schema
+from server.db.migrate import check_schema
 from server.db.pool import close_pool, open_pool
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tokens import TokenRepository
 from server.db.trust import TrustRepository
-from server.domain.enrolment import CREDENTIAL_LIFE
-from server.domain.identity import DeviceId
-from server.embedded import EmbeddedBroker, EmbeddedPostgres, MqttCredential
-from server.embedded.own_nats import OwnNats
 from server.mqtt.ingest import Ingest
-from server.mqtt.session import BrokerAccess, ServerSession
+from server.mqtt.session import ServerSession
+from server.outside import Outside, stand
 from server.protocol.topics import Topics
 from server.services.admission import Admission
 from server.services.admits import Admits
@@ -56,7 +50,7 @@ from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
-from server.services.inventory import BrokerCredential, CredentialIssuer, Inventory
+from server.services.inventory import Inventory
 from server.services.lease import Lease, acquire_now, await_lease, describe_other, name_node
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
@@ -82,11 +76,6 @@ GC_THRESHOLD: Final = 50_000
 Reports that wait for their commit are alive and in no cycle: each look at them is in vain, and it was a tenth of the
 server's time under load, half of it spent on modules and the fleet, which are there for good (and frozen, see below).
 """
-_MQTT_PORTS: Final = MappingProxyType({"mqtt": 1883, "mqtts": 8883})
-
-
-Watch = Callable[[], Coroutine[None, None, None]]
-"""Returns when what it watches was stopped, raises when it ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +88,6 @@ class Ready:
     url: str
     first_token: str | None = None
     standby: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What the server stands on, embedded or not."""
-
-    database_url: str
-    broker: BrokerAccess
-    issuer: CredentialIssuer | None
-    watchers: tuple[Watch, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NatsIssuer:
-    """Credentials of the embedded broker, or of a NATS of the operator's own. ``told``: where devices find it."""
-
-    nats: EmbeddedBroker | OwnNats
-    told: BrokerAccess
-
-    def issue(self, device: DeviceId, *, issued: datetime) -> BrokerCredential:
-        given = self.nats.issue_device_credential(device, issued=issued)
-        return BrokerCredential(
-            host=self.told.host,
-            port=self.told.port,
-            tls=self.told.tls is not None,
-            username=given.username,
-            password=given.password,
-            client_id=given.client_id,
-            expires_at=issued + CREDENTIAL_LIFE,
-        )
-
-    async def revoke(self, devices: Mapping[DeviceId, datetime]) -> None:
-        await self.nats.revoke(devices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +116,7 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
         loop.add_signal_handler(number, stop.set)
     grounds = find_grounds(settings)
     async with AsyncExitStack() as stack:
-        outside = await _stand(settings, stack)
+        outside = await stand(settings, stack)
         node = await stack.enter_async_context(lease_session(outside.database_url, name_node(settings.data_dir)))
         if settings.standby:
             settings, lease = await _stand_by(settings, node, stop, on_ready)
@@ -244,60 +200,6 @@ def _settle_memory() -> None:
 
 def _passphrase(settings: Settings) -> bytes | None:
     return None if settings.key_passphrase is None else settings.key_passphrase.get_secret_value().encode()
-
-
-async def _stand(settings: Settings, stack: AsyncExitStack) -> Outside:
-    """Start what is embedded, and bring the schema up to date where it is ours to do so."""
-    watchers: list[Watch] = []
-    if settings.database_url is None:
-        postgres = await stack.enter_async_context(EmbeddedPostgres(settings.data_dir))
-        database_url = postgres.database_url
-        await apply_migrations(database_url)
-        watchers.append(postgres.watch)
-    else:
-        database_url = settings.database_url.get_secret_value()
-        await check_schema(database_url)
-    return await _stand_broker(settings, stack, database_url, tuple(watchers))
-
-
-async def _stand_broker(
-    settings: Settings, stack: AsyncExitStack, database_url: str, watchers: tuple[Watch, ...]
-) -> Outside:
-    if settings.mqtt_url is None:
-        if settings.nats_dir is not None:
-            raise ConfigurationError("TIDEGATE_NATS_DIR is for a NATS of your own: set TIDEGATE_MQTT_URL too.")
-        broker = await stack.enter_async_context(EmbeddedBroker(settings.data_dir, settings.topic_root))
-        access = _as_server(BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""), broker.server_credential)
-        return Outside(database_url, access, NatsIssuer(broker, _told(settings, access)), (*watchers, broker.watch))
-    access = _external_broker(settings.mqtt_url.get_secret_value(), settings.mqtt_client_id)
-    if settings.nats_dir is None:
-        return Outside(database_url, access, None, watchers)
-    nats = OwnNats(settings.nats_dir, settings.topic_root, host=access.host, port=access.port, tls=access.tls)
-    await nats.start()
-    access = _as_server(access, nats.server_credential)
-    return Outside(database_url, access, NatsIssuer(nats, _told(settings, access)), watchers)
-
-
-def _as_server(address: BrokerAccess, own: MqttCredential) -> BrokerAccess:
-    return replace(address, client_id=own.client_id, username=own.username, password=own.password)
-
-
-def _told(settings: Settings, access: BrokerAccess) -> BrokerAccess:
-    return access if settings.device_mqtt_url is None else _external_broker(settings.device_mqtt_url, "")
-
-
-def _external_broker(url: str, client_id: str) -> BrokerAccess:
-    parts = urlsplit(url)
-    if parts.scheme not in _MQTT_PORTS or not parts.hostname:
-        raise ConfigurationError("A broker's URL looks like mqtt://user:password@host:1883 or mqtts://host:8883.")
-    return BrokerAccess(
-        parts.hostname,
-        parts.port or _MQTT_PORTS[parts.scheme],
-        client_id,
-        None if parts.username is None else unquote(parts.username),
-        None if parts.password is None else unquote(parts.password),
-        ssl.create_default_context() if parts.scheme == "mqtts" else None,
-    )
 
 
 async def build(

@@ -21,12 +21,13 @@ from cryptography.x509.oid import NameOID
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import init_dev_keys
 from server.api.application import make_application
-from server.app import NatsIssuer, Outside, Parts, build, find_grounds
+from server.app import Parts, build, find_grounds
 from server.config import Settings
 from server.db.database import Database
 from server.db.pool import open_pool
 from server.embedded import EmbeddedBroker
 from server.mqtt.session import BrokerAccess
+from server.outside import NatsIssuer, Outside
 from server.protocol.renewal import prove_renewal
 from server.services.tokens import Role
 from tests.mqtt_client import MqttClient

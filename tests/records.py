@@ -10,6 +10,7 @@ from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, RegionRecord
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
+from server.db.executions import ExecutionRepository
 from server.db.telemetry import DeviceReport
 from server.domain.campaign import State as CampaignState
 from server.domain.execution import State
@@ -131,3 +132,18 @@ def order(
 async def write_down(directive: Directive, _state: CampaignState | None = None) -> bytes:
     """Stand where signing does, and let a test read what would have been signed."""
     return f"{directive.action.name} {directive.counter.epoch}.{directive.counter.counter}".encode()
+
+
+async def tally(database: Database, campaign: CampaignId) -> dict[Region, dict[tuple[State, int], int]]:
+    """Return how many executions a campaign has in each state and with each reason, by region."""
+    found: dict[Region, dict[tuple[State, int], int]] = {}
+    for one in await ExecutionRepository(database).page(campaign, after="", limit=10_000):
+        in_region = found.setdefault(one.region, {})
+        in_region[one.state, one.reason] = in_region.get((one.state, one.reason), 0) + 1
+    return found
+
+
+async def judged_in(database: Database, campaign: CampaignId, region: Region) -> int:
+    """Return how many of a campaign's executions in a region have a verdict on their silence."""
+    records = await ExecutionRepository(database).page(campaign, after="", limit=10_000)
+    return sum(one.region == region and one.judged_at is not None for one in records)

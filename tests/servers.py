@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,6 +208,43 @@ class Answer(NamedTuple):
     status: int
     body: Any
     headers: Mapping[str, str]
+
+
+@contextmanager
+def simulated(
+    server: ServerProcess,
+    folder: Path,
+    *,
+    devices: int,
+    regions: Sequence[str],
+    factory: bytes,
+    options: Sequence[str] = (),
+) -> Iterator[None]:
+    """Let simulated devices live for the block, in a process of their own; they add themselves to the server."""
+    image = folder / "factory.img"
+    image.write_bytes(factory)
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "sim",
+        "run",
+        "--dir",
+        str(folder / "devices"),
+        "--devices",
+        str(devices),
+    ]
+    command += ["--server", server.url, "--token", server.token, "--vendor", VENDOR, "--hardware", HARDWARE]
+    command += ["--factory", f"app={image}", "--reboot-s", "0.7", "--seed", "1", *options]
+    for region in regions:
+        command += ["--region", region]
+    with (folder / "sim.log").open("w+") as log:
+        sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            sim.send_signal(signal.SIGTERM)
+            sim.wait(30)
 
 
 async def pour(url: str, path: str, headers: Mapping[str, str]) -> int:

@@ -18,7 +18,7 @@ from firmware_store.suit import class_id, vendor_id
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository
 from server.db.database import Database
-from server.db.devices import DeviceRepository
+from server.db.devices import DeviceRepository, NewDevice
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
@@ -178,6 +178,12 @@ class World:
 
     # --- what people do ---
 
+    async def populate(self, each: int, *regions: Region) -> None:
+        """Add so many devices in each region, all of them online with a factory image."""
+        names = [(DeviceId(f"{region}-{number:03}"), region) for region in regions for number in range(each)]
+        await self.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
+        await self.connect(*(name for name, _ in names))
+
     async def add_release(self, number: int = 1) -> BundleRecord:
         """A bundle for ``HARDWARE``, really signed, whose blobs are there to be published."""
         vendor = vendor_id(VENDOR)
@@ -217,7 +223,7 @@ class World:
                 device.gone = True
             await self.live(5)
 
-    async def live(self, seconds: float) -> None:
+    async def live(self, seconds: float = 8) -> None:
         """Let time pass, with beats of everybody who is online, and evaluate often: who comes late was blind.
 
         A wave opens, its line begins to rise a second later, and so on: steps are small at first. Days are skipped, all

@@ -8,15 +8,13 @@ from device_sim.agent.punctuality import Watch
 from device_sim.agent.reports import Reports
 from device_sim.agent.situation import Situation
 from device_sim.agent.state import Phase
-from server.domain.execution import State
+from server.domain.execution import ATTEMPTS_MOST, State
 from server.domain.gate import height
 from server.domain.identity import CampaignId
 from server.protocol.orders import Directive
 from server.protocol.reasons import Reason
 from server.protocol.topics import Audience, DeviceAudience
 
-ATTEMPTS_MOST: Final = 3
-"""After so many failed attempts of one campaign a device leaves it alone."""
 ATTEMPT_NUMBER_MOST: Final = 255  # one byte on the wire
 DUE_SLACK_S: Final = 0.05
 """The moment a line crosses a height is computed in floating point: look a little later."""

@@ -1,14 +1,14 @@
 """Executions as the orchestrator and people read them; devices' own words come in through ``server.db.telemetry``."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from server.db.database import Database
 from server.domain.execution import State
 from server.domain.identity import CampaignId, DeviceId, Region
-from server.protocol.reasons import Reason
+from server.protocol.reasons import EXPLICIT_FAILURES, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,21 @@ class ExecutionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """One region's executions of one campaign: how many in each state and with each reason.
+class Progress:
+    """How far a device is: ``reason`` is a ``server.protocol.reasons`` number, ``rebooted_at`` Unix seconds."""
 
-    ``present`` has those of the campaign's present run alone; so have ``judged`` and ``silent``, of the devices that
-    have rebooted in it.
-    """
+    state: State
+    reason: int
+    rebooted_at: float | None
+    is_judged: bool = False
+    """In the campaign's present run."""
+    is_earlier: bool = False
+    """It ended in an earlier run: it is not tried again, and is no evidence in this one."""
 
-    states: Mapping[tuple[State, int], int]
-    judged: int
-    silent: int = 0
-    present: Mapping[tuple[State, int], int] = field(default_factory=dict)
+    @property
+    def is_explicit_failure(self) -> bool:
+        """The device itself has said that the release failed: families signature, boot and health."""
+        return self.state in _FAILING and self.reason in EXPLICIT_FAILURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Returns:
     last: datetime | None
 
 
+_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 _STATES: Final = {state.value: state for state in State}
 
 _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
@@ -63,21 +68,13 @@ _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail
 
 # What ended in an earlier run: it is not tried again, and is no evidence in this one. The report of an end may come
 # after the next run has begun, so what counts is when the update rebooted.
-EARLIER: Final = """(c.run > 1 AND e.state IN ('rolled_back', 'failed', 'rejected', 'silent')
+_EARLIER: Final = """(c.run > 1 AND e.state IN ('rolled_back', 'failed', 'rejected', 'silent')
             AND CASE WHEN e.state = 'failed' THEN e.updated_at
                      ELSE coalesce(e.rebooting_at, e.started_at) END < c.run_at)"""
 
-COUNT: Final = f"""
-    SELECT e.region, e.state, e.reason, count(*) AS n,
-           count(*) FILTER (WHERE NOT {EARLIER}) AS present,
-           count(e.judged_at) FILTER (WHERE c.run = 1 OR e.rebooting_at >= c.run_at) AS judged,
-           count(*) FILTER (WHERE e.state = 'silent' AND (c.run = 1 OR e.rebooting_at >= c.run_at)) AS silent
-      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
-     WHERE e.campaign_id = $1 GROUP BY e.region, e.state, e.reason
-"""
-
-STARTED: Final = f"""
-    SELECT e.device_id, CASE WHEN {EARLIER} THEN 'skipped' ELSE e.state END
+PROGRESS: Final = f"""
+    SELECT e.device_id, e.state, e.reason, extract(epoch FROM e.rebooting_at)::float8,
+           e.judged_at IS NOT NULL AND (c.run = 1 OR e.rebooting_at >= c.run_at), {_EARLIER}
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
      WHERE e.campaign_id = $1
 """
@@ -138,22 +135,6 @@ class ExecutionRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def count(self, campaign: CampaignId) -> dict[Region, Counts]:
-        """Return the aggregate by region."""
-        async with self._database.transaction() as connection:
-            rows = await connection.fetch(COUNT, campaign)
-        states: dict[Region, dict[tuple[State, int], int]] = {}
-        present: dict[Region, dict[tuple[State, int], int]] = {}
-        judged: dict[Region, int] = {}
-        silent: dict[Region, int] = {}
-        for row in rows:
-            region = Region(row["region"])
-            states.setdefault(region, {})[State(row["state"]), row["reason"]] = row["n"]
-            present.setdefault(region, {})[State(row["state"]), row["reason"]] = row["present"]
-            judged[region] = judged.get(region, 0) + row["judged"]
-            silent[region] = silent.get(region, 0) + row["silent"]
-        return {region: Counts(of, judged[region], silent[region], present[region]) for region, of in states.items()}
-
     async def returns(self, campaign: CampaignId) -> Returns:
         """Return how far the campaign's rollback is."""
         async with self._database.transaction() as connection:
@@ -161,10 +142,14 @@ class ExecutionRepository:
         assert row is not None
         return Returns(**dict(row))
 
-    async def started(self, campaign: CampaignId) -> dict[DeviceId, State]:
-        """Return every device that has an execution, and its state: ``skipped`` if it ended in an earlier run."""
+    async def progress(self, campaign: CampaignId) -> dict[DeviceId, Progress]:
+        """Return how far every device is that has begun."""
         async with self._database.transaction() as connection:
-            return {device: _STATES[state] for device, state in await connection.fetch(STARTED, campaign)}
+            rows = await connection.fetch(PROGRESS, campaign)
+        return {
+            device: Progress(_STATES[state], reason, at, judged, earlier)
+            for device, state, reason, at, judged, earlier in rows
+        }
 
     async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime) -> list[ExecutionRecord]:
         """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet."""

@@ -1,4 +1,4 @@
-"""What the halt rule keeps of each run of a campaign, and what it reads of the executions."""
+"""What the halt rule keeps of each run of a campaign."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Final
 
 from server.db.database import Database
-from server.db.executions import EARLIER
-from server.domain.execution import State
 from server.domain.identity import CampaignId, DeviceId
 
 
@@ -22,21 +20,6 @@ class HaltState:
     saved_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a device is: ``reason`` is a ``server.protocol.reasons`` number, ``rebooted_at`` Unix seconds."""
-
-    state: State
-    reason: int
-    rebooted_at: float | None
-    is_judged: bool = False
-    """In the campaign's present run."""
-    is_earlier: bool = False
-    """It ended in an earlier run: it is not tried again, and is no evidence in this one."""
-
-
-_STATES: Final = {state.value: state for state in State}
-
 LOAD: Final = """
     SELECT run, roster, body, saved_at FROM halt_state WHERE campaign_id = $1 AND run <= $2 ORDER BY run DESC LIMIT 1
 """
@@ -47,13 +30,6 @@ SAVE: Final = """
 """
 
 SAVE_BODY: Final = "UPDATE halt_state SET saved_at = $3, body = $4 WHERE campaign_id = $1 AND run = $2"
-
-PROGRESS: Final = f"""
-    SELECT e.device_id, e.state, e.reason, extract(epoch FROM e.rebooting_at)::float8,
-           e.judged_at IS NOT NULL AND (c.run = 1 OR e.rebooting_at >= c.run_at), {EARLIER}
-      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
-     WHERE e.campaign_id = $1
-"""
 
 
 class HaltRepository:
@@ -81,12 +57,3 @@ class HaltRepository:
             else:
                 packed = zlib.compress("\n".join(roster).encode())
                 await connection.execute(SAVE, campaign, run, now, packed, body)
-
-    async def progress(self, campaign: CampaignId) -> dict[DeviceId, Progress]:
-        """Return how far every device is that has begun."""
-        async with self._database.transaction() as connection:
-            rows = await connection.fetch(PROGRESS, campaign)
-        return {
-            device: Progress(_STATES[state], reason, at, judged, earlier)
-            for device, state, reason, at, judged, earlier in rows
-        }

@@ -37,9 +37,6 @@ class Kind(StrEnum):
 SPIKE_HOLD_S: Final = 1800
 """With ``on_offline_spike: hold`` a person looks after so long a spike."""
 
-RULE_CAUSES: Final = frozenset({Cause.WEATHER, Cause.GATE})
-"""What ``decide`` ends by itself; every other cause is somebody else's to clear."""
-
 
 @dataclass(frozen=True, slots=True)
 class RegionView:

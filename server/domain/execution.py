@@ -35,6 +35,9 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
+ATTEMPTS_MOST: Final = 3
+"""After so many failed attempts of one campaign a device leaves it alone, and the server holds the device."""
+
 TERMINAL: Final = frozenset({State.CONFIRMED, State.FAILED, State.REJECTED, State.CANCELLED, State.ROLLED_BACK})
 """No report of the same attempt leaves these; only an operator's rollback takes a device out of ``confirmed``."""
 

@@ -8,7 +8,7 @@ is bad, its line stops where it is.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,9 @@ import numpy.typing as npt
 from server.domain.gate import DEAD_MAN_S, Ramp
 from server.domain.halt import Verdict
 from server.domain.halt.pace import level_within
+from server.domain.halt.view import UNBOUNDED
 from server.domain.identity import Region
 from server.domain.plan import Policy
-
-_UNBOUNDED: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ def rooms(lines: Sequence[Line], verdict: Verdict, starting_in_classes: Sequence
         room = int(given) - line.starting
         if policy.in_flight_most:
             room = min(room, policy.in_flight_most - line.in_flight - line.starting)
-        is_still = pace == 0 or verdict.is_blind or line.region in verdict.bad_weather
-        in_regions.append(0 if is_still else max(0, room))
+        in_regions.append(0 if _is_still(line, verdict) else max(0, room))
     in_classes = _scaled(verdict.room_in_classes, len(starting_in_classes), pace)
     in_classes = np.maximum(in_classes - np.asarray(starting_in_classes, np.int64), 0)
     return Rooms(max(0, verdict.room - sum(line.starting for line in lines)), in_regions, in_classes)
@@ -96,15 +94,14 @@ def raised(
     changed = {}
     for index, line in enumerate(lines):
         level = line.ramp.level(now)
-        is_still = pace == 0 or verdict.is_blind or line.region in verdict.bad_weather
-        if is_still:
+        if _is_still(line, verdict):
             if line.ramp.l1 > level:
                 changed[line.region] = line.ramp.frozen(now)
             continue
         if now < line.ramp.t1 or line.ramp.l1 >= line.target:
             continue
         room = min(whole, in_regions[index])
-        slope = _UNBOUNDED if ramp_s == 0 else ceil(line.target * step_s / ramp_s)
+        slope = UNBOUNDED if ramp_s == 0 else ceil(line.target * step_s / ramp_s)
         most = min(line.target, level + slope)
         above = line.startable.above(level)
         new = level_within(above.heights, above.classes, room=room, room_in_classes=in_classes, level=most)
@@ -117,13 +114,18 @@ def raised(
     return changed
 
 
+def _is_still(line: Line, verdict: Verdict) -> bool:
+    """The rule brakes, or nobody can be judged there."""
+    return verdict.pace == 0 or verdict.is_blind or line.region in verdict.bad_weather
+
+
 def _scaled(rooms: npt.NDArray[np.int64], count: int, pace: float) -> npt.NDArray[np.int64]:
     """Return ``count`` rooms at this pace: at a tenth of it a tenth, but one device where there is room for any.
 
     What appeared after the verdict has no room yet.
     """
     if not len(rooms):
-        return np.full(count, _UNBOUNDED, np.int64)
+        return np.full(count, UNBOUNDED, np.int64)
     scaled = np.floor(rooms * pace).astype(np.int64)
     least = np.where((rooms > 0) & (pace > 0), np.maximum(scaled, 1), 0)
     return np.pad(least, (0, max(0, count - len(least))))

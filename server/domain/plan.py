@@ -11,6 +11,7 @@ from typing import Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from firmware_store.errors import InvalidInputError
+from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
 from server.domain.halt.policy import HaltPolicy
 from server.domain.identity import Region
 from server.domain.identity import region as check_region
@@ -26,9 +27,6 @@ _ROUNDING: Final = 1e-6
 
 _CANARY_RATIO: Final = 0.01
 _CANARY_MOST: Final = 200
-
-SMALL_FLEET: Final = 50
-"""With fewer devices a share of them is nobody."""
 
 
 class Gate(BaseModel):
@@ -171,7 +169,7 @@ def default_plan(
     """
     most = 1 - holdout
     if devices_in_first * len(regions) < SMALL_FLEET:
-        steps = (1, 3, 10) if largest_step == 1 else (1,)  # of a few devices, two are a large step
+        steps = SMALL_STEPS if largest_step == 1 else SMALL_STEPS[:1]  # of a few devices, two are a large step
         counts = [count for count in steps if count < max(devices_in_first, 2)]
         waves = [Wave(regions=tuple(regions[:1]), ratio=None, count=count, ramp_s=0, soak_s=900) for count in counts]
         for name in regions:

@@ -13,13 +13,14 @@ import numpy as np
 import structlog
 
 from server.db.campaigns import CampaignRecord
-from server.db.halts import HaltRepository, Progress
+from server.db.executions import Progress
+from server.db.halts import HaltRepository
 from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
 from server.domain.halt.view import Indices
 from server.domain.identity import CampaignId, DeviceId
-from server.protocol.reasons import EXPLICIT_FAILURES, Reason
+from server.protocol.reasons import Reason
 from server.services.roster import Roster, Sighting
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,6 @@ LATE_S: Final = 10.0
 SAVE_EVERY_S: Final = 1.0
 """While anything is under way; where nothing is, once a block."""
 
-_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 _UNHEARD: Final = frozenset({Reason.NO_BROKER, Reason.NO_WELCOME})
 """A trial that ended for these was silent, whatever is heard of the device afterwards."""
 
@@ -79,7 +79,8 @@ class Evidence:
         case = self._cases.get(campaign.id)
         if case is None or case.run != campaign.run:
             case = self._cases[campaign.id] = await self._open(campaign, roster)
-        case.rule.grow(roster.population)
+        if case.rule.population is not roster.population:
+            case.rule.grow(roster.population)
         now = sighting.now
         looked_at = now if case.looked_at is None else case.looked_at
         is_blind = now - looked_at > LATE_S or looked_at < hearing_since < now
@@ -156,9 +157,7 @@ class Evidence:
             rebooted=roster.indices(rebooted),
             rebooted_at=np.asarray([news[device].rebooted_at for device in rebooted], np.float64),
             over=roster.indices(_who(news, before, lambda one: _is_over(one, run_at))),
-            failed=roster.indices(
-                _who(news, before, lambda one: one.state in _FAILING and one.reason in EXPLICIT_FAILURES)
-            ),
+            failed=roster.indices(_who(news, before, lambda one: one.is_explicit_failure)),
             succeeded=roster.indices(_who(news, before, lambda one: one.state is State.CONFIRMED)),
             dropped=np.repeat(np.arange(len(lost)), np.maximum(lost, 0)),
             is_blind=is_blind,

@@ -14,15 +14,13 @@ import structlog
 from server.db.campaigns import CampaignRepository
 from server.db.devices import DeviceRecord, DeviceRepository
 from server.domain.campaign import ACTIVE
+from server.domain.execution import ATTEMPTS_MOST
 from server.domain.identity import DeviceId
 from server.services.campaigns import name_of
 from server.services.fleet import Fleet
 from server.services.presence import Presence
 
 log = structlog.get_logger(__name__)
-
-ATTEMPTS_MOST: Final = 3
-"""After so many failed attempts of one campaign a device is held."""
 
 LOOK_S: Final = 10.0
 """Spent attempts are looked for so often: that reads all executions of each active campaign."""

@@ -10,15 +10,15 @@ import numpy as np
 
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, RegionRecord
-from server.db.executions import ExecutionRecord, ExecutionRepository
-from server.db.halts import HaltRepository, Progress
+from server.db.executions import ExecutionRecord, ExecutionRepository, Progress
+from server.db.halts import HaltRepository
 from server.domain.decide import RegionView, Snapshot
 from server.domain.eligibility import Target, fits
 from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.paced import Startable
-from server.protocol.reasons import EXPLICIT_FAILURES, Reason
+from server.protocol.reasons import Reason
 from server.services.admits import Waiting
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting
@@ -28,8 +28,6 @@ _AFTER_REBOOT: Final = frozenset({State.REBOOTING, State.TRIAL})
 _BEFORE_REBOOT: Final = frozenset({State.DOWNLOADING, State.INSTALLING})
 _ELSEWHERE: Final = frozenset({Reason.OUTSIDE_WINDOW, Reason.HELD})
 """What is due, and may not start by its own or a person's will, neither blocks nor dilutes a wave."""
-
-_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ class Surveyor:
 
     async def survey(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> Survey:
         """Take a snapshot."""
-        progress = await self._halts.progress(campaign.id)
+        progress = await self._executions.progress(campaign.id)
         roster = await self._roster(campaign)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
         present: list[Device] = []
@@ -279,7 +277,7 @@ class Surveyor:
             if tally is None:
                 continue
             tally.confirmed += one.state is State.CONFIRMED
-            tally.failed += not one.is_earlier and one.state in _FAILING and one.reason in EXPLICIT_FAILURES
+            tally.failed += not one.is_earlier and one.is_explicit_failure
             tally.silent += not one.is_earlier and one.state is State.SILENT
             tally.judged += one.is_judged
 

@@ -1,6 +1,6 @@
 """How a campaign's record changes with each decision (pure): its state, its causes, and the lines of its levels.
 
-The orchestrator, people's orders and the replay of a trace all change campaigns by these functions alone.
+The orchestrator and people's orders change campaigns by these functions alone.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Real devices under a person's orders: a halt, a resume in a second run, another halt, and the way back."""
 
 import asyncio
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+from tests.servers import QUICK_RULE, ROOT, Api, ServerProcess, make_bundle, simulated
 
 pytestmark = pytest.mark.slow
 
@@ -23,16 +21,6 @@ WAIT_S = 60.0
 
 
 @pytest.fixture
-def server() -> Iterator[ServerProcess]:
-    process = ServerProcess(open_folder(), heartbeat_s="1")
-    process.start()
-    yield process
-    if process.is_alive:
-        process.stop()
-    shutil.rmtree(process.folder)
-
-
-@pytest.fixture
 async def api(server: ServerProcess) -> AsyncIterator[Api]:
     api = Api(server.url, server.token)
     yield api
@@ -41,18 +29,8 @@ async def api(server: ServerProcess) -> AsyncIterator[Api]:
 
 @pytest.fixture
 def devices(server: ServerProcess, tmp_path: Path) -> Iterator[None]:
-    factory = tmp_path / "factory.img"
-    factory.write_bytes(FACTORY)
-    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(tmp_path / "devices"), "--region", "eu"]
-    command += ["--devices", str(DEVICES), "--server", server.url, "--token", server.token, "--vendor", VENDOR]
-    command += ["--hardware", HARDWARE, "--factory", f"app={factory}", "--reboot-s", "0.7", "--seed", "1"]
-    with (tmp_path / "sim.log").open("w+") as log:
-        sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            sim.send_signal(signal.SIGTERM)
-            sim.wait(30)
+    with simulated(server, tmp_path, devices=DEVICES, regions=("eu",), factory=FACTORY):
+        yield
 
 
 async def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:

@@ -3,10 +3,6 @@
 import asyncio
 import json
 import random
-import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +12,7 @@ import asyncpg
 import pytest
 
 from server.embedded import EmbeddedPostgres
-from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, open_folder
+from tests.servers import QUICK_RULE, Api, ServerProcess, make_bundle, simulated
 
 pytestmark = pytest.mark.slow
 
@@ -29,32 +25,13 @@ CAMPAIGN_S = 90.0
 
 
 @pytest.fixture
-def server() -> Iterator[ServerProcess]:
-    process = ServerProcess(open_folder(), heartbeat_s="1")
-    process.start()
-    yield process
-    if process.is_alive:
-        process.stop()
-    shutil.rmtree(process.folder)
-
-
-@pytest.fixture
 def ledger(server: ServerProcess, tmp_path: Path) -> Iterator[Path]:
     """The devices run, each by itself, and write down what really happens to them."""
-    path, factory = tmp_path / "ledger.jsonl", tmp_path / "factory.img"
-    factory.write_bytes(FACTORY)
-    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(tmp_path / "devices"), "--ledger", str(path)]
-    command += ["--devices", str(DEVICES), "--server", server.url, "--token", server.token, "--vendor", VENDOR]
-    command += ["--hardware", HARDWARE, "--factory", f"app={factory}", "--reboot-s", "0.7", "--seed", "1"]
-    for region in REGIONS:
-        command += ["--region", region]
-    with (tmp_path / "sim.log").open("w+") as log:
-        sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            yield path
-        finally:
-            sim.send_signal(signal.SIGTERM)
-            sim.wait(30)
+    path = tmp_path / "ledger.jsonl"
+    with simulated(
+        server, tmp_path, devices=DEVICES, regions=REGIONS, factory=FACTORY, options=("--ledger", str(path))
+    ):
+        yield path
 
 
 def facts(ledger: Path) -> list[dict[str, Any]]:

@@ -26,9 +26,7 @@ TWICE = Plan(waves=(Wave(ratio=0.5, count=None, ramp_s=0, soak_s=5000), Wave(rat
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(60)]
-    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
-    await world.connect(*names)
+    await world.populate(60, EU)
     return world
 
 
@@ -49,11 +47,7 @@ async def start(world: World, campaign: CampaignRecord, **how: bool) -> Campaign
 async def run(world: World, campaign: CampaignRecord) -> None:
     await world.bundles.publish(campaign.bundle_id)
     await world.orchestrator._mark_ready(campaign.id)
-    await tick(world)
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
+    await world.live()
 
 
 async def test_it_starts_when_two_others_have_approved_it(world: World) -> None:
@@ -142,7 +136,7 @@ async def test_an_emergency_does_not_soak(world: World) -> None:
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign.id, state, *world.due(campaign.id, EU))
 
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(campaign.id)).wave == 1
 
@@ -154,7 +148,7 @@ async def test_an_emergency_is_halted_as_any_other(world: World) -> None:
     due = world.due(campaign.id, EU)
 
     await world.die(campaign.id, *due[:15])
-    await tick(world, 120)
+    await world.live(120)
 
     assert (await world.campaign(campaign.id)).state is State.HALTED
 
@@ -184,10 +178,11 @@ async def test_the_holdout_is_never_due(world: World) -> None:
 
     for _ in range(300):
         for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
-            started = await world.executions.started(campaign.id)
-            fresh = [d for d in world.due(campaign.id, EU) if started.get(d.id) is not Execution.CONFIRMED]
+            progress = await world.executions.progress(campaign.id)
+            done = {device for device, one in progress.items() if one.state is Execution.CONFIRMED}
+            fresh = [d for d in world.due(campaign.id, EU) if d.id not in done]
             await world.report(campaign.id, state, *fresh)
-        await tick(world, 600)
+        await world.live(600)
         record = await world.campaign(campaign.id)
         assert record.regions[0].ramp.level(world.now) <= 0.7 * FULL + 1
         if record.state is State.FINISHED:

@@ -7,10 +7,9 @@ import pytest
 
 from firmware_store.errors import InvalidInputError, NotFoundError, SignerUnavailableError
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.db.freezes import FreezeRecord
 from server.domain.campaign import Cause, State
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
@@ -24,14 +23,8 @@ SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=10_000, soak_s=60),))
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(5)]
-    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
-    await world.connect(*names)
+    await world.populate(5, EU)
     return world
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 async def add(world: World, region: Region | None, *, after_s: float, for_s: float) -> FreezeRecord:
@@ -48,7 +41,7 @@ async def add(world: World, region: Region | None, *, after_s: float, for_s: flo
 
 async def running(world: World) -> CampaignId:
     campaign = await world.start(await world.add_release(), SLOW, POLICY, EU)
-    await tick(world)
+    await world.live()
     return campaign
 
 
@@ -63,17 +56,17 @@ async def test_a_freeze_holds_a_campaign_and_lets_it_go_on(world: World, region:
     campaign = await running(world)
     await add(world, region, after_s=100, for_s=600)
 
-    await tick(world, 90)
+    await world.live(90)
     assert (await world.campaign(campaign)).state is State.RUNNING
-    await tick(world, 20)
+    await world.live(20)
     held = await world.campaign(campaign)
     assert (held.state, held.causes, action(world)) == (State.PAUSED, {Cause.FREEZE}, Action.HOLD)
     assert held.sentence.startswith("Held by a freeze until ")
     assert held.sentence.endswith("UTC: the sales")
     level = held.regions[0].ramp.l1
-    await tick(world, 580)
+    await world.live(580)
     assert (await world.campaign(campaign)).regions[0].ramp.level(world.now) == level
-    await tick(world, 20)
+    await world.live(20)
 
     going_on = await world.campaign(campaign)
     assert (going_on.state, going_on.causes, action(world)) == (State.RUNNING, set(), Action.OFFER)
@@ -86,7 +79,7 @@ async def test_another_regions_freeze_holds_nothing(world: World) -> None:
     campaign = await running(world)
     await add(world, US, after_s=-10, for_s=600)
 
-    await tick(world, 1)
+    await world.live(1)
 
     assert (await world.campaign(campaign)).state is State.RUNNING
 
@@ -103,13 +96,13 @@ async def test_what_starts_in_a_freeze_reaches_no_device(world: World) -> None:
 async def test_a_person_does_not_resume_what_is_frozen_and_the_end_does_not_what_a_person_paused(world: World) -> None:
     campaign = await running(world)
     await add(world, EU, after_s=-10, for_s=600)
-    await tick(world)
+    await world.live()
     await world.campaigns.pause(campaign, caller="ann", reason="let me look")
 
     resumed = await world.campaigns.resume(campaign, caller="ann", reason="go on")
     assert (resumed.state, resumed.causes) == (State.PAUSED, {Cause.FREEZE})
     await world.campaigns.pause(campaign, caller="ann", reason="let me look")
-    await tick(world, 700)
+    await world.live(700)
 
     assert (await world.campaign(campaign)).causes == {Cause.OPERATOR}
 
@@ -117,10 +110,10 @@ async def test_a_person_does_not_resume_what_is_frozen_and_the_end_does_not_what
 async def test_a_freeze_that_is_removed_holds_no_more(world: World) -> None:
     campaign = await running(world)
     record = await add(world, EU, after_s=-10, for_s=600)
-    await tick(world)
+    await world.live()
 
     await world.freezes.remove(record.freeze.id, caller="ann")
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(campaign)).state is State.RUNNING
     assert await world.freezes.all() == []
@@ -135,7 +128,7 @@ async def test_an_emergency_goes_through_a_freeze(world: World) -> None:
     release = await world.add_release(2)
     draft = await world.campaigns.draft(Draft("fix", MAIN, (EU,), release.id, SLOW, POLICY, "r"), caller="ann")
     await world.campaigns.start(draft.id, caller="ann", reason="it burns", emergency=True)
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(draft.id)).state is State.RUNNING
 
@@ -165,6 +158,6 @@ async def test_a_chore_that_fails_keeps_no_campaign_from_being_evaluated(world: 
     world.orchestrator.chores = (fail,)
     await world.campaigns.cancel(campaign, caller="ann", reason="another one")
     other = await world.start(await world.add_release(2), SLOW, POLICY, EU)
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(other)).wave == 0

@@ -28,29 +28,23 @@ SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000, soak_s=60),))
 async def world(store: Database, tmp_path: Path) -> World:
     """60 devices in one region, all of them online with a factory image."""
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(60)]
-    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
-    await world.connect(*names)
+    await world.populate(60, EU)
     return world
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 async def halted_half_way(world: World, policy: Policy = POLICY) -> CampaignId:
     """500 s into a ramp of 1000 s."""
     campaign = await world.start(await world.add_release(), SLOW, policy, EU)
-    await tick(world)
+    await world.live()
     for _ in range(10):
-        await tick(world, 50)
+        await world.live(50)
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
     return campaign
 
 
 async def supply(world: World, campaign: CampaignId) -> None:
     await world.orchestrator.publish_missing()
-    await tick(world)
+    await world.live()
 
 
 def standing(world: World) -> Directive:
@@ -73,7 +67,7 @@ async def test_a_resumed_campaign_goes_on_from_its_level_in_a_new_run(world: Wor
     assert order.halted == ()
     assert order.ramp is not None
     assert level <= order.ramp.l0 < 1.5 * level
-    await tick(world, 60)
+    await world.live(60)
     assert (await world.campaign(campaign)).regions[0].ramp.level(world.now) > level
 
 
@@ -82,7 +76,7 @@ async def test_nothing_is_offered_before_the_blobs_are_back(world: World) -> Non
 
     await world.campaigns.resume(campaign, caller="ann", reason="it was the power cut")
     for _ in range(5):
-        await tick(world, 30)
+        await world.live(30)
     assert standing(world).action is Action.HALT
     level = (await world.campaign(campaign)).regions[0].ramp.level(world.now)
     await supply(world, campaign)
@@ -93,16 +87,16 @@ async def test_nothing_is_offered_before_the_blobs_are_back(world: World) -> Non
 
 async def test_those_who_died_in_the_first_run_halt_no_second(world: World) -> None:
     campaign = await world.start(await world.add_release(), Plan(waves=(replaced_wave(),)), POLICY, EU)
-    await tick(world)
+    await world.live()
     due = world.due(campaign, EU)
     await world.die(campaign, *due)
-    await tick(world, 120)
+    await world.live(120)
     assert (await world.campaign(campaign)).state is State.HALTED
 
     await world.campaigns.resume(campaign, caller="ann", reason="a crane had cut their cable")
     await supply(world, campaign)
     for _ in range(12):
-        await tick(world, 20)
+        await world.live(20)
 
     assert (await world.campaign(campaign)).state is State.RUNNING
     kinds = [(d.kind, d.run) for d in await world.campaigns.decisions(campaign, 100)]
@@ -117,7 +111,7 @@ def replaced_wave() -> Wave:
 async def test_devices_that_the_halt_has_sent_back_are_in_no_wave_of_the_next_run(world: World) -> None:
     plan = Plan(waves=(Wave(ratio=None, count=6, ramp_s=0, soak_s=60), Wave(ratio=1.0, count=None, ramp_s=0)))
     campaign = await world.start(await world.add_release(), plan, POLICY, EU)
-    await tick(world)
+    await world.live()
     sent_back, broken, *_ = world.due(campaign, EU)
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL):
         await world.report(campaign, state, sent_back, broken)
@@ -125,15 +119,15 @@ async def test_devices_that_the_halt_has_sent_back_are_in_no_wave_of_the_next_ru
     world.now += 5
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
     await world.campaigns.resume(campaign, caller="ann", reason="it was one bad board")
-    await tick(world, 1)
+    await world.live(1)
     await world.report(campaign, Execution.ROLLED_BACK, sent_back, reason=Reason.HALTED)
     await supply(world, campaign)
 
-    await tick(world, 60)  # the wave is for six: two more take the place of those sent back, slowly
+    await world.live(60)  # the wave is for six: two more take the place of those sent back, slowly
     others = [device for device in world.due(campaign, EU) if device not in (sent_back, broken)]
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign, state, *others)
-    await tick(world, 120)
+    await world.live(120)
 
     record = await world.campaign(campaign)
     assert (record.state, record.wave) == (State.RUNNING, 1)

@@ -6,10 +6,9 @@ import pytest
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.domain.campaign import State
 from server.domain.execution import State as Execution
-from server.domain.identity import CampaignId, DeviceId
+from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
@@ -26,9 +25,7 @@ DEVICES = 12
 async def world(store: Database, tmp_path: Path) -> World:
     """12 devices in each of two regions, all of them online with a factory image."""
     world = World(store, tmp_path)
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(DEVICES)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(DEVICES, EU, US)
     return world
 
 
@@ -36,17 +33,13 @@ def everybody(world: World) -> list[Device]:
     return [device for region in (EU, US) for device in world.fleet.members(MAIN, region)]
 
 
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
-
-
 async def updated(world: World, release: int = 1) -> CampaignId:
     """A campaign whose release every device has confirmed."""
     campaign = await world.start(await world.add_release(release), AT_ONCE, POLICY, EU, US)
-    await tick(world)
+    await world.live()
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign, state, *everybody(world))
-    await tick(world, 70)
+    await world.live(70)
     return campaign
 
 
@@ -71,15 +64,15 @@ async def test_one_order_for_each_region_and_an_end_when_all_have_returned(world
 
     await roll_back(world, campaign)
     assert orders(world) == [Action.ROLLBACK, Action.ROLLBACK]
-    await tick(world, 60)
+    await world.live(60)
     devices = everybody(world)
     await go_back(world, campaign, *devices[:20])
-    await tick(world, 60)
+    await world.live(60)
     assert (await world.campaign(campaign)).state is State.ROLLING_BACK
     await stay(world, campaign, *devices[20:22])
-    await tick(world, 60)
+    await world.live(60)
     await go_back(world, campaign, *devices[22:])
-    await tick(world, 60)
+    await world.live(60)
 
     record = await world.campaign(campaign)
     assert record.state is State.ROLLED_BACK
@@ -113,9 +106,9 @@ async def test_devices_that_are_away_are_waited_for_until_patience_is_over(world
     await roll_back(world, campaign)
     await go_back(world, campaign, *everybody(world)[:-3])
 
-    await tick(world, POLICY.rollback_s - 10)
+    await world.live(POLICY.rollback_s - 10)
     assert (await world.campaign(campaign)).state is State.ROLLING_BACK
-    await tick(world, 20)
+    await world.live(20)
 
     record = await world.campaign(campaign)
     assert record.state is State.ROLLED_BACK
@@ -124,18 +117,18 @@ async def test_devices_that_are_away_are_waited_for_until_patience_is_over(world
 
 async def test_a_trial_under_way_is_waited_for_and_a_download_is_not(world: World) -> None:
     campaign = await world.start(await world.add_release(), AT_ONCE, POLICY, EU, US)
-    await tick(world)
+    await world.live()
     on_trial, downloading, *_ = everybody(world)
     await world.report(campaign, Execution.DOWNLOADING, on_trial, downloading)
     await world.report(campaign, Execution.REBOOTING, on_trial)
     await world.report(campaign, Execution.TRIAL, on_trial)
     await world.campaigns.pause(campaign, caller="ann", reason="let me look")
     await roll_back(world, campaign)
-    await tick(world, 5)
+    await world.live(5)
     assert (await world.campaign(campaign)).state is State.ROLLING_BACK
 
     await go_back(world, campaign, on_trial)
-    await tick(world, 5)
+    await world.live(5)
 
     assert (await world.campaign(campaign)).sentence == (
         "Rolled back in 5 s: 1 of 1 devices run their previous release."
@@ -144,11 +137,11 @@ async def test_a_trial_under_way_is_waited_for_and_a_download_is_not(world: Worl
 
 async def test_a_halted_campaign_that_nobody_ran_is_rolled_back_at_once(world: World) -> None:
     campaign = await world.start(await world.add_release(), AT_ONCE, POLICY, EU, US)
-    await tick(world)
+    await world.live()
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
 
     await roll_back(world, campaign)
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(campaign)).sentence == "Rolled back: no device ran the release."
 
@@ -162,10 +155,10 @@ async def test_a_running_campaign_is_halted_or_paused_before_it_is_rolled_back(w
 
 async def test_a_successor_on_the_same_devices_is_in_the_way_unless_it_is_superseded(world: World) -> None:
     first = await updated(world)
-    await tick(world, 600)
+    await world.live(600)
     assert (await world.campaign(first)).state is State.FINISHED
     second = await world.start(await world.add_release(2), AT_ONCE, POLICY, EU, US)
-    await tick(world)
+    await world.live()
 
     with pytest.raises(ConflictError, match="is active on these devices"):
         await roll_back(world, first)
@@ -179,12 +172,12 @@ async def test_a_successor_on_the_same_devices_is_in_the_way_unless_it_is_supers
 
 async def test_devices_that_run_a_later_release_have_nothing_to_return_from(world: World) -> None:
     first = await updated(world)
-    await tick(world, 600)
+    await world.live(600)
     second = await updated(world, release=2)
-    await tick(world, 600)
+    await world.live(600)
     assert (await world.campaign(second)).state is State.FINISHED
 
     await roll_back(world, first)
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(first)).sentence == "Rolled back: no device ran the release."

@@ -7,9 +7,8 @@ import pytest
 
 from firmware_store.errors import ConflictError
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.domain.campaign import State
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
@@ -23,9 +22,7 @@ AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path)
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(5)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(5, EU, US)
     return world
 
 

@@ -6,14 +6,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.db.halts import HaltRepository
 from server.domain.campaign import Cause, State
-from server.domain.identity import CampaignId, DeviceId
+from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.evidence import Evidence
 from server.services.snapshot import Surveyor
-from tests.records import EU, LAB, MAIN
+from tests.records import EU, LAB
 from tests.service_world import World
 
 SLOW = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=2000),))
@@ -24,9 +23,7 @@ POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=2000)
 async def world(store: Database, tmp_path: Path) -> World:
     """120 devices in one region, all of them online with a factory image."""
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(120)]
-    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
-    await world.connect(*names)
+    await world.populate(120, EU)
     return world
 
 

@@ -12,7 +12,6 @@ from firmware_store.errors import ConfigurationError, ConflictError, SignerUnava
 from firmware_store.root import RoleName
 from server.db.bundles import BundleRecord
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.db.trust import TrustRepository
 from server.domain.campaign import State
 from server.domain.identity import CampaignId, DeviceId
@@ -35,9 +34,7 @@ EU_MAIN = CohortAudience(EU, MAIN)
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path / "blobs", keys=own_fleet(tmp_path / "keys"))
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(3)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(3, EU, US)
     return world
 
 

@@ -23,10 +23,9 @@ from firmware_store.root import RoleName
 from firmware_store.suit import class_id, vendor_id
 from server.db.bundles import BundleRecord
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.domain.campaign import OFFERING, Cause, State
 from server.domain.gate import Ramp
-from server.domain.identity import CampaignId, Cohort, DeviceId, Region
+from server.domain.identity import CampaignId, Cohort, Region
 from server.domain.plan import MaintenanceWindow, Plan, Policy, Wave
 from server.domain.windows import Window
 from server.protocol.messages import Counter
@@ -47,9 +46,7 @@ CLASS = class_id(vendor_id(VENDOR), HARDWARE)
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path / "blobs", keys=own_fleet(tmp_path / "keys"))
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(3)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(3, EU, US)
     return world
 
 
@@ -223,12 +220,8 @@ async def test_an_envelope_is_read_once_as_long_as_nothing_changes(world: World)
 async def run(world: World, number: int = 5, plan: Plan = AT_ONCE) -> tuple[CampaignId, BundleRecord]:
     release = await world.add_release(number)
     campaign = await world.start(release, plan, POLICY, EU, US)
-    await tick(world)
+    await world.live()
     return campaign, release
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 def action_in(world: World, region: Region, cohort: Cohort = MAIN) -> Action:
@@ -240,16 +233,16 @@ def action_in(world: World, region: Region, cohort: Cohort = MAIN) -> Action:
 async def test_a_campaign_is_held_while_the_status_has_expired_and_goes_on_from_its_level(world: World) -> None:
     campaign, _ = await run(world, plan=SLOW)
     await world.trust.accept_status(world.keys.status(expires=int(world.now) + 50), actor="sam")
-    await tick(world, 100)
+    await world.live(100)
     held = await world.campaign(campaign)
     assert (held.state, held.causes) == (State.PAUSED, frozenset({Cause.TRUST}))
     assert held.sentence.startswith("Held: the status document has expired")
     assert action_in(world, EU) is Action.HOLD
 
-    await tick(world, 500)
+    await world.live(500)
     assert (await world.campaign(campaign)).revision == held.revision
     await world.trust.accept_status(world.keys.status(2, expires=int(world.now) + 5000), actor="sam")
-    await tick(world)
+    await world.live()
 
     going_on = await world.campaign(campaign)
     assert going_on.state is State.RUNNING
@@ -262,14 +255,14 @@ async def test_a_campaign_is_held_while_the_status_has_expired_and_goes_on_from_
 async def test_a_person_cannot_resume_what_trust_holds_and_their_own_pause_stays(world: World) -> None:
     campaign, _ = await run(world)
     await world.trust.accept_status(world.keys.status(expires=int(world.now) + 50), actor="sam")
-    await tick(world, 100)
+    await world.live(100)
     await world.campaigns.pause(campaign, caller="ann", reason="me too")
 
     record = await world.campaigns.resume(campaign, caller="ann", reason="go")
     assert (record.state, record.causes) == (State.PAUSED, frozenset({Cause.TRUST}))
     await world.campaigns.pause(campaign, caller="ann", reason="me too")
     await world.trust.accept_status(world.keys.status(2, expires=int(world.now) + 5000), actor="sam")
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(campaign)).causes == {Cause.OPERATOR}
     assert action_in(world, EU) is Action.HOLD
@@ -292,7 +285,7 @@ async def test_a_campaign_that_began_in_the_same_moment_as_its_revocation_is_hal
     async with store.transaction() as connection:
         await connection.execute("UPDATE campaign SET state = 'running', halted_at = NULL WHERE id = $1", campaign)
 
-    await tick(world)
+    await world.live()
 
     record = await world.campaign(campaign)
     assert (record.state, record.sentence) == (State.HALTED, "Halted: this release has been revoked.")
@@ -307,7 +300,7 @@ async def test_a_campaign_whose_envelope_is_lost_is_held_and_stops_no_other(worl
     await world.blobs.delete(lost.envelope_digest)
     world.authority.adopt(world.authority.mandate)
 
-    await tick(world)
+    await world.live()
 
     assert (await world.campaign(without)).causes == {Cause.TRUST}
     assert (await world.campaign(with_it)).state is State.RUNNING
@@ -363,7 +356,7 @@ async def test_another_audience_is_not_told(world: World) -> None:
 async def test_a_release_that_is_offered_again_is_off_the_list_and_on_it_after_the_next_halt(world: World) -> None:
     bad, worse = await halted(world, 5), await halted(world, 6)
     again = await world.start(bad, AT_ONCE, POLICY, EU)
-    await tick(world)
+    await world.live()
     assert (action_in(world, EU), listed(world)) == (Action.OFFER, (worse.manifest_digest,))
 
     await world.campaigns.halt(again, caller="ann", reason="smoke again")

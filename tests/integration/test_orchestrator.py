@@ -21,7 +21,7 @@ from server.protocol.topics import CohortAudience
 from server.services.campaigns import Draft
 from server.services.fleet import Device
 from server.services.orchestrator import rest_after
-from tests.records import EU, LAB, MAIN, US
+from tests.records import EU, LAB, MAIN, US, tally
 from tests.service_world import World
 
 POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
@@ -39,14 +39,8 @@ AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 async def world(store: Database, tmp_path: Path) -> World:
     """60 devices in each of two regions, all of them online with a factory image."""
     world = World(store, tmp_path)
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(60)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(60, EU, US)
     return world
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 async def update(world: World, campaign: CampaignId, *devices: Device) -> None:
@@ -69,7 +63,7 @@ async def fail_a_few(world: World, campaign: CampaignId) -> None:
 
 
 async def update_all_due(world: World, campaign: CampaignId) -> None:
-    started = await world.executions.started(campaign)
+    started = await world.executions.progress(campaign)
     for region in (EU, US):
         await update(world, campaign, *(d for d in world.due(campaign, region) if d.id not in started))
 
@@ -87,21 +81,18 @@ async def start(world: World, plan: Plan = PLAN, policy: Policy = POLICY) -> Cam
 
 async def test_a_good_campaign_goes_from_its_canary_to_everybody_and_ends(world: World) -> None:
     campaign = await start(world)
-    await tick(world)
+    await world.live()
     assert len(world.due(campaign, EU)) == 3
     assert world.order(US) is None
 
     states = [await state_of(world, campaign)]
     while states[-1] is not State.FINISHED:
         await update_all_due(world, campaign)
-        await tick(world, 20)
+        await world.live(20)
         states.append(await state_of(world, campaign))
 
     assert list(dict.fromkeys(states)) == [State.RUNNING, State.WATCHING, State.FINISHED]
-    counts = await world.executions.count(campaign)
-    assert {region: counts[region].states for region in counts} == {
-        region: {(Execution.CONFIRMED, 0): 60} for region in (EU, US)
-    }
+    assert await tally(world.store, campaign) == {region: {(Execution.CONFIRMED, 0): 60} for region in (EU, US)}
     kinds = [decision.kind for decision in await world.campaigns.decisions(campaign, 100)]
     assert kinds[::-1] == ["start", "open_wave", "open_wave", "open_wave", "complete", "finish"]
 
@@ -110,7 +101,7 @@ async def test_the_end_of_a_campaign_is_a_signed_none_for_everybody(world: World
     campaign = await start(world, AT_ONCE)
     while await state_of(world, campaign) is not State.FINISHED:
         await update_all_due(world, campaign)
-        await tick(world, 20)
+        await world.live(20)
 
     for region in (EU, US):
         order = world.order(region)
@@ -123,7 +114,7 @@ async def test_no_wave_opens_before_the_blobs_are_at_the_broker(world: World) ->
     record = await world.campaign(campaign)
     await world.repository.save(replace(record, blobs_ready=False))
 
-    await tick(world)
+    await world.live()
 
     assert world.order(EU) is None
 
@@ -141,9 +132,9 @@ UNKNOWN = [DeviceId(f"late-{number:02}") for number in range(40)]
 
 async def test_a_canary_of_a_fleet_that_was_never_heard_from_is_no_more_than_a_canary(unknown: World) -> None:
     campaign = await unknown.start(await unknown.add_release(), Plan(waves=(CANARY, REST)), POLICY, EU)
-    await tick(unknown)
+    await unknown.live()
     await unknown.connect(*UNKNOWN)
-    await tick(unknown)
+    await unknown.live()
 
     assert len(unknown.due(campaign, EU)) == 3
     assert [d.kind for d in await unknown.campaigns.decisions(campaign, 9)] == ["open_wave", "start"]
@@ -160,7 +151,7 @@ async def test_a_canary_takes_in_devices_that_are_added_later_until_it_has_its_n
     campaign = await start(world, Plan(waves=(CANARY, REST)))
     due = []
     for device in UNKNOWN[:4]:
-        await tick(world, 15)
+        await world.live(15)
         due.append(len(world.due(campaign, EU)))
         await world.inventory.add([NewDevice(device, EU, MAIN)])
         await world.connect(device)
@@ -173,11 +164,11 @@ async def test_a_share_that_is_less_than_one_device_is_one_device(unknown: World
     one = Wave(ratio=0.001, count=None, ramp_s=0, soak_s=10)
     campaign = await unknown.start(await unknown.add_release(), Plan(waves=(one, REST)), POLICY, EU)
     await unknown.connect(*UNKNOWN)
-    await tick(unknown)
+    await unknown.live()
     assert len(unknown.due(campaign, EU)) == 1
 
     await update_all_due(unknown, campaign)
-    await tick(unknown, 20)
+    await unknown.live(20)
 
     assert (await unknown.campaign(campaign)).wave == 1
 
@@ -187,7 +178,7 @@ async def test_a_share_that_is_less_than_one_device_is_one_device(unknown: World
 
 async def test_a_published_level_stops_by_itself_two_minutes_after_the_last_evaluation(world: World) -> None:
     await start(world, SLOW, BY_THE_MINUTE)
-    await tick(world)
+    await world.live()
 
     order = world.order(EU)
     assert order is not None
@@ -201,7 +192,7 @@ async def test_a_ramp_is_renewed_while_all_is_well_and_no_level_ever_falls(world
     campaign = await start(world, SLOW, BY_THE_MINUTE)
     levels = []
     for _ in range(45):
-        await tick(world, 30)
+        await world.live(30)
         await update_all_due(world, campaign)
         order = world.order(EU)
         assert order is not None
@@ -219,7 +210,7 @@ async def test_no_level_falls_when_a_wave_follows_a_wave(world: World) -> None:
     campaign = await start(world, Plan(waves=(quick, quick.model_copy(update={"ratio": 0.6}), last)))
     levels = []
     while not levels or levels[-1] < FULL:
-        await tick(world, 2.37)
+        await world.live(2.37)
         await update_all_due(world, campaign)
         order = world.order(EU)
         assert order is not None
@@ -232,12 +223,12 @@ async def test_no_level_falls_when_a_wave_follows_a_wave(world: World) -> None:
 
 async def test_an_offer_is_renewed_before_half_of_its_time_is_over(world: World) -> None:
     await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     first = world.order(EU)
 
-    await tick(world, POLICY.offer_s / 2 - 15)
+    await world.live(POLICY.offer_s / 2 - 15)
     assert world.order(EU) == first
-    await tick(world, 20)
+    await world.live(20)
     second = world.order(EU)
 
     assert first is not None
@@ -251,16 +242,16 @@ async def test_an_offer_is_renewed_before_half_of_its_time_is_over(world: World)
 
 async def test_a_release_that_bricks_is_halted_everywhere_and_says_why(world: World) -> None:
     campaign = await start(world, Plan(waves=(HALF.model_copy(update={"ramp_s": 0}), REST)))
-    await tick(world)
-    await tick(world, 60)
+    await world.live()
+    await world.live(60)
     for step in range(0, 20, 5):
         for region in (EU, US):
             due = world.due(campaign, region)[step : step + 5]
             await brick(world, campaign, *due[:3])
             await update(world, campaign, *due[3:])
-        await tick(world)
+        await world.live()
 
-    await tick(world, LAB.g1_s)
+    await world.live(LAB.g1_s)
 
     record = await world.campaign(campaign)
     assert record.state is State.HALTED
@@ -279,10 +270,10 @@ async def test_a_release_that_bricks_is_halted_everywhere_and_says_why(world: Wo
 
 async def test_a_missed_deadline_is_found_between_two_evaluations_and_ends_the_rest(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     due = world.due(campaign, EU)
     await update(world, campaign, *due[:3])
-    await tick(world)
+    await world.live()
     world.now += LAB.g1_s + 1
     assert await world.orchestrator.judge_deadlines() == 0  # their deadlines come, and they were heard
 
@@ -293,7 +284,8 @@ async def test_a_missed_deadline_is_found_between_two_evaluations_and_ends_the_r
     async with asyncio.timeout(A_LONG_REST_S / 2):
         await resting
 
-    assert sum(state is Execution.SILENT for state in (await world.executions.started(campaign)).values()) == 2
+    progress = await world.executions.progress(campaign)
+    assert sum(one.state is Execution.SILENT for one in progress.values()) == 2
     assert await world.orchestrator.judge_deadlines() == 0
 
 
@@ -316,7 +308,7 @@ def test_evaluations_take_a_tenth_of_the_time_but_come_each_second(evaluation_s:
 
 async def test_nobody_is_judged_while_our_own_session_is_down_or_has_just_come_up(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     await brick(world, campaign, *world.due(campaign, EU)[:20])
     world.now += LAB.g1_s + 1
 
@@ -326,30 +318,30 @@ async def test_nobody_is_judged_while_our_own_session_is_down_or_has_just_come_u
     await world.orchestrator.tick()
     assert await state_of(world, campaign) is not State.HALTED
 
-    await tick(world, LAB.weather_clears_s + LAB.g1_s + 20)
+    await world.live(LAB.weather_clears_s + LAB.g1_s + 20)
     assert await state_of(world, campaign) is State.HALTED
 
 
 async def test_an_outage_of_a_whole_region_halts_nothing(world: World) -> None:
     campaign = await start(world, Plan(waves=(HALF, REST)))
-    await tick(world)
-    await tick(world, 110)
+    await world.live()
+    await world.live(110)
     await world.report(campaign, Execution.REBOOTING, *world.due(campaign, EU))
     for device in world.fleet.members(MAIN, EU):
         device.gone = True
 
     for _ in range(10):
-        await tick(world, 30)
+        await world.live(30)
 
     assert await state_of(world, campaign) is not State.HALTED
 
 
 async def test_devices_that_say_themselves_that_they_failed_pause_the_campaign_by_its_gate(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     await fail_a_few(world, campaign)
 
-    await tick(world, 1)
+    await world.live(1)
 
     record = await world.campaign(campaign)
     assert (record.state, record.causes) == (State.PAUSED, frozenset({Cause.GATE}))
@@ -364,17 +356,17 @@ async def test_devices_that_say_themselves_that_they_failed_pause_the_campaign_b
 async def test_a_pause_holds_and_a_resume_goes_on_from_the_same_level(world: World) -> None:
     slow = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=1000),))
     campaign = await start(world, slow)
-    await tick(world)
-    await tick(world, 200)
+    await world.live()
+    await world.live(200)
     await world.campaigns.pause(campaign, caller="ann", reason="lunch")
     held = world.order(EU)
     assert held is not None
     assert held.action is Action.HOLD
     at_pause = (await world.campaign(campaign)).regions[0].ramp.l1
-    await tick(world, 3000)
+    await world.live(3000)
 
     await world.campaigns.resume(campaign, caller="ann", reason="back")
-    await tick(world)
+    await world.live()
 
     order = world.order(EU)
     assert order is not None
@@ -387,21 +379,21 @@ async def test_a_pause_holds_and_a_resume_goes_on_from_the_same_level(world: Wor
 
 async def test_a_pause_of_a_person_is_not_ended_by_the_orchestrator(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     await world.campaigns.pause(campaign, caller="ann", reason="lunch")
 
     for _ in range(10):
-        await tick(world, 30)
+        await world.live(30)
 
     assert (await world.campaign(campaign)).causes == {Cause.OPERATOR}
 
 
 async def test_a_halt_by_hand_reaches_every_region(world: World) -> None:
     campaign = await start(world)
-    await tick(world)
+    await world.live()
 
     record = await world.campaigns.halt(campaign, caller="ann", reason="smoke")
-    await tick(world, 60)
+    await world.live(60)
 
     assert record.sentence == "Halted by ann: smoke"
     for region in (EU, US):
@@ -412,9 +404,9 @@ async def test_a_halt_by_hand_reaches_every_region(world: World) -> None:
 
 async def test_what_a_person_says_is_what_the_record_says(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     await fail_a_few(world, campaign)
-    await tick(world, 1)
+    await world.live(1)
 
     await world.campaigns.pause(campaign, caller="ann", reason="let me look")
     await world.campaigns.cancel(campaign, caller="bob", reason="it is the wrong bundle")
@@ -434,12 +426,12 @@ async def test_cancelling_a_draft_gives_no_orders(world: World) -> None:
 
 async def test_a_halted_campaign_makes_room_for_a_better_one(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
     release = await world.add_release(2)
 
     better = await world.start(release, AT_ONCE, POLICY, EU, US)
-    await tick(world, 1)
+    await world.live(1)
     await world.campaigns.cancel(campaign, caller="ann", reason="tidy up")
 
     order = world.order(EU)
@@ -452,12 +444,12 @@ async def test_a_halted_campaign_makes_room_for_a_better_one(world: World) -> No
 
 async def test_an_order_that_the_broker_did_not_take_is_published_at_the_next_evaluation(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     world.shelf.refuses = True
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
     world.shelf.refuses = False
 
-    await tick(world, 1)
+    await world.live(1)
 
     order = world.order(EU)
     assert order is not None
@@ -466,7 +458,7 @@ async def test_an_order_that_the_broker_did_not_take_is_published_at_the_next_ev
 
 async def test_a_broker_restored_from_an_old_copy_is_repaired(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     old = dict(world.shelf.retained)
     await world.campaigns.halt(campaign, caller="ann", reason="smoke")
     world.shelf.retained = old
@@ -481,7 +473,7 @@ async def test_a_broker_restored_from_an_old_copy_is_repaired(world: World) -> N
 
 async def test_a_broker_that_lost_everything_is_told_so_and_filled_again(world: World) -> None:
     campaign = await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     before = world.order(EU)
     world.shelf.retained.clear()
 
@@ -495,7 +487,7 @@ async def test_a_broker_that_lost_everything_is_told_so_and_filled_again(world: 
 async def test_a_counter_that_a_device_is_ahead_with_is_passed(world: World) -> None:
     """The database is a copy of yesterday's: what devices hold is newer than anything it knows."""
     await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     order = world.order(EU)
     assert order is not None
     ahead = Counter(order.counter.epoch, order.counter.counter + 3_600_000)
@@ -515,7 +507,7 @@ async def test_a_counter_that_a_device_is_ahead_with_is_passed(world: World) -> 
 
 async def test_a_counter_from_beyond_belief_is_not_believed(world: World) -> None:
     await start(world, AT_ONCE)
-    await tick(world)
+    await world.live()
     before = world.order(EU)
 
     world.directives.note_held(CohortAudience(EU, MAIN), Counter(0, 1 << 62), now=world.now)
@@ -533,7 +525,7 @@ async def test_a_campaign_that_cannot_be_evaluated_does_not_stop_the_others(worl
     async with store.transaction() as connection:
         await connection.execute("UPDATE campaign SET wave = 7 WHERE id = $1", broken)
 
-    await tick(world)
+    await world.live()
 
     assert await state_of(world, sound) is State.RUNNING
     order = world.order(US)

@@ -7,7 +7,7 @@ import ssl
 import stat
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,6 @@ from typing import Any, Self
 import pytest
 
 from firmware_store.errors import BrokerUnavailableError, ConfigurationError, ConflictError
-from server import app
-from server.app import NatsIssuer, Outside
 from server.cli import device as device_cli
 from server.config import Settings
 from server.domain.identity import DeviceId
@@ -25,6 +23,7 @@ from server.embedded import MqttCredential, mqtt_probe
 from server.embedded.broker import _locate_program
 from server.embedded.own_nats import OwnNats, create_nats_folder
 from server.mqtt.session import BrokerAccess, ServerSession
+from server.outside import NatsIssuer, Outside, external_broker, stand_broker
 from server.protocol.topics import Topics
 from tests.enrolment_world import enrolment_world
 from tests.mosquitto_peer import Authority
@@ -247,7 +246,7 @@ async def test_the_server_itself_comes_in_over_tls(nats: Nats, monkeypatch: pyte
     monkeypatch.setenv("SSL_CERT_FILE", str(nats.trusted_ca))
     url = f"mqtts://localhost:{nats.port}"
     settings = Settings(data_dir=tmp_path, nats_dir=nats.keys, mqtt_url=url, device_mqtt_url="mqtts://mqtt.example.com")
-    outside: Outside = await app._stand_broker(settings, app.AsyncExitStack(), "unused", ())
+    outside: Outside = await stand_broker(settings, AsyncExitStack(), "unused", ())
     session = ServerSession(outside.broker, topics=Topics())
     running = asyncio.create_task(session.run())
     await session.wait_up(PATIENCE_S)
@@ -277,10 +276,10 @@ def test_a_folder_without_keys_says_how_to_make_them(tmp_path: Path) -> None:
 
 async def test_keys_of_ones_own_need_a_broker_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="TIDEGATE_MQTT_URL"):
-        await app._stand_broker(Settings(nats_dir=tmp_path), app.AsyncExitStack(), "unused", ())
+        await stand_broker(Settings(nats_dir=tmp_path), AsyncExitStack(), "unused", ())
 
 
 @pytest.mark.parametrize("url", ["http://x", "mqtt://", "x", "mqtts:x"])
 def test_a_url_that_is_no_brokers_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="mqtt://"):
-        app._external_broker(url, "")
+        external_broker(url, "")

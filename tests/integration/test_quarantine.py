@@ -8,7 +8,6 @@ import pytest
 from firmware_store.documents import Kind
 from firmware_store.errors import NotFoundError
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
@@ -25,19 +24,13 @@ AT_ONCE = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60),))
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path)
-    names = [DeviceId(f"eu-{number:03}") for number in range(10)]
-    await world.inventory.add([NewDevice(name, EU, MAIN) for name in names])
-    await world.connect(*names)
+    await world.populate(10, EU)
     return world
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 async def running(world: World) -> CampaignId:
     campaign = await world.start(await world.add_release(), AT_ONCE, POLICY, EU)
-    await tick(world)
+    await world.live()
     return campaign
 
 
@@ -61,12 +54,12 @@ async def test_a_device_whose_attempts_are_spent_is_held_until_its_time_is_over(
     campaign = await running(world)
     device = some_device(world)
     await fail(world, campaign, device, 1, 2)
-    await tick(world, 11)
+    await world.live(11)
     assert not device.held
 
     await fail(world, campaign, device, 3)
     failed_at = datetime.fromtimestamp(world.now, UTC)
-    await tick(world, 11)
+    await world.live(11)
 
     record = await world.devices.get(device.id)
     assert record.held
@@ -74,13 +67,13 @@ async def test_a_device_whose_attempts_are_spent_is_held_until_its_time_is_over(
     assert (record.held_until - failed_at).total_seconds() == pytest.approx(600, abs=0.001)
     assert record.held_reason == f"3 attempts of spring (cmp_{campaign.hex}) have failed."
     assert await eligible(world, campaign) == 9
-    await tick(world, 580)
+    await world.live(580)
     assert device.held
-    await tick(world, 10)
+    await world.live(10)
     released = await world.devices.get(device.id)
     assert (released.held, released.held_until, released.held_reason) == (False, None, "")
     assert await eligible(world, campaign) == 10
-    await tick(world, 60)
+    await world.live(60)
     assert not device.held
 
 
@@ -88,14 +81,14 @@ async def test_whoever_is_released_by_hand_is_not_held_again_for_what_has_failed
     campaign = await running(world)
     device = some_device(world)
     await fail(world, campaign, device, 1, 2, 3)
-    await tick(world, 11)
+    await world.live(11)
     assert device.held
 
     await world.quarantine.release(device.id, caller="ann")
-    await tick(world, 30)
+    await world.live(30)
     assert not device.held
     await fail(world, campaign, device, 4)
-    await tick(world, 11)
+    await world.live(11)
 
     assert device.held
 
@@ -115,7 +108,7 @@ async def test_a_hold_without_an_end_lasts(world: World) -> None:
     device = some_device(world)
     await world.quarantine.hold(device.id, for_s=None, reason="stolen", caller="ann")
 
-    await tick(world, 10**7)
+    await world.live(10**7)
 
     record = await world.devices.get(device.id)
     assert (record.held, record.held_until, record.held_reason) == (True, None, "stolen")

@@ -18,7 +18,19 @@ from server.domain.execution import State
 from server.domain.identity import HardwareClass
 from server.protocol.messages import Hello, Slot
 from server.protocol.reasons import Reason
-from tests.records import EU, START, US, add_bundle, add_campaign, add_devices, after, device_name, report
+from tests.records import (
+    EU,
+    START,
+    US,
+    add_bundle,
+    add_campaign,
+    add_devices,
+    after,
+    device_name,
+    judged_in,
+    report,
+    tally,
+)
 
 
 @pytest.fixture
@@ -272,9 +284,8 @@ async def test_there_are_never_more_silent_devices_than_judged_ones(store: Datab
 
     await dead_by(store, campaign, 2000)
 
-    counts = (await ExecutionRepository(store).count(campaign.id))[EU]
-    assert counts.states == {(State.SILENT, 0): 1}
-    assert counts.judged == 1
+    assert (await tally(store, campaign.id))[EU] == {(State.SILENT, 0): 1}
+    assert await judged_in(store, campaign.id, EU) == 1
 
 
 async def test_counts_are_by_region_state_and_reason(store: Database, campaign: CampaignRecord) -> None:
@@ -287,10 +298,10 @@ async def test_counts_are_by_region_state_and_reason(store: Database, campaign: 
     )
     await judge(store, campaign, silent=False)
 
-    counts = await ExecutionRepository(store).count(campaign.id)
+    counts = await tally(store, campaign.id)
 
-    assert counts[EU].states == {(State.REBOOTING, 0): 1, (State.FAILED, Reason.BOOT_FAILED): 1}
-    assert (counts[EU].judged, counts[US].judged) == (1, 0)
+    assert counts[EU] == {(State.REBOOTING, 0): 1, (State.FAILED, Reason.BOOT_FAILED): 1}
+    assert (await judged_in(store, campaign.id, EU), await judged_in(store, campaign.id, US)) == (1, 0)
 
 
 # --- hellos ---

@@ -12,10 +12,9 @@ from firmware_store.root import RoleName
 from firmware_store.suit import class_id, vendor_id
 from server.db.bundles import BundleRecord
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.db.trust import TrustRepository
 from server.domain.campaign import Cause, State
-from server.domain.identity import CampaignId, Cohort, DeviceId
+from server.domain.identity import CampaignId, Cohort
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, StatusRef
 from server.services.campaigns import Draft
@@ -33,9 +32,7 @@ CLASS = class_id(vendor_id(VENDOR), HARDWARE)
 async def world(store: Database, tmp_path: Path) -> World:
     """A few devices in two regions."""
     world = World(store, tmp_path / "blobs", keys=own_fleet(tmp_path / "keys"))
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(3)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(3, EU, US)
     return world
 
 

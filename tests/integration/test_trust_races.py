@@ -9,9 +9,8 @@ from firmware_store.errors import TidegateError
 from firmware_store.root import RoleName
 from server.db.bundles import BundleRecord
 from server.db.database import Database
-from server.db.devices import NewDevice
 from server.domain.campaign import State
-from server.domain.identity import CampaignId, DeviceId
+from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
@@ -27,21 +26,15 @@ ROUNDS = 5
 @pytest.fixture
 async def world(store: Database, tmp_path: Path) -> World:
     world = World(store, tmp_path / "blobs", keys=own_fleet(tmp_path / "keys"))
-    names = [(DeviceId(f"{region}-{number:03}"), region) for region in (EU, US) for number in range(3)]
-    await world.inventory.add([NewDevice(name, region, MAIN) for name, region in names])
-    await world.connect(*(name for name, _ in names))
+    await world.populate(3, EU, US)
     return world
 
 
 async def offered(world: World, number: int) -> tuple[CampaignId, BundleRecord]:
     release = await world.add_release(number)
     campaign = await world.start(release, RISING, POLICY, EU, US)
-    await tick(world)
+    await world.live()
     return campaign, release
-
-
-async def tick(world: World, seconds: float = 8) -> None:
-    await world.live(seconds)
 
 
 def actions(world: World) -> set[Action]:
@@ -61,7 +54,7 @@ async def test_a_renewal_at_the_same_moment_never_follows_the_halt(world: World)
         await asyncio.gather(
             renew(), renew(), world.trust.accept_status(revoked, actor="sam"), renew(), renew(), return_exceptions=True
         )
-        await tick(world)
+        await world.live()
 
         assert (await world.campaign(campaign)).state is State.HALTED
         assert actions(world) == {Action.HALT}
@@ -79,7 +72,7 @@ async def test_a_start_at_the_same_moment_comes_to_nothing(world: World) -> None
             return_exceptions=True,
         )
         for _ in range(3):
-            await tick(world, 1)
+            await world.live(1)
 
         assert (await world.campaign(draft.id)).state in {State.DRAFT, State.HALTED}
         assert Action.OFFER not in actions(world)
@@ -96,7 +89,7 @@ async def test_a_pause_and_a_revocation_together_end_in_the_halt(world: World) -
             world.orchestrator.tick(),
             return_exceptions=True,
         )
-        await tick(world)
+        await world.live()
 
         assert (await world.campaign(campaign)).state is State.HALTED
         assert actions(world) == {Action.HALT}

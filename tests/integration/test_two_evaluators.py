@@ -45,7 +45,7 @@ async def tick_both(worlds: tuple[World, World], seconds: int) -> None:
 
 
 async def update_due(world: World, campaign: CampaignId) -> None:
-    started = await world.executions.started(campaign)
+    started = await world.executions.progress(campaign)
     due = [device for device in world.due(campaign, EU) if device.id not in started]
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign, state, *due)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from server.domain.halt.policy import HaltPolicy
-from server.domain.halt.view import Floats, Indices
+from server.domain.halt.view import UNBOUNDED, Floats, Indices
 
 SMALL_FLEET: Final = 50
 """Fleets of fewer devices go in steps of ``SMALL_STEPS`` with a full verdict between."""
@@ -21,7 +21,6 @@ SMALL_STEPS: Final = (1, 3, 10)
 _CREDIT_MOST: Final = 50.0
 _CREDIT_SHARE: Final = 20.0
 _SLOW_SHARE: Final = 0.001
-_ROOM_MOST: Final = 1 << 40
 
 
 def bound(excess: Floats, judged: Floats) -> Floats:
@@ -57,7 +56,7 @@ def rooms(
     least = policy.slow_room
     by_region = policy.region_room / bound(excess.sum(axis=1), judged.sum(axis=1) + credit)
     by_class = policy.class_room / bound(excess.sum(axis=0), judged.sum(axis=0))
-    whole = _ROOM_MOST
+    whole = UNBOUNDED
     if fleet < SMALL_FLEET:
         whole = small_room(started=started, flying=moving)
     elif not is_known:

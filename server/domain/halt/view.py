@@ -6,7 +6,7 @@ Devices have an index that never changes during a run of a campaign; new ones ar
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ import numpy.typing as npt
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+
+UNBOUNDED: Final = 1 << 40
+"""More room than any fleet needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,10 @@ class Verdict:
     bad_since: float | None = None
     room_in_regions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     room_in_classes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
-    room: int = 1 << 40
+    room: int = UNBOUNDED
     in_flight: int = 0
     pace: float = 1.0
     excess_silent: Floats = field(default_factory=lambda: np.empty(0))
-    """Silent updated devices beyond what their neighbours' rate explains, by region; the gate counts these."""
+    """Silent updated devices beyond what their neighbours' rate explains, by region, each with its own shadows."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Every number that the sentence is made of, and the terms of M; JSON."""

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from server.domain.gate import FULL
 from server.domain.halt import level_within
+from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
 from server.domain.halt.view import Bools, Indices, Population, Verdict
 from server.domain.identity import Region
 from server.domain.plan import Plan, Wave
 
 _CANARY_SHARE: Final = 0.01
 _CANARY_MOST: Final = 200
-_STEPS_UNDER: Final = 50
 _NONE: Final = np.empty(0, np.int64)
 
 
@@ -29,8 +29,8 @@ def plan_of_a_day(population: Population) -> Plan:
     regions = tuple(Region(name) for name in population.regions)
     first = int(np.count_nonzero(population.region == 0))
     waves = []
-    if len(population) < _STEPS_UNDER:
-        waves += [Wave(regions=regions[:1], ratio=None, count=count, ramp_s=60, soak_s=9000) for count in (1, 3, 10)]
+    if len(population) < SMALL_FLEET:
+        waves += [Wave(regions=regions[:1], ratio=None, count=count, ramp_s=60, soak_s=9000) for count in SMALL_STEPS]
     else:
         canary = min(_CANARY_MOST, max(1, round(first * _CANARY_SHARE)))
         waves.append(Wave(regions=regions[:1], ratio=None, count=canary, ramp_s=900, soak_s=3600))

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from server.domain.decide import SPIKE_HOLD_S
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.view import Call, Floats, Moment, Population, Verdict
 from server.domain.plan import Plan, Policy
@@ -15,9 +16,6 @@ from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.neighbours import Neighbours
 from server.services.replay.trace import Expect, Trace
 from server.services.replay.world import Count, World
-
-_PATIENCE_S: Final = 1800.0
-"""``on_offline_spike: hold`` waits so long for better weather."""
 
 _SHOWN_S: Final = 3600.0
 """A plot shows what has come to its deadline in so long a time."""
@@ -157,7 +155,7 @@ def _with_spikes(verdict: Verdict, policy: Policy, now: float) -> Verdict:
         why = "regions being updated lost many devices at once while untouched ones did not."
         return _escalated(verdict, Call.HALT, why)
     since = verdict.bad_since
-    if policy.on_offline_spike == "hold" and since is not None and now - since >= _PATIENCE_S:
+    if policy.on_offline_spike == "hold" and since is not None and now - since >= SPIKE_HOLD_S:
         return _escalated(verdict, Call.HOLD, "many devices have been offline at once for 30 min.")
     return verdict
 
