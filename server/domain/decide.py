@@ -165,11 +165,10 @@ def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
         return Decision(Kind.PAUSE, why, cause=Cause.EVIDENCE)
     if verdict.is_blind and Cause.WEATHER not in causes:
         return Decision(Kind.PAUSE, f"Paused: {_weather(verdict)}", cause=Cause.WEATHER)
-    if Cause.WEATHER in causes and not verdict.is_blind:
-        return Decision(
-            Kind.UNPAUSE, "The weather is good again: devices that only watch are back.", cause=Cause.WEATHER
-        )
     if snapshot.state is State.PAUSED:
+        if Cause.WEATHER in causes and not verdict.is_blind:
+            why = "The weather is good again: devices that only watch are back."
+            return Decision(Kind.UNPAUSE, why, cause=Cause.WEATHER)
         if Cause.GATE in causes and _mended(snapshot):
             return Decision(Kind.UNPAUSE, "The gate holds again.", cause=Cause.GATE)
         return NOTHING
