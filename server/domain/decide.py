@@ -34,10 +34,6 @@ class Kind(StrEnum):
     FINISH = "finish"
 
 
-SPIKE_HOLD_S: Final = 1800
-"""With ``on_offline_spike: hold`` a person looks after so long a spike."""
-
-
 @dataclass(frozen=True, slots=True)
 class RegionView:
     """One region of a campaign, counted. ``reached``: eligible devices that are due and have been online since.
@@ -161,7 +157,8 @@ def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
         return Decision(Kind.PAUSE, f"On hold: {verdict.why}", cause=Cause.EVIDENCE)
     if _is_spike_for_a_person(snapshot, now) and Cause.EVIDENCE not in causes:
         where = ", ".join(sorted(verdict.bad_weather)) or "every region"
-        why = f"On hold: devices have been dark in {where} for {duration(SPIKE_HOLD_S)}, whatever the reason."
+        lasted = duration(snapshot.policy.halt.spike_hold_s)
+        why = f"On hold: devices have been dark in {where} for {lasted}, whatever the reason."
         return Decision(Kind.PAUSE, why, cause=Cause.EVIDENCE)
     if verdict.is_blind and Cause.WEATHER not in causes:
         return Decision(Kind.PAUSE, f"Paused: {_weather(verdict)}", cause=Cause.WEATHER)
@@ -179,8 +176,8 @@ def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
 
 
 def _is_spike_for_a_person(snapshot: Snapshot, now: float) -> bool:
-    since = snapshot.verdict.bad_since
-    return snapshot.policy.on_offline_spike == "hold" and since is not None and now - since >= SPIKE_HOLD_S
+    policy, since = snapshot.policy, snapshot.verdict.bad_since
+    return policy.on_offline_spike == "hold" and since is not None and now - since >= policy.halt.spike_hold_s
 
 
 def _weather(verdict: Verdict) -> str:

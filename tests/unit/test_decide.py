@@ -9,7 +9,7 @@ import pytest
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
 from server.domain.gate import FULL, Ramp
-from server.domain.halt import Call, Verdict
+from server.domain.halt import Call, HaltPolicy, Verdict
 from server.domain.identity import Region
 from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
@@ -122,6 +122,17 @@ def test_a_spike_is_held_for_a_person_after_half_an_hour_only() -> None:
 
     assert decide(told, NOW - 1).kind is Kind.OPEN_WAVE
     assert decide(told, NOW).cause is Cause.EVIDENCE
+
+
+def test_half_an_hour_is_as_long_as_the_policys_clock_says() -> None:
+    lab = Policy(on_offline_spike="hold", halt=HaltPolicy().scaled(1 / 60))
+    told = replace(WELL, policy=lab, verdict=replace(STORM, bad_since=NOW - 30))
+
+    decision = decide(told, NOW)
+
+    assert decide(told, NOW - 1).kind is Kind.OPEN_WAVE
+    assert (decision.kind, decision.cause) == (Kind.PAUSE, Cause.EVIDENCE)
+    assert decision.sentence == "On hold: devices have been dark in eu for 30 s, whatever the reason."
 
 
 def test_bad_weather_everywhere_pauses_and_good_weather_resumes() -> None:

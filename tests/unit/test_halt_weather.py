@@ -111,6 +111,15 @@ def test_one_region_that_goes_bad_three_times_soon_after_it_restarted_is_our_sto
     assert answers == [False, False, True]
 
 
+def test_soon_after_a_restart_is_as_soon_as_the_policys_clock_says() -> None:
+    weather, strict = calm(regions=2), POLICY.model_copy(update={"strike_within_s": 60.0})
+    for restarted, bad in ((600.0, 700.0), (1300.0, 1350.0)):
+        weather.restart(np.array([0], np.int16), restarted)
+        weather.look(np.array([100] * 2), np.array([50, 2]), now=bad, elapsed_s=60, is_blind=False, policy=strict)
+
+    assert weather.strikes.tolist() == [1, 0]
+
+
 def test_where_no_untouched_region_is_watched_nobody_can_say_whose_storm_it_is() -> None:
     weather = calm(regions=2)
     look(weather, 10, [50, 50])

@@ -47,6 +47,12 @@ class HaltPolicy(BaseModel):
     region_room: float = Field(10, gt=0, le=_MOST, description="in flight per region, at most this / bound of excess")
     class_room: float = Field(5, gt=0, le=_MOST, description="in flight per hardware class, likewise")
     slow_room: int = Field(3, ge=1, le=_MOST, description="in flight while the weather is unknown")
+    spike_hold_s: float = Field(
+        1800, gt=0, le=30 * _DAY, description="`on_offline_spike: hold`: bad for so long, and a person must look"
+    )
+    strike_within_s: float = Field(
+        900, gt=0, le=_DAY, description="`on_offline_spike: halt`: bad so soon after updating (re)started counts"
+    )
     history_factor: float = Field(3, ge=1, le=100, description="late: tolerated multiple of a device's own last week")
     history_d0: float = Field(0.0005, gt=0, lt=0.5, description="late: tolerated on top of it")
 

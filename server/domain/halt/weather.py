@@ -22,7 +22,6 @@ from server.domain.halt.view import Bools, Floats, Indices
 _STRIKES: Final = 3
 _SLOWER: Final = 6
 _DEVIATIONS: Final = 3.0
-_STRIKE_WITHIN_S: Final = 900.0
 
 
 @dataclass(slots=True)
@@ -95,7 +94,7 @@ class Weather:
         self.bad_since = np.where(is_bad, np.minimum(self.bad_since, now), np.inf)
         if self.blind_until <= now:
             self._learn(share, usual, enough, elapsed_s=elapsed_s, is_bad=is_bad, policy=policy)
-        struck = is_bad & ~was_bad & (now - self.restarted <= _STRIKE_WITHIN_S)
+        struck = is_bad & ~was_bad & (now - self.restarted <= policy.strike_within_s)
         self.strikes += struck
         stops = self.judging_stops(now)
         self.clock = self.clock + np.where(stops, 0.0, elapsed_s)

@@ -8,7 +8,6 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from server.domain.decide import SPIKE_HOLD_S
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.view import Call, Floats, Moment, Population, Verdict
 from server.domain.plan import Plan, Policy
@@ -155,7 +154,7 @@ def _with_spikes(verdict: Verdict, policy: Policy, now: float) -> Verdict:
         why = "regions being updated lost many devices at once while untouched ones did not."
         return _escalated(verdict, Call.HALT, why)
     since = verdict.bad_since
-    if policy.on_offline_spike == "hold" and since is not None and now - since >= SPIKE_HOLD_S:
+    if policy.on_offline_spike == "hold" and since is not None and now - since >= policy.halt.spike_hold_s:
         return _escalated(verdict, Call.HOLD, "many devices have been offline at once for 30 min.")
     return verdict
 
