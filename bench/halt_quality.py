@@ -32,6 +32,7 @@ SOURCES: Final = (
     "server/domain/halt",
     *(f"server/services/replay/{name}.py" for name in ("background", "scenarios", "world", "engine", "run")),
     "server/services/replay/neighbours.py",
+    "server/traces",
     "bench/halt_quality_rules.py",
 )
 CAMPAIGNS: Final = {

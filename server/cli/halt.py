@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from server.services.replay.run import Result
-    from server.services.replay.trace import Trace
+    from server.traces.format import Trace
 
 _Model = TypeVar("_Model", bound="BaseModel")
 
@@ -87,8 +87,8 @@ def replay(
     from server.services.replay.plot import draw
     from server.services.replay.run import misses
     from server.services.replay.run import replay as run
-    from server.services.replay.trace import read_trace
     from server.services.replay.world import population_of
+    from server.traces.format import read_trace
 
     settings, waves = _read(Policy, policy) or Policy(), _read(Plan, plan)
     console = Console(stderr=True)
@@ -134,7 +134,7 @@ def generate(output: Path, *, scenario: str, devices: int = 2000, seed: int = 1)
         The same scenario, number and seed give the same trace; another seed, another fleet and other outages.
     """
     from server.services.replay.scenarios import make_trace
-    from server.services.replay.trace import write_trace
+    from server.traces.format import write_trace
 
     trace = make_trace(scenario, devices=devices, seed=seed)
     write_trace(output, trace)

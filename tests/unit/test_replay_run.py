@@ -11,8 +11,8 @@ from server.domain.plan import Plan, Policy, Wave
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.run import misses, replay
 from server.services.replay.scenarios import make_trace
-from server.services.replay.trace import Expect
 from server.services.replay.world import population_of
+from server.traces.format import Expect
 
 PLENTY = 1_000_000
 

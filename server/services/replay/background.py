@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from server.services.replay.trace import Away, Devices, Note
+from server.traces.format import Away, Devices, Note
 
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR

@@ -13,8 +13,8 @@ from server.domain.halt.view import Call, Floats, Moment, Population, Verdict
 from server.domain.plan import Plan, Policy
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.neighbours import Neighbours
-from server.services.replay.trace import Expect, Trace
 from server.services.replay.world import Count, World
+from server.traces.format import Expect, Trace
 
 _SHOWN_S: Final = 3600.0
 """A plot shows what has come to its deadline in so long a time."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from firmware_store.errors import InvalidInputError
 from server.services.replay.background import Habits, make_background
-from server.services.replay.trace import Expect, Fault, Head, Lognormal, Mqtt, Release, Selection, Slow, Trace
+from server.traces.format import Expect, Fault, Head, Lognormal, Mqtt, Release, Selection, Slow, Trace
 
 DURATION_S: Final = 30 * 3600.0
 TICK_S: Final = 60.0

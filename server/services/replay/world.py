@@ -17,7 +17,8 @@ import numpy.typing as npt
 from server.domain.gate import height
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 from server.domain.identity import CampaignId, DeviceId
-from server.services.replay.trace import Devices, Fault, Lognormal, Trace
+from server.traces.fates import Fate, Fates
+from server.traces.format import Trace
 
 TRIAL_S: Final = 300.0
 NEVER: Final = np.inf
@@ -39,16 +40,6 @@ class Phase(IntEnum):
     DEAD = 8
 
 
-class Fate(IntEnum):
-    """What the release has in store for a device; the worst of those drawn."""
-
-    GOOD = 0
-    SLOW = 1
-    FLAP = 2
-    LATE = 3
-    BRICK = 4
-
-
 @dataclass(frozen=True, slots=True)
 class Count:
     """How many devices have started, have rebooted, have confirmed, and suffer from the release (not from attrition).
@@ -67,9 +58,9 @@ def campaign_of(trace: Trace) -> CampaignId:
     return CampaignId(UUID(bytes=np.random.default_rng([trace.head.seed, 0]).bytes(16)))
 
 
-def population_of(trace: Trace) -> Population:
-    """What the halt rule knows of the trace's devices."""
-    campaign, devices = campaign_of(trace), trace.devices
+def population_of(trace: Trace, campaign: CampaignId | None = None) -> Population:
+    """What the halt rule knows of the trace's devices; ``campaign``: whose heights they have, if not its own."""
+    campaign, devices = campaign or campaign_of(trace), trace.devices
     return Population(
         regions=devices.regions,
         classes=devices.classes,
@@ -87,7 +78,7 @@ class World:
         self.now = trace.epoch
         self._epoch = trace.epoch
         self._lost_after_s = trace.head.mqtt.lost_after_s
-        self._fates = _Fates(trace)
+        self._fates = Fates(trace)
         self._rng = np.random.default_rng([trace.head.seed, 2])
         self._read_background(trace)
         count = len(trace.devices)
@@ -256,52 +247,6 @@ class World:
 
     def _draw(self, spans: Floats) -> Floats:
         return spans[:, 0] + (spans[:, 1] - spans[:, 0]) * self._rng.random(len(spans))
-
-
-class _Fates:
-    """What becomes of each device should it update; columns of n."""
-
-    def __init__(self, trace: Trace) -> None:
-        release, devices = trace.release, trace.devices
-        count = len(devices)
-        rng = np.random.default_rng([trace.head.seed, 1])
-        self.download_s = _times(release.download_s, count, rng) if release.download_s else np.zeros(count)
-        self.reboot_s = _times(release.reboot, count, rng)
-        if release.slow is not None:
-            slow = rng.random(count) < release.slow.p
-            self.reboot_s = np.where(slow, rng.uniform(*release.slow.s, count), self.reboot_s)
-        self.lost: Bools = rng.random(count) < release.attrition_p
-        self.fate = np.zeros(count, np.int8)
-        self.after_s = np.zeros(count)
-        self.every_s = np.zeros((count, 2))
-        self.off_s = np.zeros((count, 2))
-        for fault in release.faults:
-            hit = _selected(fault, devices) & (rng.random(count) < fault.p)
-            self._strike(fault, hit, rng)
-
-    def _strike(self, fault: Fault, hit: Bools, rng: np.random.Generator) -> None:
-        count, fate = len(hit), Fate[fault.kind.upper()]
-        hit &= self.fate < fate
-        self.fate[hit] = fate
-        if fault.after_s is not None:
-            self.after_s = np.where(hit, _times(fault.after_s, count, rng), self.after_s)
-        if fault.reboot_s is not None:
-            self.reboot_s = np.where(hit, rng.uniform(*fault.reboot_s, count), self.reboot_s)
-        if fault.every_s is not None and fault.off_s is not None:
-            self.every_s[hit], self.off_s[hit] = fault.every_s, fault.off_s
-
-
-def _selected(fault: Fault, devices: Devices) -> Bools:
-    chosen = np.ones(len(devices), np.bool_)
-    if fault.sel.hw is not None:
-        chosen &= devices.hardware == devices.classes.index(fault.sel.hw)
-    if fault.sel.region is not None:
-        chosen &= devices.region == devices.regions.index(fault.sel.region)
-    return chosen
-
-
-def _times(dist: Lognormal, count: int, rng: np.random.Generator) -> Floats:
-    return np.clip(dist.median * rng.lognormal(0, dist.sigma, count), dist.min, dist.max)
 
 
 def _joined(parts: list[Indices]) -> npt.NDArray[np.int64]:

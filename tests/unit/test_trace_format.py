@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from server.services.replay.scenarios import SCENARIOS, make_trace
-from server.services.replay.trace import TraceError, lines_of, read_trace, write_trace
+from server.traces.format import TraceError, lines_of, read_trace, write_trace
 
 
 @pytest.fixture(params=["trace.jsonl", "trace.jsonl.gz"])

@@ -1,0 +1,1 @@
+"""Recorded and generated fleets under a release: their file format, and what becomes of each device."""
