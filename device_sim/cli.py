@@ -46,6 +46,15 @@ def run(
             " brick@1.2.0[hw=gw100-rev-c]=50%. Repeatable.",
         ),
     ] = None,
+    outage: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            help="REGION:SHARE:AFTER:FOR, devices that lose their line for a while: eu:50%:20s:60s (20 s after READY),"
+            " eu:100%:@1.2.0:30s (when the first device there boots 1.2.0; @1.2.0+5s: 5 s later), *:100%:20s:1s (all"
+            " sessions drop and come back). Repeatable.",
+        ),
+    ] = None,
     ledger: Annotated[Path | None, Parameter(help="Write what really happens on the devices, as JSON lines.")] = None,
     factory: Annotated[
         list[str] | None, Parameter(negative=(), help="COMPONENT=FILE in every device's factory image. Repeatable.")
@@ -63,6 +72,7 @@ def run(
     from device_sim.faults import Fault
     from device_sim.fleet import FleetOptions
     from device_sim.inventory import Added, add_devices, read_devices
+    from device_sim.outages import Outage
     from device_sim.serve import serve
     from firmware_store.errors import InvalidInputError
 
@@ -83,6 +93,7 @@ def run(
     options = FleetOptions(
         seed=seed,
         faults=[Fault.parse(text) for text in fault or ()],
+        outages=[Outage.parse(text) for text in outage or ()],
         reboot_s=reboot_s,
         connects_per_s=connects_per_s,
         factory_version=factory_version,

@@ -20,6 +20,8 @@ from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.faults import DeviceFaults, Fault
 from device_sim.ledger import Ledger
+from device_sim.line import Line
+from device_sim.outages import Outage
 from device_sim.slow_link import slow_connect
 
 CONNECTS_PER_S: Final = 100.0
@@ -36,6 +38,7 @@ class FleetOptions:
 
     seed: int = 0
     faults: Sequence[Fault] = ()
+    outages: Sequence[Outage] = ()
     reboot_s: float = REBOOT_S
     """Median time without power; lognormal."""
     connects_per_s: float = CONNECTS_PER_S
@@ -50,25 +53,48 @@ class Fleet:
         self.connected = asyncio.Event()
         self._missing = {config.device_id for config in configs}
         self._options = options
-        self._devices = [
-            SimulatedDevice(config, options=options, ledger=ledger, on_note=self._noted) for config in configs
-        ]
+        self._booted: dict[Outage, asyncio.Event] = {each: asyncio.Event() for each in options.outages if each.version}
+        self._devices = {
+            config.device_id: SimulatedDevice(config, options=options, ledger=ledger, on_note=self._noted)
+            for config in configs
+        }
         if not configs:
             self.connected.set()
 
     async def run(self) -> None:
         """Live all devices' lives; their starts are spread, or the broker would see all of them at once."""
-        async with asyncio.TaskGroup() as group:
-            for number, device in enumerate(self._devices):
-                delay_s = number / self._options.connects_per_s
-                group.create_task(device.live(delay_s), name=f"device {device.device_id}")
+        async with asyncio.TaskGroup() as around:
+            outages = [around.create_task(self._strike(each), name="outage") for each in self._options.outages]
+            async with asyncio.TaskGroup() as group:
+                for number, device in enumerate(self._devices.values()):
+                    delay_s = number / self._options.connects_per_s
+                    group.create_task(device.live(delay_s), name=f"device {device.device_id}")
+            for task in outages:
+                task.cancel()
 
     def stop(self) -> None:
         """Let every device say goodbye and end."""
-        for device in self._devices:
+        for device in self._devices.values():
             device.stop()
 
+    async def _strike(self, outage: Outage) -> None:
+        """Cut an outage's victims off when its time has come; they are let back no faster than devices come up."""
+        regions = {name: device.region for name, device in self._devices.items()}
+        victims = [self._devices[name] for name in outage.victims(regions, seed=self._options.seed)]
+        await self._booted.get(outage, self.connected).wait()
+        await asyncio.sleep(outage.after_s)
+        for device in victims:
+            device.cut_off()
+        await asyncio.sleep(outage.lasts_s)
+        for device in victims:
+            device.let_back()
+            await asyncio.sleep(1 / self._options.connects_per_s)
+
     def _noted(self, config: DeviceConfig, note: Note) -> None:
+        if note.event == "booted":
+            for outage, booted in self._booted.items():
+                if outage.version == note.version and outage.is_in(config.region):
+                    booted.set()
         if note.event == "connected" and self._missing:
             self._missing.discard(config.device_id)
             if not self._missing:
@@ -87,6 +113,7 @@ class SimulatedDevice:
         on_note: Callable[[DeviceConfig, Note], None],
     ) -> None:
         self.device_id = config.device_id
+        self.region = config.region
         self._config = config
         self._options = options
         self._ledger = ledger
@@ -94,7 +121,8 @@ class SimulatedDevice:
         self._faults = DeviceFaults.of(options.faults, config.device_id, config.hardware_class, seed=options.seed)
         self._rng = random.Random(f"{options.seed}|{config.device_id}")
         speed = self._faults.bytes_per_s
-        self._connect = connect_mqtt if speed is None else slow_connect(speed)
+        self._line = Line()
+        self._connect = self._line.carry(connect_mqtt if speed is None else slow_connect(speed))
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
         self._version = ""
@@ -103,6 +131,15 @@ class SimulatedDevice:
         self._stopping.set()
         if self._runner is not None:
             self._runner.stop()
+
+    def cut_off(self) -> None:
+        """Cut its line; it runs on by itself."""
+        self._line.cut()
+        self._observe(Note("cut_off", version=self._version))
+
+    def let_back(self) -> None:
+        self._line.mend()
+        self._observe(Note("let_back", version=self._version))
 
     async def live(self, delay_s: float) -> None:
         """Boot, run, reboot, until stopped or bricked; whatever breaks one device leaves the others alone."""
@@ -157,7 +194,7 @@ class SimulatedDevice:
         slots = FileSlots(self._config.directory, durable=False)
         update = Storage(self._config.directory, slots, durable=False).load(factory).update
         campaign = update.campaign if update is not None and update.slot == running.name else None
-        self._ledger.write(self.device_id, Note(event, campaign, running.version, running.name))
+        self._observe(Note(event, campaign, running.version, running.name))
 
     async def _without_power(self, seconds: float) -> None:
         try:

@@ -12,6 +12,7 @@ from device_sim.agent.device import DeviceConfig
 from device_sim.faults import Fault
 from device_sim.fleet import Fleet, FleetOptions
 from device_sim.ledger import Ledger
+from device_sim.outages import Outage
 from server.domain.identity import Cohort, DeviceId, Region
 from server.embedded import EmbeddedBroker
 from tests.agent_world import HARDWARE, VENDOR, dev_keys
@@ -45,9 +46,15 @@ class Lab:
         )
 
     @asynccontextmanager
-    async def fleet(self, *devices: DeviceId, faults: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Fleet]:
+    async def fleet(
+        self, *devices: DeviceId, faults: tuple[str, ...] = (), outages: tuple[str, ...] = (), **options: Any
+    ) -> AsyncIterator[Fleet]:
         ledger = Ledger(self.directory / "ledger.jsonl")
-        chosen = FleetOptions(faults=[Fault.parse(fault) for fault in faults], **{"reboot_s": 0.05, **options})
+        chosen = FleetOptions(
+            faults=[Fault.parse(fault) for fault in faults],
+            outages=[Outage.parse(outage) for outage in outages],
+            **{"reboot_s": 0.05, **options},
+        )
         fleet = Fleet([self.config(device) for device in devices], options=chosen, ledger=ledger)
         task = asyncio.create_task(fleet.run())
         try:

@@ -139,6 +139,35 @@ async def test_a_slow_line_still_brings_the_release(
     assert server.states(device) == GOOD
 
 
+async def test_an_outage_cuts_devices_off_and_the_update_goes_on_when_it_is_over(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    struck, spared = new_device_id(), new_device_id()
+    outage = f"{lab.region}:100%:@1.1.0:1s"
+    await server.offer(make_bundle())
+
+    async with lab.fleet(struck, outages=(outage,)):
+        await server.until(lambda: State.CONFIRMED in server.states(struck))
+    async with lab.fleet(spared, outages=(outage.replace("100", "49"),)):
+        await server.until(lambda: State.CONFIRMED in server.states(spared))
+
+    facts = lab.facts(struck)
+    assert facts[: facts.index("cut_off")].count("booted") == 2  # the factory's image, and the new one
+    assert facts.index("cut_off") < facts.index("let_back") < facts.index("confirmed")
+    assert "cut_off" not in lab.facts(spared)
+
+
+async def test_a_session_that_an_outage_cuts_ends_by_its_last_will(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+
+    async with lab.fleet(device, outages=("*:100%:0s:0.5s",)):
+        await server.until(lambda: len(server.hellos[device]) == 2)
+
+    assert server.gone[device] == [server.hellos[device][0].nonce]
+
+
 async def test_beats_come_at_the_interval_that_the_welcome_sets(
     lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
 ) -> None:
