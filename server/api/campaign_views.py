@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from server.api.routing import Call
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
+from server.domain.consent import Awaited
 from server.domain.decide import regions_of
 from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
@@ -54,6 +55,7 @@ class CampaignView(BaseModel):
     """A campaign. ``emergency`` is the reason for which it was started as one, empty where it was not.
 
     ``approvals_missing``: how many people must still approve, before the start, before a resume, or after the fact.
+    ``wave``: the open one, from 1. ``awaits``: whose word it waits for, all else being met: ``advance``, or nobody's.
     """
 
     id: str
@@ -73,6 +75,8 @@ class CampaignView(BaseModel):
     membership: Membership
     emergency: str
     approvals_missing: int
+    awaits: Awaited
+    wave: int | None
 
 
 class Approval(BaseModel):
@@ -164,6 +168,8 @@ def view_of(record: CampaignRecord) -> CampaignView:
         membership=record.membership,
         emergency=record.emergency,
         approvals_missing=missing(record),
+        awaits=record.awaits,
+        wave=None if record.wave is None else record.wave + 1,
     )
 
 

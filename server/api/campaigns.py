@@ -22,7 +22,7 @@ from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Membership
 from server.domain.execution import State as ExecutionState
 from server.domain.identity import BundleId, CampaignId, cohort, region
-from server.domain.plan import Plan, Policy
+from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.protocol.reasons import Reason
 from server.services import identifiers
 from server.services.campaigns import NO_REASON, Draft
@@ -48,6 +48,12 @@ class Order(Model):
     """Why somebody acts."""
 
     reason: Text = NO_REASON
+
+
+class Advance(Order):
+    """``wave``: the one that is to be let through, from 1; 409 if another is open by now."""
+
+    wave: Annotated[int, Field(ge=1, le=WAVES_MOST)]
 
 
 class TakeOver(Order):
@@ -156,6 +162,11 @@ async def approve_campaign(call: Call[Order]) -> CampaignView:
 async def start_campaign(call: Call[Start]) -> CampaignView:
     start = partial(call.context.campaigns.start, supersede=call.body.supersede, emergency=call.body.emergency)
     return await _give(call, start)
+
+
+@route("POST", "/v1/campaigns/{campaign}/advance", right=Right.OPERATE, body=Advance)
+async def advance_campaign(call: Call[Advance]) -> CampaignView:
+    return await _give(call, partial(call.context.campaigns.advance, wave=call.body.wave))
 
 
 @route("POST", "/v1/campaigns/{campaign}/pause", right=Right.OPERATE, body=Order)

@@ -173,6 +173,21 @@ def start(
 
 
 @app.command
+def advance(
+    campaign: CampaignId, *, wave: int, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given"
+) -> None:
+    """Let a wave through whose gate waits for a person.
+
+    Parameters
+    ----------
+    wave
+        Its number, from 1: refused if another is open by now.
+    """
+    body = {"reason": reason, "wave": wave}
+    print(call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/advance", body))["state"])
+
+
+@app.command
 def pause(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """Hold it: nobody starts, nobody activates; downloads go on."""
     _order("pause", campaign, reason, server, token)

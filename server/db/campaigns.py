@@ -16,6 +16,7 @@ from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
 from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
+from server.domain.consent import Awaited
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy
@@ -39,7 +40,8 @@ class CampaignRecord:
     """One campaign; ``wave`` counts from 0 and is None until the first has opened.
 
     ``run_at``: when the present run began. ``emergency``: why it was started without approval, freeze and soak; empty
-    where it was not. ``approvals`` are those of all runs.
+    where it was not. ``approvals`` are those of all runs. ``awaits``: whose word the open wave's gate waits for, which
+    ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run.
     """
 
     id: CampaignId
@@ -68,6 +70,8 @@ class CampaignRecord:
     run_at: datetime | None = None
     rolling_since: datetime | None = None
     approvals: tuple[ApprovalRecord, ...] = ()
+    awaits: Awaited = Awaited.NOBODY
+    advanced: int | None = None
 
     @property
     def members_before(self) -> int | None:
@@ -99,7 +103,7 @@ class DecisionRecord:
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
     started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
-    membership, emergency, run_at, rolling_since"""
+    membership, emergency, run_at, rolling_since, awaits, advanced"""
 
 ADD: Final = """
     INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership)
@@ -140,6 +144,7 @@ SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
            blobs_ready = $10, sentence = $11, halted_at = $12, run_at = $13, rolling_since = $14, emergency = $15,
+           awaits = $16, advanced = $17,
            revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
@@ -333,6 +338,8 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.run_at,
         campaign.rolling_since,
         campaign.emergency,
+        campaign.awaits.value,
+        campaign.advanced,
     )
 
 
@@ -351,6 +358,7 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
         values["causes"] = frozenset(Cause(cause) for cause in values["causes"])
         values["plan"] = Plan.model_validate_json(values["plan"])
         values["policy"] = Policy.model_validate_json(values["policy"])
+        values["awaits"] = Awaited(values["awaits"])
         values["membership"] = Membership(values["membership"])
         values["regions"] = tuple(regions.get(row["id"], ()))
         values["approvals"] = approved.get(row["id"], ())

@@ -3,6 +3,7 @@
 The API's 409 answers (``allowed``) and the diagram in ``docs/architecture.md`` come from this table.
 ``paused`` is one state with a set of causes, each cleared by its owner alone; the campaign runs when the set is empty.
 An approval of a halted campaign is one of its next run: it stays halted until somebody resumes it.
+``advance`` lets the open wave of a running campaign through a gate that waits for a person.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Event(StrEnum):
     SUBMIT = "submit"
     APPROVE = "approve"
     START = "start"
+    ADVANCE = "advance"
     PAUSE = "pause"
     RESUME = "resume"
     COMPLETE = "complete"
@@ -83,6 +85,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         State.AWAITING_APPROVAL: {Event.APPROVE: State.SCHEDULED, Event.CANCEL: State.CANCELLED},
         State.SCHEDULED: {Event.START: State.RUNNING, Event.CANCEL: State.CANCELLED},
         State.RUNNING: {
+            Event.ADVANCE: State.RUNNING,
             Event.PAUSE: State.PAUSED,
             Event.COMPLETE: State.WATCHING,
             Event.HALT: State.HALTED,

@@ -14,6 +14,7 @@ import numpy as np
 
 from server.domain import bounds
 from server.domain.campaign import JUDGED, Cause, State
+from server.domain.consent import Awaited, manual_sentence
 from server.domain.gate import Ramp
 from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
@@ -26,6 +27,7 @@ class Kind(StrEnum):
 
     NOTHING = "nothing"
     PACE = "pace"
+    WAIT = "wait"
     OPEN_WAVE = "open_wave"
     PAUSE = "pause"
     UNPAUSE = "unpause"
@@ -72,7 +74,8 @@ class RegionView:
 class Snapshot:
     """A campaign and what is known of its devices, at one moment. Times in Unix seconds.
 
-    ``verdict`` is the halt rule's; its regions are in the order of ``regions``.
+    ``verdict`` is the halt rule's; its regions are in the order of ``regions``. ``advanced``: the wave that a person
+    has let through. ``awaits`` and ``sentence``: whose word the campaign says that it waits for, and how.
     """
 
     state: State
@@ -86,6 +89,9 @@ class Snapshot:
     wave: int | None = None
     blobs_ready: bool = True
     watching_since: float | None = None
+    advanced: int | None = None
+    awaits: Awaited = Awaited.NOBODY
+    sentence: str = ""
 
     @property
     def lines(self) -> list[Line]:
@@ -103,7 +109,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, the sentence that says why, and the numbers it was made on. ``ramps`` are new lines of levels."""
+    """What to do, the sentence that says why, and the numbers it was made on. ``ramps`` are new lines of levels.
+
+    ``awaits``: whose word is missing, where the decision is to wait.
+    """
 
     kind: Kind = Kind.NOTHING
     sentence: str = ""
@@ -111,6 +120,7 @@ class Decision:
     cause: Cause | None = None
     ramps: Mapping[Region, Ramp] = field(default_factory=dict)
     evidence: Mapping[str, object] = field(default_factory=dict)
+    awaits: Awaited = Awaited.NOBODY
 
 
 NOTHING: Final = Decision()
@@ -240,13 +250,27 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
     )
     if ramps:
         return Decision(Kind.PACE, ramps=ramps)
-    if not _passed(snapshot, now):
+    is_last = snapshot.wave + 1 == len(snapshot.plan.waves)
+    if not _passed(snapshot, now) or (is_last and not _all_over(snapshot.regions)):
         return NOTHING
-    if snapshot.wave + 1 < len(snapshot.plan.waves):
+    waiting = _wait(snapshot)
+    if waiting is not None:
+        return waiting
+    if not is_last:
         return _open(snapshot, snapshot.wave + 1)
-    if not _all_over(snapshot.regions):
-        return NOTHING
     return Decision(Kind.COMPLETE, "Every wave is through its gate; watching for late failures.")
+
+
+def _wait(snapshot: Snapshot) -> Decision | None:
+    """Say for whose word the open wave waits, once; None where it waits for nobody's."""
+    wave = snapshot.current
+    assert wave is not None
+    if not wave.gate.manual or snapshot.advanced == snapshot.wave:
+        return None
+    sentence = manual_sentence(_number(snapshot))
+    if (snapshot.awaits, snapshot.sentence) == (Awaited.ADVANCE, sentence):
+        return NOTHING
+    return Decision(Kind.WAIT, sentence, awaits=Awaited.ADVANCE)
 
 
 def _open(snapshot: Snapshot, index: int) -> Decision:
@@ -290,6 +314,7 @@ def _all_over(views: Sequence[RegionView]) -> bool:
 
 
 def _passed(snapshot: Snapshot, now: float) -> bool:
+    """Tell whether the open wave is through its gate, but for anybody's word."""
     wave = snapshot.current
     assert wave is not None
     views = _wave_views(snapshot)
@@ -304,12 +329,7 @@ def _passed(snapshot: Snapshot, now: float) -> bool:
     if not any(view.eligible_online for view in views):
         wanted = 0
     confirmed = sum(view.confirmed for view in views)
-    return (
-        not gate.manual
-        and reached >= wanted
-        and confirmed >= gate.confirmed_ratio * reached
-        and _few_enough(views, gate)
-    )
+    return reached >= wanted and confirmed >= gate.confirmed_ratio * reached and _few_enough(views, gate)
 
 
 def _few_enough(views: Sequence[RegionView], gate: Gate) -> bool:

@@ -22,7 +22,7 @@ _DAY: Final = 86_400
 _MOST: Final = 1_000_000_000
 """Every number has a bound: one stored plan or policy that cannot be computed with would stop its campaign for good."""
 
-_WAVES_MOST: Final = 64
+WAVES_MOST: Final = 64
 _ROUNDING: Final = 1e-6
 
 _CANARY_RATIO: Final = 0.01
@@ -41,7 +41,7 @@ class Gate(BaseModel):
     min_reached: int = Field(
         1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one of the wave that is online)"
     )
-    manual: bool = Field(False, description="a person advances it")
+    manual: bool = Field(False, description="a person lets it through, when all else is met")
 
 
 class Wave(BaseModel):
@@ -73,7 +73,7 @@ class Plan(BaseModel):
 
     model_config = _FROZEN
 
-    waves: tuple[Wave, ...] = Field(min_length=1, max_length=_WAVES_MOST)
+    waves: tuple[Wave, ...] = Field(min_length=1, max_length=WAVES_MOST)
 
     def without_soak(self) -> "Plan":
         """Return the same waves, each of which may be followed at once by the next: what an emergency does."""
@@ -177,9 +177,9 @@ def default_plan(
             waves += [Wave(regions=(name,), ratio=ratio, count=None, ramp_s=0) for ratio in ratios]
     else:
         waves = _by_regions(regions, devices_in_first, most=most, largest_step=largest_step)
-    if len(waves) > _WAVES_MOST:
+    if len(waves) > WAVES_MOST:
         raise InvalidInputError(
-            f"The default plan would have {len(waves)} waves, and a plan has {_WAVES_MOST} at most: give one.",
+            f"The default plan would have {len(waves)} waves, and a plan has {WAVES_MOST} at most: give one.",
             pointer="/plan",
         )
     return Plan(waves=tuple(waves))

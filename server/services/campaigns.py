@@ -24,6 +24,7 @@ from server.services.identifiers import new_uuid7
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
 from server.services.transitions import (
+    advanced,
     ended,
     halted,
     paused,
@@ -195,6 +196,19 @@ class Campaigns:
     async def _check_release(self, campaign: CampaignId) -> None:
         record = await self._repository.get(campaign)
         await self._directives.check_release(await self.bundle_of(record), now=self._clock())
+
+    async def advance(self, campaign: CampaignId, *, wave: int, caller: str, reason: str) -> CampaignRecord:
+        """Let the open wave, which is number ``wave``, through a gate that waits for a person.
+
+        Raises:
+            IllegalTransitionError: it does not wait for anybody.
+            ConflictError: another wave is open; NotFoundError.
+        """
+
+        def change(record: CampaignRecord, _now: datetime) -> CampaignRecord:
+            return advanced(record, wave)
+
+        return await self._act(campaign, change, None, kind="advance", caller=caller, reason=reason)
 
     async def pause(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
         """Hold it: nobody starts, nobody activates. Raises: IllegalTransitionError, NotFoundError."""

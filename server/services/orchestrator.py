@@ -27,7 +27,7 @@ from firmware_store.errors import (
 )
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
-from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State, next_state
+from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
 from server.domain.identity import CampaignId
@@ -40,7 +40,7 @@ from server.services.directives import Directives
 from server.services.evidence import Evidence
 from server.services.metrics import Metrics
 from server.services.snapshot import Survey, Surveyor
-from server.services.transitions import ended, halted, opened, paced, paused, resumed, supplied
+from server.services.transitions import awaiting, completed, ended, halted, opened, paced, paused, resumed, supplied
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -240,6 +240,8 @@ class Orchestrator:
                 return campaign
             case Kind.PACE:
                 return await self._repository.save(paced(campaign, decision.ramps))
+            case Kind.WAIT:
+                await self._campaigns.apply(awaiting(campaign, decision.awaits, decision.sentence), None, record)
             case Kind.OPEN_WAVE:
                 assert decision.wave is not None
                 risen, raised = opened(campaign, decision.wave, survey.heights, at)
@@ -256,8 +258,7 @@ class Orchestrator:
                 stopped = replace(halted(campaign, now=at), sentence=decision.sentence)
                 await self._campaigns.apply(stopped, Action.HALT, record)
             case Kind.COMPLETE:
-                watching = replace(campaign, state=next_state(campaign.state, Event.COMPLETE), watching_since=at)
-                await self._campaigns.apply(watching, None, record)
+                await self._campaigns.apply(completed(campaign, now=at), None, record)
             case Kind.FINISH:
                 finished = replace(ended(campaign, Event.FINISH, now=at), sentence=decision.sentence)
                 await self._campaigns.apply(finished, Action.NONE, record)

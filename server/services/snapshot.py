@@ -183,6 +183,9 @@ class Surveyor:
             wave=campaign.wave,
             blobs_ready=campaign.blobs_ready,
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
+            advanced=campaign.advanced,
+            awaits=campaign.awaits,
+            sentence=campaign.sentence,
         )
         heights = {region: tally.candidates for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]

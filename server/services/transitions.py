@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.campaigns import CampaignRecord, RegionRecord
-from server.domain.campaign import Cause, Event, State, next_state
+from server.domain.campaign import Cause, Event, State, allowed, next_state
+from server.domain.consent import Awaited
 from server.domain.decide import regions_of
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
 from server.domain.identity import Region
@@ -34,7 +36,7 @@ def opened(
         regions.append(region)
         if region is not before:
             risen.append(region)
-    return replace(campaign, wave=index, regions=tuple(regions)), risen
+    return replace(_awaiting_nobody(campaign), wave=index, regions=tuple(regions)), risen
 
 
 def ceiling(campaign: CampaignRecord) -> int:
@@ -70,6 +72,36 @@ def paced(campaign: CampaignRecord, ramps: Mapping[Region, Ramp]) -> CampaignRec
     """Return the campaign with new lines for some regions."""
     regions = tuple(replace(region, ramp=ramps.get(region.region, region.ramp)) for region in campaign.regions)
     return replace(campaign, regions=regions)
+
+
+def awaiting(campaign: CampaignRecord, whom: Awaited, sentence: str) -> CampaignRecord:
+    """Return the campaign whose open wave waits for somebody's word, and says so."""
+    return replace(campaign, awaits=whom, sentence=sentence)
+
+
+def advanced(campaign: CampaignRecord, number: int) -> CampaignRecord:
+    """Return the campaign with the word of a person for its open wave, which is wave ``number``, counted from 1.
+
+    Raises:
+        ConflictError: another wave is open: whoever says so has looked at an old screen.
+        IllegalTransitionError: it does not wait for a person.
+    """
+    state = next_state(campaign.state, Event.ADVANCE)
+    is_open = 0 if campaign.wave is None else campaign.wave + 1
+    if is_open != number:
+        raise ConflictError(
+            f"Wave {is_open} is open, not {number}; look at it again." if is_open else "No wave is open yet."
+        )
+    if campaign.awaits is not Awaited.ADVANCE:
+        others = tuple(event for event in allowed(state) if event is not Event.ADVANCE)
+        raise IllegalTransitionError(f"Wave {number} does not wait for a person.", state=state, allowed=others)
+    return replace(_awaiting_nobody(campaign), state=state, advanced=campaign.wave)
+
+
+def completed(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
+    """Return the campaign whose last wave is through its gate."""
+    state = next_state(campaign.state, Event.COMPLETE)
+    return replace(_awaiting_nobody(campaign), state=state, watching_since=now)
 
 
 def submitted(campaign: CampaignRecord) -> CampaignRecord:
@@ -109,6 +141,7 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
         ended_at=None,
         watching_since=None,
         sentence="",
+        advanced=None,
     )
 
 
@@ -136,4 +169,10 @@ def ended(campaign: CampaignRecord, event: Event, *, now: datetime) -> CampaignR
 
 def _frozen(campaign: CampaignRecord, now: datetime) -> CampaignRecord:
     at = now.timestamp()
-    return replace(campaign, regions=tuple(replace(region, ramp=region.ramp.frozen(at)) for region in campaign.regions))
+    regions = tuple(replace(region, ramp=region.ramp.frozen(at)) for region in campaign.regions)
+    return replace(_awaiting_nobody(campaign) if campaign.awaits else campaign, regions=regions)
+
+
+def _awaiting_nobody(campaign: CampaignRecord) -> CampaignRecord:
+    """What an open wave waits for is all that the sentence of a running campaign says."""
+    return replace(campaign, awaits=Awaited.NOBODY, sentence="")

@@ -290,3 +290,31 @@ async def test_devices_are_held_and_released_by_the_command_line(admin: Api, run
     await run(device_cli.release, name)
 
     assert "on the bench" not in await run(device_cli.show_one, name)
+
+
+# --- gates ---
+
+
+async def test_a_wave_waits_for_a_person_who_lets_it_through_by_its_number(
+    admin: Api, bundle: str, server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wave = {"ratio": 1.0, "ramp_s": 0, "soak_s": 0, "gate": {"manual": True}}
+    plan, policy = {"waves": [wave, {"ratio": 1.0}]}, {"halt": {"block_s": 1}}
+    campaign = await create(admin, bundle, cohort=unique("c"), plan=plan, policy=policy)
+    path = f"/v1/campaigns/{campaign}"
+    assert_problem(await admin.post(f"{path}/advance", {"wave": 1}), 409, "illegal-transition")
+    assert_problem(await admin.post(f"{path}/advance", {}), 422, "invalid-input")
+    await order(admin, campaign, "start")
+    async with asyncio.timeout(WAIT_S):
+        while (answer := await admin.get(path)).body["awaits"] != "advance":
+            await asyncio.sleep(0.1)
+
+    assert (answer.body["wave"], answer.body["state"]) == (1, "running")
+    assert_problem(await admin.post(f"{path}/advance", {"wave": 2}), 409, "conflict")
+    given = {"token": server.token, "server": server.url, "reason": "looks good"}
+    await asyncio.to_thread(campaign_cli.advance, campaign, wave=1, **given)
+    assert capsys.readouterr().out == "running\n"
+    async with asyncio.timeout(WAIT_S):
+        while (await admin.get(path)).body["wave"] != 2:
+            await asyncio.sleep(0.1)
+    await order(admin, campaign, "cancel")

@@ -219,6 +219,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         verdict=draw(verdicts),
         starting_in_classes=draw(st.lists(st.integers(0, 10), min_size=3, max_size=3)),
         watching_since=draw(st.none() | moments),
+        advanced=draw(st.none() | st.integers(0, 3)),
     )
 
 
@@ -231,6 +232,15 @@ def test_only_a_running_campaign_rises(snapshot: Snapshot, now: int) -> None:
         assert decision.wave in {0 if snapshot.wave is None else snapshot.wave, (snapshot.wave or 0) + 1}
         assert decision.wave is not None
         assert decision.wave < len(snapshot.plan.waves)
+
+
+@given(snapshots(), moments)
+def test_no_wave_follows_a_manual_one_without_the_word_for_it(snapshot: Snapshot, now: int) -> None:
+    decision = decide(snapshot, now)
+
+    if snapshot.current is not None and snapshot.current.gate.manual and snapshot.advanced != snapshot.wave:
+        assert decision.kind is not Kind.COMPLETE
+        assert decision.kind is not Kind.OPEN_WAVE or decision.wave == snapshot.wave
 
 
 EVENTS = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from server.domain.campaign import JUDGED, Cause, State
+from server.domain.consent import Awaited
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import Call, HaltPolicy, Verdict
@@ -316,10 +317,34 @@ def test_no_wave_passes_on_the_word_of_nobody_while_anybody_is_online() -> None:
         assert decide(seen, NOW).kind is kind
 
 
-def test_a_manual_gate_opens_by_no_number() -> None:
-    plan = Plan(waves=(HALF.model_copy(update={"gate": Gate(manual=True)}), EVERYBODY))
+MANUAL = Plan(waves=(HALF.model_copy(update={"gate": Gate(manual=True)}), EVERYBODY))
 
-    assert decide(replace(WELL, plan=plan, wave=0), NOW).kind is Kind.NOTHING
+
+def test_a_manual_gate_opens_by_no_number_and_says_once_that_it_waits_for_a_person() -> None:
+    waits = decide(replace(WELL, plan=MANUAL, wave=0), NOW)
+    told = replace(WELL, plan=MANUAL, wave=0, awaits=waits.awaits, sentence=waits.sentence)
+
+    assert (waits.kind, waits.awaits) == (Kind.WAIT, Awaited.ADVANCE)
+    assert waits.sentence.startswith("Wave 1 waits for a person")
+    assert decide(told, NOW) is NOTHING
+    assert decide(replace(told, advanced=0), NOW).kind is Kind.OPEN_WAVE
+
+
+def test_a_persons_word_is_asked_for_when_all_else_is_met_and_opens_nothing_without_it() -> None:
+    soaking = view(ramp=Ramp(NOW - 100, 0, NOW - 50, FULL // 2))
+
+    for advanced in (None, 0):
+        seen = replace(WELL, plan=MANUAL, wave=0, regions=(soaking,), advanced=advanced)
+
+        assert decide(seen, NOW) is NOTHING
+
+
+def test_the_word_for_one_wave_is_none_for_the_next() -> None:
+    manual = HALF.model_copy(update={"gate": Gate(manual=True)})
+    plan = Plan(waves=(manual, manual))
+
+    assert decide(replace(WELL, plan=plan, wave=1, advanced=0), NOW).kind is Kind.WAIT
+    assert decide(replace(WELL, plan=plan, wave=1, advanced=1), NOW).kind is Kind.COMPLETE
 
 
 def test_devices_that_are_offline_neither_block_nor_dilute_a_wave() -> None:
