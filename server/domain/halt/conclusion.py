@@ -1,6 +1,6 @@
 """From the state of the rule to its verdict: the strongest call that anything asks for, and why."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -8,13 +8,24 @@ import numpy as np
 from server.domain.halt import pace, rails, sentence
 from server.domain.halt.roster import Status, by_region_and_class
 from server.domain.halt.state import HALT_FIELDS
-from server.domain.halt.view import Bools, Call, Indices, Moment, Verdict
-from server.domain.halt.wealth import CHANNELS, Process
+from server.domain.halt.view import Bools, Call, Floats, Indices, Moment, Verdict
+from server.domain.halt.wealth import CHANNELS, Process, largest
 
 if TYPE_CHECKING:
     from server.domain.halt.rule import HaltRule
 
 _TERMS_SHOWN: Final = 5
+_PROCESSES: Final = tuple(process.name.lower() for process in Process)
+
+
+@dataclass(frozen=True, slots=True)
+class _Odds:
+    """What the bets have come to: the parts of M (shape processes, scopes), M, and the two wealths beside it."""
+
+    terms: Floats
+    total: float
+    explicit: float
+    late: float
 
 
 def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
@@ -27,26 +38,30 @@ def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
         judged=rule.judged,
         excess=silent - rule.expected,
         in_flight=flight,
-        moving=int(roster.moving(moment).sum()),
+        moving=int(np.count_nonzero(roster.moving(moment))),
         started=rule.started,
         fleet=len(population),
         is_known=rule.weather.is_known,
         policy=policy,
     )
-    odds = max(rule.wealth.total(), rule.explicit.wealth())
+    terms = rule.wealth.terms()
+    odds = _Odds(terms, float(terms.sum()), rule.explicit.wealth(), rule.late.wealth())
     speed = rule.brake.press(
-        odds=odds, elapsed_s=elapsed_s, moment=moment, roster=roster, policy=policy, counts=not everywhere
+        odds=max(odds.total, odds.explicit),
+        elapsed_s=elapsed_s,
+        moment=moment,
+        roster=roster,
+        policy=policy,
+        counts=not everywhere,
     )
-    verdict = _decide(rule, int((roster.status[rule.run_silent] == Status.SILENT).sum()))
-    if speed < 1.0 and verdict.call < Call.BRAKE:
-        verdict = replace(verdict, call=Call.BRAKE)
+    verdict = _decide(rule, odds, _still_silent(rule, rule.run_silent))
     bad = rule.weather.bad_until > moment.now
-    updating, untouched = _updating(rule, flight)
     return replace(
         verdict,
+        call=max(verdict.call, Call.BRAKE) if speed < 1.0 else verdict.call,
         is_weather_known=rule.weather.is_known,
         is_blind=everywhere,
-        is_storm_ours=rule.weather.is_storm_ours(updating, untouched, moment.now),
+        is_storm_ours=bool(bad.any()) and rule.weather.is_storm_ours(*_updating(rule, flight), moment.now),
         bad_weather=frozenset(population.regions[each] for each in np.flatnonzero(bad)),
         bad_since=rule.weather.since(moment.now),
         room_in_regions=in_regions,
@@ -65,16 +80,20 @@ def _updating(rule: "HaltRule", flight: Indices) -> tuple[Bools, Bools]:
     return flight.sum(axis=1) > 0, ~touched
 
 
-def _decide(rule: "HaltRule", silent: int) -> Verdict:
+def _still_silent(rule: "HaltRule", devices: Indices) -> int:
+    return int(np.count_nonzero(rule.roster.status[devices] == Status.SILENT))
+
+
+def _decide(rule: "HaltRule", odds: _Odds, silent: int) -> Verdict:
     """Return the call with its reason and numbers; a halt is for ever."""
     if rule.halted is not None:
         return Verdict(**{**rule.halted, "call": Call.HALT})
-    policy, wealth = rule.policy, rule.wealth
-    total, (process, scope) = wealth.total(), wealth.largest()
+    policy = rule.policy
+    process, scope = largest(odds.terms)
     name = sentence.scope_name(scope, rule.population.classes, rule.population.regions)
-    tally = [int(each) for each in wealth.tally[process, scope]]
+    tally = rule.wealth.tally[process, scope].tolist()
     main = Verdict(
-        wealth=total,
+        wealth=odds.total,
         channel=CHANNELS[process],
         scope=name,
         why=sentence.compare(process, name, tally, policy, devices=_size(rule, scope)) if tally[0] else "",
@@ -82,31 +101,23 @@ def _decide(rule: "HaltRule", silent: int) -> Verdict:
         silent=tally[1],
         controls=tally[2],
         control_silent=tally[3],
-        evidence=_evidence(rule),
+        evidence=_evidence(rule, odds),
     )
-    verdict = _call(rule, main, silent)
+    verdict = _call(rule, main, odds, silent)
     if verdict.call == Call.HALT:
         rule.halted = {name: getattr(verdict, name) for name in HALT_FIELDS}
     return verdict
 
 
-def _call(rule: "HaltRule", main: Verdict, silent: int) -> Verdict:
-    policy, told = rule.policy, rule.explicit
+def _call(rule: "HaltRule", main: Verdict, odds: _Odds, silent: int) -> Verdict:
+    policy = rule.policy
     if main.wealth >= policy.halt_at:
         return replace(main, call=Call.HALT)
-    other = replace(main, scope="fleet", controls=0, control_silent=0)
-    said = replace(
-        other,
-        channel="explicit",
-        why=sentence.explicit(told.failed, told.succeeded, policy),
-        judged=told.failed + told.succeeded,
-        silent=told.failed,
-    )
-    if told.wealth() >= policy.halt_at:
-        return replace(said, call=Call.HALT)
+    if odds.explicit >= policy.halt_at:
+        return replace(_said(rule, main), call=Call.HALT)
     gone = {
-        "excess": int((rule.roster.status[rule.late_silent] == Status.SILENT).sum()),
-        "bare": int((rule.roster.status[rule.bare_silent] == Status.SILENT).sum()),
+        "excess": _still_silent(rule, rule.late_silent),
+        "bare": _still_silent(rule, rule.bare_silent),
         "small": silent,
     }
     judged = {
@@ -126,28 +137,38 @@ def _call(rule: "HaltRule", main: Verdict, silent: int) -> Verdict:
         why = sentence.rail(
             which, silent=gone[which], judged=judged[which], expected=rule.rails.late_expected, policy=policy
         )
-        return replace(other, call=call, channel="rail", why=why, judged=judged[which], silent=gone[which])
-    if rule.late.wealth() >= policy.halt_at:
+        return _alone(main, call=call, channel="rail", why=why, judged=judged[which], silent=gone[which])
+    if odds.late >= policy.halt_at:
         why = sentence.late(rule.late.silent, rule.late.watched, rule.late.expected)
-        return replace(
-            other, call=Call.HOLD, channel="late", why=why, judged=rule.late.watched, silent=rule.late.silent
-        )
-    reason = said if told.wealth() > main.wealth else main
+        return _alone(main, call=Call.HOLD, channel="late", why=why, judged=rule.late.watched, silent=rule.late.silent)
+    reason = _said(rule, main) if odds.explicit > main.wealth else main
     if rule.brake.used_s >= policy.brake_budget_s and rule.brake.is_on:
         return replace(reason, call=Call.HOLD, why=sentence.budget(rule.brake.used_s, reason.why))
-    return reason if reason.wealth >= policy.brake_at or reason is said else main
+    return reason
 
 
-def _evidence(rule: "HaltRule") -> dict[str, Any]:
+def _said(rule: "HaltRule", main: Verdict) -> Verdict:
+    """Return the verdict whose reason is what devices have said themselves."""
+    told = rule.explicit
+    why = sentence.explicit(told.failed, told.succeeded, rule.policy)
+    return _alone(main, channel="explicit", why=why, judged=told.failed + told.succeeded, silent=told.failed)
+
+
+def _alone(main: Verdict, **fields: Any) -> Verdict:
+    """Return ``main`` with the reason of something that is not compared with anybody."""
+    return replace(main, **{"scope": "fleet", "controls": 0, "control_silent": 0, **fields})
+
+
+def _evidence(rule: "HaltRule", odds: _Odds) -> dict[str, Any]:
     """Return the numbers behind the verdict: the largest terms of M with their counts, and the other processes."""
-    terms = rule.wealth.terms()
+    terms = odds.terms
     rows = []
     for place_ in np.argsort(terms, axis=None)[::-1][:_TERMS_SHOWN]:
-        process, scope = (int(each) for each in np.unravel_index(place_, terms.shape))
-        updated, silent, controls, control_silent = (int(each) for each in rule.wealth.tally[process, scope])
+        process, scope = divmod(int(place_), terms.shape[1])
+        updated, silent, controls, control_silent = rule.wealth.tally[process, scope].tolist()
         rows.append(
             {
-                "process": Process(process).name.lower(),
+                "process": _PROCESSES[process],
                 "scope": sentence.scope_name(scope, rule.population.classes, rule.population.regions),
                 "wealth": float(terms[process, scope]),
                 "updated": updated,
@@ -157,14 +178,14 @@ def _evidence(rule: "HaltRule") -> dict[str, Any]:
             }
         )
     return {
-        "wealth": float(terms.sum()),
+        "wealth": odds.total,
         "terms": rows,
         "explicit": {
-            "wealth": rule.explicit.wealth(),
+            "wealth": odds.explicit,
             "failed": rule.explicit.failed,
             "succeeded": rule.explicit.succeeded,
         },
-        "late": {"wealth": rule.late.wealth(), "silent": rule.late.silent, "expected": rule.late.expected},
+        "late": {"wealth": odds.late, "silent": rule.late.silent, "expected": rule.late.expected},
         "judged": int(rule.judged.sum()),
         "expected_silent": float(rule.expected.sum()),
         "bare_judged": rule.rails.bare_judged,

@@ -116,7 +116,7 @@ class Ledger:
 
     def young_blocks(self, kind: Kind, newer_than: float) -> dict[tuple[int, bool, bool], int]:
         """Return the blocks that still take devices, by region, unsteadiness, and whether they are compared."""
-        rows = np.flatnonzero((self.kind == kind) & (self.began > newer_than))
+        rows = np.flatnonzero((self.kind == int(kind)) & (self.began > newer_than))
         keys = zip(
             self.region[rows].tolist(), self.unsteady[rows].tolist(), self.is_compared[rows].tolist(), strict=True
         )
@@ -144,6 +144,13 @@ class Ledger:
         row_of = np.zeros(self.next_number - first, np.int64)
         row_of[self.number - first] = np.arange(len(self.number))
         out: Indices = row_of[block - first]
+        return out
+
+    def belongs(self, block: Indices, rows: Indices) -> Bools:
+        """Return which of these block numbers are those of ``rows`` (mask)."""
+        chosen = np.zeros(len(self.number), np.bool_)
+        chosen[rows] = True
+        out: Bools = chosen[self.rows(block)]
         return out
 
     def settle(self, last_seen: Floats) -> None:

@@ -99,9 +99,8 @@ def level_within(
         return level
     mine = classes[:wanted]
     blocked = room
-    for each in np.unique(mine):
+    sizes = np.bincount(mine, minlength=len(room_in_classes))
+    for each in np.flatnonzero(sizes > np.maximum(room_in_classes, 0)):
         places = np.flatnonzero(mine == each)
-        left = max(0, int(room_in_classes[each]))
-        if left < len(places):
-            blocked = min(blocked, int(places[left]))
+        blocked = min(blocked, int(places[max(0, int(room_in_classes[each]))]))
     return level if blocked >= wanted else int(heights[blocked])

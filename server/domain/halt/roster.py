@@ -1,7 +1,6 @@
 """What the rule remembers about each device: how far it is, and what it was asked already."""
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -10,17 +9,17 @@ import numpy.typing as npt
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 
 
-class Status(IntEnum):
-    """How far a device is; ``IN_FLIGHT`` says which of them hold a slot."""
+class Status:
+    """How far a device is; ``IN_FLIGHT`` says who holds a slot. Plain numbers: arrays compare with them fast."""
 
-    NEVER = 0
-    STARTED = 1
-    REBOOTED = 2
-    GOOD = 3
-    SILENT = 4
-    FAILED = 5
-    OVER = 6
-    RETRY = 7
+    NEVER: Final = 0
+    STARTED: Final = 1
+    REBOOTED: Final = 2
+    GOOD: Final = 3
+    SILENT: Final = 4
+    FAILED: Final = 5
+    OVER: Final = 6
+    RETRY: Final = 7
 
 
 IN_FLIGHT: Final = np.array([False, True, True, False, True, True, False, True])
@@ -57,8 +56,8 @@ class Roster:
 
     def watch(self, moment: Moment) -> None:
         """Note since when each device has been online."""
-        self.online_since[moment.online & np.isposinf(self.online_since)] = moment.now
-        self.online_since[~moment.online] = np.inf
+        np.copyto(self.online_since, moment.now, where=moment.online & (self.online_since == np.inf))
+        np.copyto(self.online_since, np.inf, where=~moment.online)
 
     def begin(self, started: Indices, now: float) -> None:
         """Devices have begun; what has rebooted for this release already begins again and is not tried again."""
@@ -76,13 +75,7 @@ class Roster:
 
     def speak(self, moment: Moment) -> tuple[int, int]:
         """Return how many say for the first time that the release failed, and how many that it succeeded."""
-        failed = np.unique(moment.failed)
-        failed = failed[~self.has_spoken[failed]]
-        self.has_spoken[failed] = True
-        succeeded = np.unique(moment.succeeded)
-        succeeded = succeeded[~self.has_spoken[succeeded]]
-        self.has_spoken[succeeded] = True
-        return len(failed), len(succeeded)
+        return self._first_words(moment.failed), self._first_words(moment.succeeded)
 
     def finish(self, moment: Moment) -> None:
         """Take in who ended before a reboot, who failed, and whose retry succeeded."""
@@ -91,8 +84,8 @@ class Roster:
         retried = moment.over[self.status[moment.over] == Status.RETRY]
         self.status[retried] = Status.OVER
         self.status[moment.failed] = Status.FAILED
-        well = moment.succeeded[np.isin(self.status[moment.succeeded], (Status.RETRY, Status.FAILED))]
-        self.status[well] = Status.GOOD
+        status = self.status[moment.succeeded]
+        self.status[moment.succeeded[(status == Status.RETRY) | (status == Status.FAILED)]] = Status.GOOD
 
     def flight(self) -> Indices:
         """Return the devices that hold a slot."""
@@ -103,6 +96,14 @@ class Roster:
         begun = (self.status == Status.STARTED) | (self.status == Status.RETRY)
         out: Bools = (self.status == Status.REBOOTED) | (begun & moment.online)
         return out
+
+    def _first_words(self, devices: Indices) -> int:
+        """Note who of these has now said how it went; return how many say it for the first time."""
+        if not len(devices):
+            return 0
+        new = np.unique(devices[~self.has_spoken[devices]])
+        self.has_spoken[new] = True
+        return len(new)
 
 
 def by_region_and_class(devices: Indices, population: Population) -> Indices:

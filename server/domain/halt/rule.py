@@ -21,6 +21,7 @@ from server.domain.halt.windows import Windows, settle_gone
 
 _GAP_BLOCKS: Final = 3
 _GAP_SHARE: Final = 3
+_UPDATED: Final = int(Arm.UPDATED)
 
 
 class HaltRule:
@@ -164,7 +165,8 @@ class HaltRule:
     def _hear(self, moment: Moment) -> Indices:
         """Take in the news; return the places in ``moment.rebooted`` of devices that enter a trial."""
         roster = self.roster
-        self.started += int((roster.status[np.unique(moment.started)] == Status.NEVER).sum())
+        if len(moment.started):
+            self.started += int(np.count_nonzero(roster.status[np.unique(moment.started)] == Status.NEVER))
         roster.watch(moment)
         roster.begin(moment.started, moment.now)
         self.weather.restart(self.population.region[moment.started], moment.now)
@@ -218,7 +220,7 @@ class HaltRule:
                 self.late.bet(at=at, votes=votes, silent=gone, policy=policy)
             elif ledger.age[row] == 0:
                 self.late.learn(at=at, controls=int(counts[i, 1:].sum()), silent=int(silent[i, 1:].sum()))
-        self.roster.has_gone[ledger.device[np.isin(ledger.block, ledger.number[rows])]] = True
+        self.roster.has_gone[ledger.device[ledger.belongs(ledger.block, rows)]] = True
         ledger.close(rows)
         settle_gone(self.roster, ledger, self.population)
         return tables
@@ -248,7 +250,8 @@ class HaltRule:
 
     def _silent_updated(self, rows: Indices) -> Indices:
         ledger = self.trials.ledger
-        mine = (ledger.arm == Arm.UPDATED) & np.isin(ledger.block, ledger.number[rows])
+        mine = np.flatnonzero(ledger.arm == _UPDATED)
+        mine = mine[ledger.belongs(ledger.block[mine], rows)]
         out: Indices = ledger.device[mine].astype(np.int64)
         return out
 
@@ -257,11 +260,13 @@ class HaltRule:
         rebooted, at = moment.rebooted[first], moment.rebooted_at[first]
         begun = np.flatnonzero(self.roster.status == Status.STARTED)
         begun = begun[moment.online[begun]]
-        begun = begun[~np.isin(begun, self.trials.waiting(Kind.STALL))]
+        waits = np.zeros(len(self.population), np.bool_)
+        waits[self.trials.waiting(Kind.STALL)] = True
+        begun = begun[~waits[begun]]
         if not len(begun) and not len(rebooted):
             return
         scene = Scene(moment, self.world, self.weather.clock)
-        is_bare = int(scene.free.sum()) < self.policy.min_controls
+        is_bare = np.count_nonzero(scene.free) < self.policy.min_controls
         bare = is_late_news(moment, at, self.policy) | is_bare
         if self.population.named is not None:
             bare |= self.population.named[rebooted]

@@ -17,6 +17,7 @@ worse than they are: the bet loses a little power and stays valid. An answered s
 """
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,7 @@ _STALL_SHADOWS_MOST: Final = 1000
 _LATE_NEWS_BLOCKS: Final = 3
 _NEXT_DUE: Final = 2.0
 _GROUPS_MOST: Final = 4
+_UPDATED, _SHADOW, _STALL = int(Arm.UPDATED), int(Arm.SHADOW), int(Kind.STALL)
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Trials:
 
     def rise(self, level: Indices, elapsed_s: float) -> None:
         """Learn how fast the levels rise."""
-        risen = np.nan_to_num(level - self.last_level)
+        risen = np.where(np.isnan(self.last_level), 0.0, level - self.last_level)
         self.slope = np.maximum(risen / max(elapsed_s, 1e-9), self.slope / 2)
         self.last_level = level.astype(np.float64)
 
@@ -74,12 +76,12 @@ class Trials:
         if not len(ledger.device):
             return
         status = roster.status[ledger.device]
-        begun = (ledger.arm != Arm.UPDATED) & (status != Status.NEVER)
+        begun = (ledger.arm != _UPDATED) & (status != Status.NEVER)
         absent = ~moment.present[ledger.device]
         ledger.withdraw(begun | absent, population.hardware)
-        kind = ledger.kind[ledger.rows(ledger.block)]
-        moved_on = (ledger.arm == Arm.UPDATED) & (kind == Kind.STALL)
-        moved_on &= roster.status[ledger.device] != Status.STARTED
+        moved_on = (ledger.arm == _UPDATED) & (roster.status[ledger.device] != Status.STARTED)
+        places = np.flatnonzero(moved_on)
+        moved_on[places] = ledger.kind[ledger.rows(ledger.block[places])] == _STALL
         ledger.keep(~moved_on)
 
     def enter(self, kind: Kind, devices: Indices, is_bare: Bools, scene: Scene) -> None:
@@ -92,9 +94,9 @@ class Trials:
         busy = self._busy(kind, len(population))
         stratum = population.region[devices].astype(np.int64) * 2 + population.unsteady[devices]
         groups: list[tuple[_Door, list[Indices]]] = []
-        for each in np.unique(stratum).tolist():
-            here = stratum == each
-            bare, mine = devices[here & is_bare], devices[here & ~is_bare]
+        for each in sorted(set(stratum.tolist())):
+            here = np.flatnonzero(stratum == each)
+            bare, mine = devices[here[is_bare[here]]], devices[here[~is_bare[here]]]
             region, unsteady = each // 2, bool(each % 2)
             pool = scene.pool(region, unsteady, self._margin(region, policy)) if len(mine) else bare[:0]
             if not len(pool):
@@ -122,7 +124,8 @@ class Trials:
         if not len(ledger.number):
             return np.empty(0, np.int64)
         passed = clock[ledger.region] - ledger.clock >= after_s
-        return np.flatnonzero((ledger.kind == kind) & (ledger.is_first_done != first) & passed & ripe[ledger.region])
+        mine = (ledger.kind == int(kind)) & (ledger.is_first_done != first)
+        return np.flatnonzero(mine & passed & ripe[ledger.region])
 
     def tables(self, rows: Indices, process: Process, d0: float, population: Population) -> Tables:
         """Return what the blocks of these rows have come to."""
@@ -140,9 +143,7 @@ class Trials:
         """Return the updated devices of these blocks, which are pending no more."""
         if not len(self.pending_block):
             return self.pending_device
-        chosen = np.zeros(len(self.ledger.number), np.bool_)
-        chosen[rows] = True
-        mine = chosen[self.ledger.rows(self.pending_block)]
+        mine = self.ledger.belongs(self.pending_block, rows)
         out = self.pending_device[mine]
         self.pending_device, self.pending_block = self.pending_device[~mine], self.pending_block[~mine]
         return out
@@ -150,14 +151,14 @@ class Trials:
     def waiting(self, kind: Kind) -> Indices:
         """Return the pending devices of this kind of block."""
         rows = self.ledger.rows(self.pending_block)
-        return self.pending_device[self.ledger.kind[rows] == kind] if len(rows) else self.pending_device
+        return self.pending_device[self.ledger.kind[rows] == int(kind)] if len(rows) else self.pending_device
 
     def _busy(self, kind: Kind, devices: int) -> Bools:
         busy = np.zeros(devices, np.bool_)
         ledger = self.ledger
         if len(ledger.device):
-            asked = ledger.arm == Arm.SHADOW
-            asked &= ledger.kind[ledger.rows(ledger.block)] == kind
+            asked = np.flatnonzero(ledger.arm == _SHADOW)
+            asked = asked[ledger.kind[ledger.rows(ledger.block[asked])] == int(kind)]
             busy[ledger.device[asked]] = True
         return busy
 
@@ -191,7 +192,7 @@ class Trials:
         arm = np.repeat(np.array([each for _, arms in groups for each in range(len(arms))], np.int8), sizes)
         since = now + (policy.reboot_s if kind == Kind.REBOOT else policy.g1_s / 2)
         ledger.enter(numbers, arm, device, scene.world.population.hardware[device], since)
-        updated = arm == Arm.UPDATED
+        updated = arm == _UPDATED
         self.pending_device = np.concatenate([self.pending_device, device[updated]])
         self.pending_block = np.concatenate([self.pending_block, numbers[updated]])
 
@@ -234,5 +235,5 @@ def _wanted(kind: Kind, updated: int, pool: int, policy: HaltPolicy) -> int:
         held_s, each, most = policy.reboot_s, policy.shadows_most, max(_SHADOWS_MOST, 2 * updated)
     else:
         held_s, each, most = policy.g1_s / 2, min(_STALL_SHADOWS, policy.shadows_most), _STALL_SHADOWS_MOST
-    ration = int(np.ceil(pool * policy.block_s / (held_s + 2 * policy.block_s)))
+    ration = ceil(pool * policy.block_s / (held_s + 2 * policy.block_s))
     return min(updated * each, most, ration)

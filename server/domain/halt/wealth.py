@@ -8,6 +8,7 @@ looked at; because the average is taken over subgroups too, none of them needs a
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -57,11 +58,7 @@ class Wealth:
 
     def weights(self) -> Floats:
         """Return what each bet began with, shape (processes, scopes): a fifth of its scope's share of 1."""
-        scope = np.empty(1 + self.classes + self.regions)
-        scope[0] = _ALL
-        scope[1 : 1 + self.classes] = _CLASSES / max(1, self.classes)
-        scope[1 + self.classes :] = _REGIONS / max(1, self.regions)
-        return np.outer(SHARES, scope) / len(BETS)
+        return _weights(self.classes, self.regions)
 
     def terms(self) -> Floats:
         """Return each process's and scope's part of M, shape (processes, scopes)."""
@@ -71,12 +68,6 @@ class Wealth:
     def total(self) -> float:
         """Return M."""
         return float(self.terms().sum())
-
-    def largest(self) -> tuple[Process, int]:
-        """Return the process and the scope (its index) with the largest part of M."""
-        terms = self.terms()
-        process, scope = np.unravel_index(int(terms.argmax()), terms.shape)
-        return Process(int(process)), int(scope)
 
     def class_scope(self, hardware: int) -> int:
         """Return the index of a class's scope."""
@@ -98,3 +89,20 @@ class Wealth:
         for new, old in ((self.log, log), (self.tally, tally)):
             new[:, : 1 + old_classes] = old[:, : 1 + old_classes]
             new[:, 1 + classes : 1 + classes + old_regions] = old[:, 1 + old_classes :]
+
+
+def largest(terms: Floats) -> tuple[Process, int]:
+    """Return the process and the scope (its index) with the largest of these parts of M."""
+    process, scope = np.unravel_index(int(terms.argmax()), terms.shape)
+    return Process(int(process)), int(scope)
+
+
+@lru_cache(maxsize=64)
+def _weights(classes: int, regions: int) -> Floats:
+    scope = np.empty(1 + classes + regions)
+    scope[0] = _ALL
+    scope[1 : 1 + classes] = _CLASSES / max(1, classes)
+    scope[1 + classes :] = _REGIONS / max(1, regions)
+    out: Floats = np.outer(SHARES, scope) / len(BETS)
+    out.flags.writeable = False
+    return out

@@ -98,8 +98,9 @@ class Windows:
         """Take in who has lost a session, and where (mask of regions) the weather was bad."""
         if np.isnan(self.flap_from):
             self.flap_from = moment.now
-        devices, times = np.unique(moment.dropped, return_counts=True)
-        self.drops[devices] = np.minimum(self.drops[devices] + times, 1000)
+        if len(moment.dropped):
+            devices, times = np.unique(moment.dropped, return_counts=True)
+            self.drops[devices] = np.minimum(self.drops[devices] + times, 1000)
         self.spoilt |= stops
         self.stay_spoilt |= stops
 
