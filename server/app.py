@@ -63,7 +63,9 @@ from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
+from server.services.webhooks import Webhooks
 from server.services.wire import Retained
+from server.webhook import HttpAsking
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +102,7 @@ class Parts:
     presence: Presence
     orchestrator: Orchestrator
     directives: Directives
+    webhooks: Webhooks
 
 
 async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
@@ -308,6 +311,8 @@ async def build(
         issuer=outside.issuer,
         metrics=metrics,
     )
+    webhooks = Webhooks(repository=campaign_repository, asking=HttpAsking())
+    webhooks.on_answer = orchestrator.wake
     context = Context(
         database=database,
         admission=Admission(),
@@ -331,7 +336,7 @@ async def build(
         wire=session,
         topic_root=settings.topic_root,
     )
-    return Parts(context, session, reports, presence, orchestrator, directives)
+    return Parts(context, session, reports, presence, orchestrator, directives, webhooks)
 
 
 def _waker(orchestrator: Orchestrator) -> Callable[[Stored], None]:
@@ -358,6 +363,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.reports.run(), name="group commit"),
             group.create_task(parts.orchestrator.run(), name="orchestrator"),
             group.create_task(parts.orchestrator.publish_blobs(), name="publish blobs"),
+            group.create_task(parts.webhooks.run(), name="ask webhooks"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),

@@ -1,7 +1,7 @@
 """What the API shows of campaigns: their views, and how each is made from what is stored and counted."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from server.api.routing import Call
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
-from server.domain.consent import Awaited
+from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import regions_of
 from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
@@ -55,7 +55,8 @@ class CampaignView(BaseModel):
     """A campaign. ``emergency`` is the reason for which it was started as one, empty where it was not.
 
     ``approvals_missing``: how many people must still approve, before the start, before a resume, or after the fact.
-    ``wave``: the open one, from 1. ``awaits``: whose word it waits for, all else being met: ``advance``, or nobody's.
+    ``wave``: the open one, from 1. ``awaits``: whose word it waits for, all else being met: ``advance``,
+    ``webhook`` or nobody's.
     """
 
     id: str
@@ -99,9 +100,19 @@ class Rollback(BaseModel):
     hint: str
 
 
+class WebhookAnswer(BaseModel):
+    """The last answer of a wave's webhook: ``go``, ``wait``, ``stop``, or ``nothing`` where it could not be asked."""
+
+    wave: int
+    word: Word
+    reason: str
+    at: datetime
+
+
 class CampaignDetail(CampaignView):
     """With its ``states``: executions by state, over all regions."""
 
+    answer: WebhookAnswer | None
     approvals: list[Approval]
     rollback: Rollback | None
     plan: Plan
@@ -199,6 +210,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     ]
     return CampaignDetail(
         **view_of(record).model_dump(),
+        answer=None if record.answer is None else _answer(record.answer),
         approvals=[Approval.model_validate(entry, from_attributes=True) for entry in record.approvals],
         rollback=_rollback(await call.context.rollbacks.progress(record)),
         plan=record.plan,
@@ -207,6 +219,11 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         regions=regions,
         states={state.value: number for state, number in survey.states.items()},
     )
+
+
+def _answer(answer: Answer) -> WebhookAnswer:
+    at = datetime.fromtimestamp(answer.at, UTC)
+    return WebhookAnswer(wave=answer.wave + 1, word=answer.word, reason=answer.reason, at=at)
 
 
 def _rollback(progress: Progress | None) -> Rollback | None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
 from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
-from server.domain.consent import Awaited
+from server.domain.consent import Answer, Awaited, Word
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy
@@ -41,7 +41,8 @@ class CampaignRecord:
 
     ``run_at``: when the present run began. ``emergency``: why it was started without approval, freeze and soak; empty
     where it was not. ``approvals`` are those of all runs. ``awaits``: whose word the open wave's gate waits for, which
-    ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run.
+    ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run;
+    ``answer``: the last one of its webhook.
     """
 
     id: CampaignId
@@ -72,6 +73,7 @@ class CampaignRecord:
     approvals: tuple[ApprovalRecord, ...] = ()
     awaits: Awaited = Awaited.NOBODY
     advanced: int | None = None
+    answer: Answer | None = None
 
     @property
     def members_before(self) -> int | None:
@@ -103,7 +105,7 @@ class DecisionRecord:
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
     started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
-    membership, emergency, run_at, rolling_since, awaits, advanced"""
+    membership, emergency, run_at, rolling_since, awaits, advanced, answer"""
 
 ADD: Final = """
     INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership)
@@ -144,7 +146,7 @@ SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
            blobs_ready = $10, sentence = $11, halted_at = $12, run_at = $13, rolling_since = $14, emergency = $15,
-           awaits = $16, advanced = $17,
+           awaits = $16, advanced = $17, answer = $18::jsonb,
            revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
@@ -340,6 +342,7 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.emergency,
         campaign.awaits.value,
         campaign.advanced,
+        None if campaign.answer is None else json.dumps(asdict(campaign.answer)),
     )
 
 
@@ -359,8 +362,13 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
         values["plan"] = Plan.model_validate_json(values["plan"])
         values["policy"] = Policy.model_validate_json(values["policy"])
         values["awaits"] = Awaited(values["awaits"])
+        values["answer"] = None if values["answer"] is None else _answer(json.loads(values["answer"]))
         values["membership"] = Membership(values["membership"])
         values["regions"] = tuple(regions.get(row["id"], ()))
         values["approvals"] = approved.get(row["id"], ())
         records.append(CampaignRecord(**values))
     return records
+
+
+def _answer(members: dict[str, Any]) -> Answer:
+    return Answer(**{**members, "word": Word(members["word"])})

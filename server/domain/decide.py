@@ -6,7 +6,7 @@ halt, then whether to stand still, and only then whether to go on, and how fast.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from server.domain import bounds
 from server.domain.campaign import JUDGED, Cause, State
-from server.domain.consent import Awaited, manual_sentence
+from server.domain.consent import Answer, Awaited, Consent
 from server.domain.gate import Ramp
 from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
@@ -75,7 +75,8 @@ class Snapshot:
     """A campaign and what is known of its devices, at one moment. Times in Unix seconds.
 
     ``verdict`` is the halt rule's; its regions are in the order of ``regions``. ``advanced``: the wave that a person
-    has let through. ``awaits`` and ``sentence``: whose word the campaign says that it waits for, and how.
+    has let through; ``answer``: the last of the open wave's webhook. ``awaits`` and ``sentence``: whose word the
+    campaign says that it waits for, and how.
     """
 
     state: State
@@ -92,6 +93,7 @@ class Snapshot:
     advanced: int | None = None
     awaits: Awaited = Awaited.NOBODY
     sentence: str = ""
+    answer: Answer | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -105,6 +107,15 @@ class Snapshot:
     def current(self) -> Wave | None:
         """The open wave, if one is."""
         return None if self.wave is None else self.plan.waves[self.wave]
+
+    @property
+    def consent(self) -> Consent | None:
+        """What the open wave wants beyond numbers, if one is open."""
+        if self.wave is None:
+            return None
+        gate = self.plan.waves[self.wave].gate
+        again_s = None if gate.webhook is None else gate.webhook_s
+        return Consent(self.wave, gate.manual, again_s, self.advanced, self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +190,8 @@ def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
         if Cause.GATE in causes and _mended(snapshot):
             return Decision(Kind.UNPAUSE, "The gate holds again.", cause=Cause.GATE)
         return NOTHING
-    broken = "" if snapshot.wave is None else _broken(snapshot)
+    consent = snapshot.consent
+    broken = "" if consent is None else _broken(snapshot) or consent.objection
     if broken:
         return Decision(Kind.PAUSE, broken, cause=Cause.GATE)
     return None
@@ -221,6 +233,8 @@ def _mended(snapshot: Snapshot) -> bool:
     wave = snapshot.current
     if wave is None:
         return True  # no wave is open whose gate could be broken
+    if snapshot.consent is not None and snapshot.consent.objection:
+        return False  # a person looks at what a webhook has stopped
     views = _wave_views(snapshot)
     return _all_over(views) and _few_enough(views, wave.gate)
 
@@ -253,7 +267,7 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
     is_last = snapshot.wave + 1 == len(snapshot.plan.waves)
     if not _passed(snapshot, now) or (is_last and not _all_over(snapshot.regions)):
         return NOTHING
-    waiting = _wait(snapshot)
+    waiting = _wait(snapshot, now)
     if waiting is not None:
         return waiting
     if not is_last:
@@ -261,16 +275,15 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
     return Decision(Kind.COMPLETE, "Every wave is through its gate; watching for late failures.")
 
 
-def _wait(snapshot: Snapshot) -> Decision | None:
+def _wait(snapshot: Snapshot, now: float) -> Decision | None:
     """Say for whose word the open wave waits, once; None where it waits for nobody's."""
-    wave = snapshot.current
-    assert wave is not None
-    if not wave.gate.manual or snapshot.advanced == snapshot.wave:
+    assert snapshot.consent is not None
+    awaits, sentence = snapshot.consent.missing(now)
+    if awaits is Awaited.NOBODY:
         return None
-    sentence = manual_sentence(_number(snapshot))
-    if (snapshot.awaits, snapshot.sentence) == (Awaited.ADVANCE, sentence):
+    if (snapshot.awaits, snapshot.sentence) == (awaits, sentence):
         return NOTHING
-    return Decision(Kind.WAIT, sentence, awaits=Awaited.ADVANCE)
+    return Decision(Kind.WAIT, sentence, awaits=awaits)
 
 
 def _open(snapshot: Snapshot, index: int) -> Decision:
@@ -353,8 +366,10 @@ def _finish_sentence(snapshot: Snapshot) -> str:
 
 
 def _evidence(snapshot: Snapshot) -> dict[str, object]:
-    verdict = snapshot.verdict
+    verdict, answer = snapshot.verdict, snapshot.answer
+    asked = {} if answer is None else {"webhook": {**asdict(answer), "wave": answer.wave + 1}}
     return {
+        **asked,
         "rule": {
             "call": verdict.call.name.lower(),
             "wealth": float(np.round(verdict.wealth, 6)),

@@ -11,6 +11,7 @@ from typing import Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from firmware_store.errors import InvalidInputError
+from server.domain.consent import URL_CHARACTERS_MOST, check_webhook
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
 from server.domain.halt.policy import HaltPolicy
 from server.domain.identity import Region
@@ -42,6 +43,21 @@ class Gate(BaseModel):
         1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one of the wave that is online)"
     )
     manual: bool = Field(False, description="a person lets it through, when all else is met")
+    webhook: str | None = Field(
+        None,
+        max_length=URL_CHARACTERS_MOST,
+        description="URL (https, or http of this machine) that is asked when all else is met: go, wait or stop",
+    )
+    webhook_s: int = Field(60, ge=5, le=_DAY, description="ask the webhook again so long after its last answer")
+
+    @model_validator(mode="after")
+    def _webhook_may_be_asked(self) -> Self:
+        try:
+            if self.webhook is not None:
+                check_webhook(self.webhook)
+        except InvalidInputError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
 
 
 class Wave(BaseModel):

@@ -186,6 +186,7 @@ class Surveyor:
             advanced=campaign.advanced,
             awaits=campaign.awaits,
             sentence=campaign.sentence,
+            answer=campaign.answer,
         )
         heights = {region: tally.candidates for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]

@@ -10,7 +10,7 @@ from datetime import datetime
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import Cause, Event, State, allowed, next_state
-from server.domain.consent import Awaited
+from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import regions_of
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
 from server.domain.identity import Region
@@ -36,7 +36,8 @@ def opened(
         regions.append(region)
         if region is not before:
             risen.append(region)
-    return replace(_awaiting_nobody(campaign), wave=index, regions=tuple(regions)), risen
+    answer = campaign.answer if index == campaign.wave else None
+    return replace(_awaiting_nobody(campaign), wave=index, regions=tuple(regions), answer=answer), risen
 
 
 def ceiling(campaign: CampaignRecord) -> int:
@@ -61,7 +62,12 @@ def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> Campaign
 
 
 def resumed(campaign: CampaignRecord, cleared: frozenset[Cause]) -> CampaignRecord:
-    """Return the campaign without these causes; if none is left it runs, from the levels it was held at."""
+    """Return the campaign without these causes; if none is left it runs, from the levels it was held at.
+
+    A webhook whose objection ends with that is asked again.
+    """
+    if Cause.GATE in cleared and campaign.answer is not None and campaign.answer.word is Word.STOP:
+        campaign = replace(campaign, answer=None)
     causes = campaign.causes - cleared
     if causes:
         return replace(campaign, causes=causes)
@@ -96,6 +102,11 @@ def advanced(campaign: CampaignRecord, number: int) -> CampaignRecord:
         others = tuple(event for event in allowed(state) if event is not Event.ADVANCE)
         raise IllegalTransitionError(f"Wave {number} does not wait for a person.", state=state, allowed=others)
     return replace(_awaiting_nobody(campaign), state=state, advanced=campaign.wave)
+
+
+def answered(campaign: CampaignRecord, answer: Answer) -> CampaignRecord:
+    """Return the campaign whose open wave's webhook has answered; what that means is for ``decide()`` to say."""
+    return replace(campaign, answer=answer)
 
 
 def completed(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
@@ -142,6 +153,7 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
         watching_since=None,
         sentence="",
         advanced=None,
+        answer=None,
     )
 
 

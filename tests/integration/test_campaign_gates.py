@@ -1,16 +1,23 @@
 """Gates that want more than numbers: whose word they wait for, and what becomes of the campaign meanwhile."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.database import Database
-from server.domain.campaign import Event, State
+from server.domain.campaign import Cause, Event, State
 from server.domain.consent import Awaited
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId
 from server.domain.plan import Gate, Plan, Policy, Wave
+from server.services.webhooks import UnreachableError, Webhooks
+from server.webhook import ANSWER_MOST_BYTES, TRIES, HttpAsking
 from tests.records import EU, LAB
 from tests.service_world import World
 
@@ -71,3 +78,133 @@ async def test_a_word_given_before_a_halt_is_asked_for_again_in_the_next_run(wor
 
     again = await world.campaign(campaign)
     assert (again.state, again.advanced, again.awaits) == (State.RUNNING, None, Awaited.NOBODY)
+
+
+# --- webhooks ---
+
+
+class Hook:
+    """An HTTP server of this machine that answers as a test says: a status and a body, or never."""
+
+    def __init__(self) -> None:
+        self.status, self.body = 200, b""
+        self.asked: list[Any] = []
+        self.is_mute = False
+        self.end = asyncio.Event()
+
+    def say(self, verdict: str, reason: str = "") -> None:
+        self.status, self.body = 200, json.dumps({"verdict": verdict, "reason": reason}).encode()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(await request.json())
+        if self.is_mute:
+            await self.end.wait()
+        return web.Response(status=self.status, body=self.body, headers={"Location": "/elsewhere"})
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[tuple[Hook, str]]:
+    hook, application = Hook(), web.Application()
+    application.router.add_route("*", "/gate", hook.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield hook, f"http://127.0.0.1:{runner.addresses[0][1]}/gate"
+    hook.end.set()
+    await runner.cleanup()
+
+
+def webhooks(world: World) -> Webhooks:
+    return Webhooks(repository=world.repository, asking=HttpAsking(try_s=0.2), clock=lambda: world.now)
+
+
+async def ask(world: World, seconds: float = 0) -> None:
+    """Let time pass, ask, and decide on the answer."""
+    await world.live(seconds)
+    await webhooks(world).tick()
+    await world.live(1)
+
+
+async def test_a_webhook_is_asked_until_it_says_go(world: World, hook: tuple[Hook, str]) -> None:
+    server, url = hook
+    campaign = await start(world, Gate(webhook=url))
+    await update_canary(world, campaign)
+    await ask(world)
+    assert server.asked == []
+    await world.live(90)
+    assert (await world.campaign(campaign)).awaits is Awaited.WEBHOOK
+
+    server.say("wait", "the\x1b[2J baker\n sleeps")
+    await ask(world)
+    await ask(world, 30)
+    waiting = await world.campaign(campaign)
+    assert (waiting.wave, waiting.sentence) == (0, "Wave 1 waits for its webhook: the [2J baker sleeps")
+    assert len(server.asked) == 1
+    assert (server.asked[0]["wave"], server.asked[0]["waves"], server.asked[0]["cohort"]) == (1, 2, "main")
+    server.say("go", "bread")
+    await ask(world, 60)
+
+    assert (await world.campaign(campaign)).wave == 1
+    opened = (await world.campaigns.decisions(campaign, 1))[0]
+    asked = opened.evidence["webhook"]
+    assert isinstance(asked, dict)
+    assert (opened.kind, asked["word"], asked["reason"]) == ("open_wave", "go", "bread")
+
+
+async def test_a_webhook_that_says_stop_pauses_and_is_asked_again_when_a_person_resumes(
+    world: World, hook: tuple[Hook, str]
+) -> None:
+    server, url = hook
+    campaign = await start(world, Gate(webhook=url))
+    await update_canary(world, campaign)
+    await world.live(90)
+    server.say("stop", "errors in the shop")
+    await ask(world)
+    stopped = await world.campaign(campaign)
+    assert (stopped.state, stopped.causes) == (State.PAUSED, {Cause.GATE})
+    assert stopped.sentence == "Paused by the webhook of wave 1: errors in the shop"
+
+    await ask(world, 300)
+    await world.campaigns.resume(campaign, caller="bob", reason="the shop is shut")
+    server.say("go")
+    await world.live(5)
+    await ask(world)
+
+    assert (await world.campaign(campaign)).wave == 1
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "tries", "why"),
+    [
+        (503, b"", TRIES, "it answers 503."),
+        (403, b"", 1, "it answers 403."),
+        (307, b"", 1, "it answers 307."),
+        (200, b" " * (ANSWER_MOST_BYTES + 1), 1, f"its answer has more than {ANSWER_MOST_BYTES} bytes."),
+        (None, b"", TRIES, "it does not answer within 0.2 s."),
+    ],
+    ids=["busy", "refuses", "leads elsewhere", "too long", "mute"],
+)
+async def test_what_may_pass_is_tried_again_and_nothing_else_is(
+    hook: tuple[Hook, str], status: int | None, body: bytes, tries: int, why: str
+) -> None:
+    server, url = hook
+    server.is_mute = status is None
+    server.status, server.body = status or 200, body
+
+    with pytest.raises(UnreachableError) as caught:
+        await HttpAsking(try_s=0.2).ask(url, b"{}")
+
+    assert (str(caught.value), len(server.asked)) == (why, tries)
+
+
+async def test_a_webhook_that_is_not_there_keeps_its_wave_waiting_and_that_is_said(world: World) -> None:
+    campaign = await start(world, Gate(webhook="http://127.0.0.1:1/gate"))
+    await update_canary(world, campaign)
+    await world.live(90)
+
+    await ask(world)
+
+    waiting = await world.campaign(campaign)
+    assert waiting.wave == 0
+    assert waiting.sentence == "Wave 1 waits for its webhook, which cannot be asked: there is no connection to it."

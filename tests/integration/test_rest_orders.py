@@ -12,11 +12,12 @@ from server.cli import campaign as campaign_cli
 from server.cli import device as device_cli
 from server.cli import freeze as freeze_cli
 from server.services.tokens import Role
+from tests.integration.test_campaign_gates import Hook, hook
 from tests.integration.test_rest import assert_problem, make_token
 from tests.integration.test_rest_campaigns import bundle, create, order
 from tests.servers import Api, ServerProcess, unique
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "hook"]
 
 WAIT_S = 20
 
@@ -295,10 +296,11 @@ async def test_devices_are_held_and_released_by_the_command_line(admin: Api, run
 # --- gates ---
 
 
-async def test_a_wave_waits_for_a_person_who_lets_it_through_by_its_number(
-    admin: Api, bundle: str, server: ServerProcess, capsys: pytest.CaptureFixture[str]
+async def test_a_wave_waits_for_a_person_who_lets_it_through_by_its_number_and_then_for_its_webhook(
+    admin: Api, bundle: str, server: ServerProcess, capsys: pytest.CaptureFixture[str], hook: tuple[Hook, str]
 ) -> None:
-    wave = {"ratio": 1.0, "ramp_s": 0, "soak_s": 0, "gate": {"manual": True}}
+    hook[0].say("go", "bread")
+    wave = {"ratio": 1.0, "ramp_s": 0, "soak_s": 0, "gate": {"manual": True, "webhook": hook[1]}}
     plan, policy = {"waves": [wave, {"ratio": 1.0}]}, {"halt": {"block_s": 1}}
     campaign = await create(admin, bundle, cohort=unique("c"), plan=plan, policy=policy)
     path = f"/v1/campaigns/{campaign}"
@@ -317,4 +319,5 @@ async def test_a_wave_waits_for_a_person_who_lets_it_through_by_its_number(
     async with asyncio.timeout(WAIT_S):
         while (await admin.get(path)).body["wave"] != 2:
             await asyncio.sleep(0.1)
+    assert [(asked["campaign"], asked["wave"]) for asked in hook[0].asked] == [(campaign, 1)]
     await order(admin, campaign, "cancel")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from server.domain.campaign import JUDGED, Cause, State
-from server.domain.consent import Awaited
+from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import Call, HaltPolicy, Verdict
@@ -337,6 +337,50 @@ def test_a_persons_word_is_asked_for_when_all_else_is_met_and_opens_nothing_with
         seen = replace(WELL, plan=MANUAL, wave=0, regions=(soaking,), advanced=advanced)
 
         assert decide(seen, NOW) is NOTHING
+
+
+HOOKED = Plan(waves=(HALF.model_copy(update={"gate": Gate(webhook="https://example.test/gate")}), EVERYBODY))
+
+
+@pytest.mark.parametrize(
+    ("word", "age_s", "kind"),
+    [
+        (Word.GO, 0, Kind.OPEN_WAVE),
+        (Word.GO, 60, Kind.WAIT),
+        (Word.WAIT, 0, Kind.WAIT),
+        (Word.NOTHING, 0, Kind.WAIT),
+        (Word.STOP, 0, Kind.PAUSE),
+        (Word.STOP, 10_000, Kind.PAUSE),
+    ],
+    ids=["go", "an old go", "wait", "no answer", "stop", "an old stop"],
+)
+def test_a_webhook_lets_through_keeps_waiting_or_pauses(word: Word, age_s: int, kind: Kind) -> None:
+    answer = Answer(0, word, "because", NOW - age_s)
+    decision = decide(replace(WELL, plan=HOOKED, wave=0, answer=answer), NOW)
+
+    assert decision.kind is kind
+    assert decision.awaits is (Awaited.WEBHOOK if kind is Kind.WAIT else Awaited.NOBODY)
+    assert decision.evidence["webhook"] == {"wave": 1, "word": word, "reason": "because", "at": NOW - age_s}
+
+
+def test_what_a_webhook_has_stopped_goes_on_by_a_person_alone() -> None:
+    answer = Answer(0, Word.STOP, "errors in the shop", NOW)
+    seen = replace(WELL, plan=HOOKED, wave=0, answer=answer)
+    paused = replace(seen, state=State.PAUSED, causes=frozenset({Cause.GATE}))
+
+    assert decide(seen, NOW).sentence == "Paused by the webhook of wave 1: errors in the shop"
+    assert decide(seen, NOW).cause is Cause.GATE
+    assert decide(paused, NOW) is NOTHING
+    assert decide(replace(paused, answer=None), NOW).kind is Kind.UNPAUSE
+
+
+def test_a_webhook_is_asked_when_the_person_has_spoken_and_not_for_another_wave() -> None:
+    both = Plan(waves=(HALF.model_copy(update={"gate": Gate(manual=True, webhook="https://example.test")}), EVERYBODY))
+    seen = replace(WELL, plan=both, wave=0, answer=Answer(1, Word.GO, "", NOW))
+
+    assert decide(seen, NOW).awaits is Awaited.ADVANCE
+    assert decide(replace(seen, advanced=0), NOW).awaits is Awaited.WEBHOOK
+    assert decide(replace(seen, advanced=0, answer=Answer(0, Word.GO, "", NOW)), NOW).kind is Kind.OPEN_WAVE
 
 
 def test_the_word_for_one_wave_is_none_for_the_next() -> None:
