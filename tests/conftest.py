@@ -18,7 +18,8 @@ from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
 
 hypothesis.settings.register_profile("tidegate", deadline=None)  # a busy machine is not a failure
-hypothesis.settings.load_profile("tidegate")
+hypothesis.settings.register_profile("landing", deadline=None, derandomize=True)  # the same examples every time
+hypothesis.settings.load_profile(os.environ.get("TIDEGATE_HYPOTHESIS_PROFILE", "tidegate"))
 
 _numbers = itertools.count(1)
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).parents[1]
-COMMAND_S = 120
+COMMAND_S = 300
 READY_S = 60
 STOP_S = 30
 

@@ -324,7 +324,7 @@ def test_a_devices_own_directive_names_it_already(world: World) -> None:
 # --- who joined too late ---
 
 
-@pytest.mark.parametrize(("before", "starts"), [(EPOCH, False), (EPOCH + 1, True)])
+@pytest.mark.parametrize(("before", "starts"), [(EPOCH, False), (EPOCH + 1, True)], ids=["then", "before"])
 def test_a_snapshot_is_for_those_who_were_there_before(world: World, before: int, *, starts: bool) -> None:
     world.connect()
 

@@ -56,7 +56,11 @@ def test_a_document_of_one_kind_is_none_of_another(kind: Kind) -> None:
         unseal(sealed, Kind.DIRECTIVE, keys=KEYS, threshold=1)
 
 
-@pytest.mark.parametrize("signers", [[MALLORY], [ALICE], [ALICE, MALLORY], [ALICE, ALICE]], ids=str)
+@pytest.mark.parametrize(
+    "signers",
+    [[MALLORY], [ALICE], [ALICE, MALLORY], [ALICE, ALICE]],
+    ids=["a stranger", "one", "one and a stranger", "one, twice"],
+)
 def test_fewer_keys_than_the_threshold_do_not_open_it(signers: list[SigningKey]) -> None:
     with pytest.raises(SignatureError, match="where 2 are needed"):
         unseal(seal(Kind.ROOT, PAYLOAD, signers), Kind.ROOT, keys=KEYS, threshold=2)

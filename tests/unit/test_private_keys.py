@@ -1,6 +1,7 @@
 """Who in the server can reach a private key: read off the imports of every module, wherever in it they stand."""
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -34,10 +35,15 @@ ALLOWED: Mapping[str, str] = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(["server", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
-        yield name, ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def modules() -> Sequence[tuple[str, ast.Module]]:
+    return [
+        (
+            ".".join(["server", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"),
+            ast.parse(path.read_text(encoding="utf-8")),
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    ]
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
