@@ -19,7 +19,7 @@ from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
 from server.domain.halt.view import Indices
-from server.domain.identity import CampaignId, DeviceId
+from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import Reason
 from server.services.roster import Roster, Sighting
 
@@ -65,6 +65,19 @@ class Evidence:
         """Forget all others; what they need is stored."""
         for campaign in self._cases.keys() - set(campaigns):
             del self._cases[campaign]
+
+    def fair_since(self, campaign: CampaignRecord, *, hearing_since: float) -> dict[Region, float]:
+        """Return, by region, since when silence says something of a device: we hear it, and the weather is good.
+
+        As of the last look; bad weather that has come since is seen at the next one.
+        """
+        case = self._cases.get(campaign.id)
+        since = {region.region: hearing_since for region in campaign.regions}
+        if case is None or case.rule.now is None:
+            return since
+        for name, good_s in zip(case.rule.population.regions, case.rule.weather.streak, strict=True):
+            since[Region(name)] = max(hearing_since, case.rule.now - float(good_s))
+        return since
 
     async def look(
         self,

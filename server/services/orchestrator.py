@@ -142,7 +142,11 @@ class Orchestrator:
         if up_since is None:
             return 0
         now = self._clock()
-        return sum([await self._surveyor.judge(one, now=now, hearing_since=up_since) for one in self._judged])
+        silent = 0
+        for campaign in self._judged:
+            fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
+            silent += await self._surveyor.judge(campaign, now=now, fair_since=fair_since)
+        return silent
 
     async def tick(self) -> None:
         """Evaluate every campaign that is judged, once."""
@@ -178,8 +182,9 @@ class Orchestrator:
         bundle = await self._campaigns.bundle_of(campaign)
         if not await self._heed_trust(campaign, bundle, now):
             return
-        await self._surveyor.judge(campaign, now=now, hearing_since=up_since)
-        await self._surveyor.judge_trials(campaign, now=now, hearing_since=up_since)
+        fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
+        await self._surveyor.judge(campaign, now=now, fair_since=fair_since)
+        await self._surveyor.judge_trials(campaign, now=now, fair_since=fair_since)
         if now - up_since < self._grace_s:
             return  # presence is not known yet
         survey = await self._surveyor.survey(campaign, bundle, now=now)

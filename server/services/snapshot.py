@@ -86,32 +86,36 @@ class Surveyor:
         self._fleet = fleet
         self._rosters: dict[tuple[CampaignId, int], Roster] = {}
 
-    async def judge(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> int:
+    async def judge(self, campaign: CampaignRecord, *, now: float, fair_since: Mapping[Region, float]) -> int:
         """Conclude which updated devices have gone silent at the deadline of their reboot; returns how many have.
 
-        ``hearing_since``: since when our own session at the broker is up. A device cannot be blamed for what we could
-        not hear, so every deadline counts from then at the earliest.
+        ``fair_since``: by region of the campaign, since when our own session at the broker has been up and the weather
+        good. A device cannot be blamed for what we could not hear, so every deadline counts from then at the earliest.
         """
         policy = campaign.policy.halt
-        if now - hearing_since < policy.g1_s:
+        judged = _judged_regions(fair_since, now - policy.g1_s)
+        if not judged:
             return 0
         by = datetime.fromtimestamp(now - policy.g1_s, UTC)
         unjudged = await self._executions.unjudged(campaign.id, rebooted_by=by)
-        verdicts = [(record, self._is_silent(record, policy.reboot_s)) for record in unjudged]
+        verdicts = [
+            (record, self._is_silent(record, policy.reboot_s)) for record in unjudged if record.region in judged
+        ]
         if verdicts:
             await self._executions.judge(campaign.id, verdicts, now=datetime.fromtimestamp(now, UTC))
         return sum(silent for _, silent in verdicts)
 
-    async def judge_trials(self, campaign: CampaignRecord, *, now: float, hearing_since: float) -> None:
+    async def judge_trials(self, campaign: CampaignRecord, *, now: float, fair_since: Mapping[Region, float]) -> None:
         """Conclude which devices have gone silent since, in a trial that should have ended."""
         policy = campaign.policy
-        if now - hearing_since < policy.halt.g1_s:
+        judged = _judged_regions(fair_since, now - policy.halt.g1_s)
+        if not judged:
             return
         since = datetime.fromtimestamp(now - policy.halt.g1_s - policy.trial_s, UTC)
         dead = [
             record
             for record in await self._executions.trials(campaign.id, since_before=since)
-            if self._is_missed(record.device_id, now)
+            if record.region in judged and self._is_missed(record.device_id, now)
         ]
         if dead:
             await self._executions.mark_silent(campaign.id, dead, now=datetime.fromtimestamp(now, UTC))
@@ -129,9 +133,12 @@ class Surveyor:
         return device.last_seen < record.rebooting_at.timestamp() + reboot_s
 
     def _is_missed(self, device_id: DeviceId, now: float) -> bool:
-        """Away, and not because we have shut it out."""
+        """Unheard for a while, and not because we have shut it out.
+
+        A session that has just been lost is none: whether an outage took it shows a moment later.
+        """
         device = self._fleet.get(device_id)
-        return device is None or not (device.revoked or self._fleet.is_online(device, now))
+        return device is None or not (device.revoked or now - device.last_seen <= self._fleet.grace_s)
 
     async def survey(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> Survey:
         """Take a snapshot."""
@@ -284,6 +291,10 @@ class Surveyor:
             tally.failed += not one.is_earlier and one.is_explicit_failure
             tally.silent += not one.is_earlier and one.state is State.SILENT
             tally.judged += one.is_judged
+
+
+def _judged_regions(fair_since: Mapping[Region, float], by: float) -> set[Region]:
+    return {region for region, since in fair_since.items() if since <= by}
 
 
 def _view(region: RegionRecord, tally: _Tally) -> RegionView:

@@ -1,0 +1,67 @@
+"""Bad weather through the services on a real database: what an outage costs a release, and what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from server.db.database import Database
+from server.domain.campaign import State
+from server.domain.execution import State as Execution
+from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.plan import Plan, Policy, Wave
+from server.services.fleet import Device
+from tests.records import EU, LAB, MAIN, US
+from tests.service_world import World
+
+ASIA = Region("asia")
+PLAN = Plan(waves=(Wave(ratio=0.5, count=None, ramp_s=20, soak_s=60),))
+POLICY = Policy(halt=LAB, trial_s=10, watch_s=500)
+
+
+@pytest.fixture
+async def world(store: Database, tmp_path: Path) -> World:
+    """40 devices in each of three regions, all of them online with a factory image."""
+    world = World(store, tmp_path)
+    await world.populate(40, EU, US, ASIA)
+    return world
+
+
+async def half_way(world: World, policy: Policy = POLICY) -> CampaignId:
+    """A campaign whose levels are at a half, and nobody of whose devices has begun."""
+    campaign = await world.start(await world.add_release(), PLAN, policy, EU, US, ASIA)
+    await world.live(30)
+    return campaign
+
+
+def go_dark(world: World, region: Region) -> list[Device]:
+    gone = list(world.fleet.members(MAIN, region))
+    for device in gone:
+        device.gone = True
+    return gone
+
+
+async def silent(world: World, campaign: CampaignId) -> set[DeviceId]:
+    progress = await world.executions.progress(campaign)
+    return {device for device, one in progress.items() if one.state is Execution.SILENT}
+
+
+async def test_no_deadline_comes_while_the_weather_of_its_region_is_bad(world: World) -> None:
+    """An outage of one region in three lasts longer than any deadline; two devices never come back from it."""
+    campaign = await half_way(world)
+    due = world.due(campaign, EU)
+    await world.report(campaign, Execution.TRIAL, *due[:4])
+    await world.report(campaign, Execution.REBOOTING, *due[4:8])
+    for device in (gone := go_dark(world, EU)):
+        device.last_seen = world.now
+    await world.live(3 * LAB.g1_s)
+    in_the_outage = await silent(world, campaign)
+
+    for device in gone:
+        device.gone = device in (due[0], due[4])
+    await world.live(LAB.weather_clears_s + LAB.g1_s - 20)
+    soon_after = await silent(world, campaign)
+    await world.live(40)
+
+    assert in_the_outage == soon_after == set()
+    assert await silent(world, campaign) == {due[0].id, due[4].id}
+    assert (await world.campaign(campaign)).state is State.RUNNING
