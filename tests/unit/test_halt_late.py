@@ -1,9 +1,17 @@
-"""Without controls: updated devices against the past of their own kind."""
+"""Failures that come hours after the update: beside controls whatever the weather, and without them by the past."""
 
+import numpy as np
+
+from server.domain.halt import Call, HaltRule
 from server.domain.halt.late import Late
+from server.domain.halt.ledger import Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.trials import Trials
+from server.domain.halt.wealth import Process
+from tests.halt_fleet import Fleet, Release, population, run
 
 POLICY = HaltPolicy()
+STAY = [Process.STAY_FIRST_HOUR, Process.STAY_FOUR_HOURS, Process.STAY_LATER]
 NOON, MIDNIGHT = 12 * 3600.0, 24 * 3600.0
 
 
@@ -44,3 +52,49 @@ def test_a_short_past_without_silence_is_taken_with_care() -> None:
     late.learn(at=NOON, controls=100, silent=0)
 
     assert late.usual(NOON) > 0.015
+
+
+def showers(regions: int, *, until: int) -> tuple[tuple[int, int, int, float], ...]:
+    """Return outages such that no region has two hours of good weather: 10 minutes in each 80, one after another."""
+    every = 20 * regions
+    return tuple(
+        (region, begins, begins + 10, 0.5)
+        for region in range(regions)
+        for begins in range(100 + 20 * region, until, every)
+    )
+
+
+def test_devices_that_die_later_are_found_though_each_window_has_bad_weather_in_it() -> None:
+    fleet = Fleet(population(3000, regions=4), Release(dies_later=0.3), rate=0.0005, outages=showers(4, until=900))
+    verdict, verdicts = run(fleet, ticks=900)
+
+    assert {name for each in verdicts for name in each.bad_weather} == {"r0", "r1", "r2", "r3"}
+    assert (verdict.call, verdict.channel) == (Call.HALT, "stay")
+    assert fleet.bricked.sum() < 120
+
+
+def test_an_outage_that_outlasts_the_bad_weather_takes_both_groups_and_wins_nothing() -> None:
+    fleet = Fleet(population(2000, regions=4), rate=0.002, outages=((0, 120, 300, 0.6), (1, 320, 390, 0.8)))
+    rule = HaltRule(fleet.people, POLICY, fleet.seed)
+    verdict, verdicts = run(fleet, ticks=520, rule=rule)
+
+    assert {name for each in verdicts for name in each.bad_weather} == {"r0", "r1"}
+    assert verdict.call == Call.GO
+    assert max(each.wealth for each in verdicts) < 2
+    silent, control_silent = rule.wealth.tally[STAY].sum(axis=0)[[3, 4]].sum(axis=0)[[1, 3]]  # of r0 and r1
+    assert min(silent, control_silent) > 50
+
+
+def test_bad_weather_ends_the_windows_that_have_no_controls_and_no_other() -> None:
+    trials = Trials(Ledger(1), seed=1)
+    numbers = trials.ledger.open_blocks(
+        Kind.STAY,
+        region=[0, 0, 1],
+        unsteady=[False] * 3,
+        is_compared=[True, False, False],
+        clock=[0.0] * 3,
+        now=NOON,
+    )
+    trials.forget_stay(np.array([True, False]))
+
+    assert trials.ledger.number.tolist() == [numbers[0], numbers[2]]

@@ -2,8 +2,14 @@
 
 The past is what steady controls did in windows of the same hour of the day; silence may be ``history_factor`` times as
 frequent and a little more. An hour in which few were watched says nothing. Devices of one site go dark together, so a
-site has one vote. All this rests on a model of the past, not on chance alone; so its authority is to hold and call a
-person, not to halt.
+site has one vote.
+
+*The model.* Each vote is silent with a chance of at most ``history_factor`` times its hour's past rate plus
+``history_d0``, whatever the votes before it were. Then each bet (`bet.log_e_single`) has an expectation of at most 1,
+and the wealth is an e-process. That an hour is like the same hour before, and that sites go dark independently, is
+assumed, not drawn by lot as heights are. Only windows in good weather are bet on for that reason; the past may have bad
+weather in it, which only makes it look worse. So the authority of this channel is to hold and call a person, not to
+halt.
 """
 
 from dataclasses import dataclass, field

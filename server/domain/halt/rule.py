@@ -183,7 +183,7 @@ class HaltRule:
         """Return the bets on every block whose deadline has come in good weather."""
         policy, trials, clock = self.policy, self.trials, self.weather.clock
         stops = self.weather.judging_stops(moment.now)
-        trials.ledger.close(np.flatnonzero((trials.ledger.kind == Kind.STAY) & stops[trials.ledger.region]))
+        trials.forget_stay(stops)
         ripe = ~stops & (self.weather.streak >= policy.g1_s)
         bets = []
         g1 = trials.due(Kind.REBOOT, first=True, after_s=policy.g1_s, clock=clock, ripe=ripe)

@@ -37,7 +37,7 @@ _STALL_SHADOWS_MOST: Final = 1000
 _LATE_NEWS_BLOCKS: Final = 3
 _NEXT_DUE: Final = 2.0
 _GROUPS_MOST: Final = 4
-_UPDATED, _SHADOW, _STALL = int(Arm.UPDATED), int(Arm.SHADOW), int(Kind.STALL)
+_UPDATED, _SHADOW, _STALL, _STAY = int(Arm.UPDATED), int(Arm.SHADOW), int(Kind.STALL), int(Kind.STAY)
 
 
 @dataclass(slots=True)
@@ -147,6 +147,11 @@ class Trials:
         out = self.pending_device[mine]
         self.pending_device, self.pending_block = self.pending_device[~mine], self.pending_block[~mine]
         return out
+
+    def forget_stay(self, stops: Bools) -> None:
+        """Drop the open blocks of `stay` that have no controls, where (mask of regions) the weather is bad."""
+        ledger = self.ledger
+        ledger.close(np.flatnonzero((ledger.kind == _STAY) & ~ledger.is_compared & stops[ledger.region]))
 
     def waiting(self, kind: Kind) -> Indices:
         """Return the pending devices of this kind of block."""
