@@ -225,7 +225,7 @@ async def build(
     device_repository = DeviceRepository(database)
     for record in await device_repository.all():
         fleet.add(record)
-    session = ServerSession(outside.broker, topics=topics, may_speak=may_speak)
+    session = ServerSession(outside.broker, topics=topics, may_speak=may_speak, on_up=lambda: fleet.listen(time.time()))
     directives = Directives(
         repository=DirectiveRepository(database), authority=authority, wire=session, topics=topics, metrics=metrics
     )

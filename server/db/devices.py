@@ -46,6 +46,18 @@ class DeviceRecord:
     revoked_at: datetime | None = None
     held_until: datetime | None = None
     held_reason: str = ""
+    absences: float = 0.0
+    absent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When a device was last heard from, and how often it had been away at ``absent_at`` (recent times count more)."""
+
+    id: DeviceId
+    at: datetime
+    absences: float
+    absent_at: datetime | None
 
 
 IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)"
@@ -53,7 +65,7 @@ IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
     running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
-    admitted_at, revoked_at, held_until, held_reason"""
+    admitted_at, revoked_at, held_until, held_reason, absences, absent_at"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)
@@ -75,8 +87,8 @@ PAGE: Final = f"""
 COUNT_IN: Final = "SELECT count(*) FROM device WHERE cohort = $1 AND region = $2"
 
 NOTE_SEEN: Final = """
-    UPDATE device SET last_seen = seen.at
-      FROM unnest($1::text[], $2::timestamptz[]) AS seen (id, at)
+    UPDATE device SET last_seen = seen.at, absences = seen.absences, absent_at = seen.absent_at
+      FROM unnest($1::text[], $2::timestamptz[], $3::float8[], $4::timestamptz[]) AS seen (id, at, absences, absent_at)
      WHERE device.id = seen.id AND (device.last_seen IS NULL OR device.last_seen < seen.at)
 """
 
@@ -199,10 +211,11 @@ class DeviceRepository:
         async with self._database.transaction() as connection:
             return [row["id"] for row in await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)]
 
-    async def note_seen(self, seen: Mapping[DeviceId, datetime]) -> None:
+    async def note_seen(self, seen: Sequence[Seen]) -> None:
         """Store when devices were last heard from; never moves a time back."""
+        columns = [[getattr(one, name) for one in seen] for name in ("id", "at", "absences", "absent_at")]
         async with self._database.transaction() as connection:
-            await connection.execute(NOTE_SEEN, list(seen), list(seen.values()))
+            await connection.execute(NOTE_SEEN, *columns)
 
 
 def whole_second(instant: datetime) -> datetime:

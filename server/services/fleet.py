@@ -4,14 +4,14 @@ The database has the lasting part. Presence lives here alone (a beat costs no wr
 batches every few minutes. After a restart presence is unknown until one grace period has passed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from firmware_store.suit import class_id, vendor_id
-from server.db.devices import DeviceRecord
+from server.db.devices import DeviceRecord, Seen
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
 from server.protocol.orders import Admit
@@ -54,12 +54,17 @@ class Device:
     drops: int = 0
     """Sessions lost since this process began."""
     absences: float = 0.0
-    """How often it was away, each time counting half as much after half a week."""
+    """How often it had been away at ``absent_at``, each time counting half as much after half a week."""
+    absent_at: float = 0.0
 
     @property
     def is_unsteady(self) -> bool:
-        """It was away again and again lately: the halt rule compares it with its like."""
-        return self.absences >= UNSTEADY_FROM
+        """It was away again and again before it was last heard from: the halt rule compares it with its like."""
+        return self.absences_at(self.last_seen) >= UNSTEADY_FROM
+
+    def absences_at(self, now: float) -> float:
+        """How often it has been away, as ``absences`` counts."""
+        return self.absences * 2 ** (-(now - self.absent_at) / ABSENCE_HALF_LIFE_S)
 
     @property
     def revoked(self) -> bool:
@@ -72,6 +77,7 @@ class Fleet:
 
     def __init__(self, *, heartbeat_s: float) -> None:
         self.grace_s = GRACE_BEATS * heartbeat_s
+        self._hearing_since = 0.0
         self._devices: dict[DeviceId, Device] = {}
         self._members: dict[tuple[Cohort, Region], dict[DeviceId, Device]] = {}
 
@@ -96,6 +102,8 @@ class Fleet:
         if record.last_seen is not None:
             device.last_seen = device.seen_stored = record.last_seen.timestamp()
             device.gone = False
+        if record.absent_at is not None:
+            device.absences, device.absent_at = record.absences, record.absent_at.timestamp()
         self._devices[device.id] = device
         self._members.setdefault((device.cohort, device.region), {})[device.id] = device
 
@@ -117,11 +125,15 @@ class Fleet:
         device.nonce = hello.nonce
         self.hear(device, now)
 
+    def listen(self, now: float) -> None:
+        """The server can hear its devices from now on: while it could not, nobody was away for all it knows."""
+        self._hearing_since = now
+
     def hear(self, device: Device, now: float) -> None:
         """Something of the device has arrived."""
-        away_s = now - device.last_seen
+        away_s = now - max(device.last_seen, self._hearing_since)
         if away_s > self.grace_s and device.last_seen:
-            device.absences = device.absences * 2 ** (-away_s / ABSENCE_HALF_LIFE_S) + 1
+            device.absences, device.absent_at = device.absences_at(now) + 1, now
         device.last_seen = now
         device.gone = False
 
@@ -158,19 +170,24 @@ class Fleet:
         """How many devices are online."""
         return sum(self.is_online(device, now) for device in self._devices.values())
 
-    def unsaved(self) -> dict[DeviceId, datetime]:
+    def unsaved(self) -> list[Seen]:
         """Return who was heard from since its ``last_seen`` was written, and when."""
-        return {
-            device.id: datetime.fromtimestamp(device.last_seen, UTC)
+        return [
+            Seen(
+                device.id,
+                datetime.fromtimestamp(device.last_seen, UTC),
+                device.absences,
+                datetime.fromtimestamp(device.absent_at, UTC) if device.absent_at else None,
+            )
             for device in self._devices.values()
             if device.last_seen - device.seen_stored > _ROUNDING_S
-        }
+        ]
 
-    def note_saved(self, seen: Mapping[DeviceId, datetime]) -> None:
+    def note_saved(self, seen: Iterable[Seen]) -> None:
         """These have been written."""
-        for name, at in seen.items():
-            if (device := self.get(name)) is not None:
-                device.seen_stored = at.timestamp()
+        for one in seen:
+            if (device := self.get(one.id)) is not None:
+                device.seen_stored = one.at.timestamp()
 
 
 @lru_cache(maxsize=4096)

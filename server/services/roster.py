@@ -49,8 +49,10 @@ class Roster:
         self._population: Population | None = None
         for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
             device = fleet.get(name)
-            in_region = regions[0] if device is None else device.region
-            self._append(name, in_region, "" if device is None else device.hardware, unsteady=False)
+            if device is None:
+                self._append(name, regions[0], "", unsteady=False)
+            else:
+                self._append(name, device.region, device.hardware, unsteady=device.is_unsteady)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -152,4 +152,52 @@ async def test_a_restarted_server_knows_who_was_there_last(world: World, device:
     assert known is not None
     assert (known.class_id, known.nonce) == (device.class_id, device.nonce)
     assert known.last_seen == pytest.approx(device.last_seen, abs=1e-5)
-    assert world.fleet.unsaved() == {}
+    assert world.fleet.unsaved() == []
+
+
+def come_and_go(world: World, device: Device, times: int) -> None:
+    for _ in range(times):
+        world.now += 3600
+        world.beat(device)
+
+
+async def test_a_device_that_comes_and_goes_is_unsteady_also_after_a_restart(world: World, device: Device) -> None:
+    assert not device.is_unsteady
+    come_and_go(world, device, 4)
+    assert device.is_unsteady
+
+    await world.presence.save_seen_now()
+    restarted = World(world.store, Path("unused"))
+    restarted.fleet.add(await world.devices.get(NAME))
+
+    known = restarted.fleet.get(NAME)
+    assert known is not None
+    assert known.is_unsteady
+
+
+async def test_a_device_that_stayed_for_weeks_is_steady_again(world: World, device: Device) -> None:
+    come_and_go(world, device, 4)
+
+    for _ in range(2 * 7 * 24 * 60):
+        world.now += world.fleet.grace_s
+        world.beat(device)
+
+    assert not device.is_unsteady
+
+
+async def test_what_the_server_could_not_hear_was_no_absence(world: World, device: Device) -> None:
+    for _ in range(10):
+        world.now += 3600
+        world.fleet.listen(world.now - 1)
+        world.beat(device)
+
+    assert not device.is_unsteady
+
+
+async def test_a_device_that_stays_away_after_the_server_is_back_was_away(world: World, device: Device) -> None:
+    for _ in range(4):
+        world.now += 3600
+        world.fleet.listen(world.now - world.fleet.grace_s - 1)
+        world.beat(device)
+
+    assert device.is_unsteady
