@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 DEVICES_MOST: Final = 20_000  # a process has about as many file descriptors
+FACTOR_MOST: Final = 10_000
 
 app = App(name="sim", help="Run simulated devices.")
 
@@ -61,35 +62,45 @@ def run(
     ] = None,
     factory_version: Annotated[str, Parameter(help="The version of the factory image.")] = "1.0.0",
     reboot_s: Annotated[float, Parameter(help="Median seconds that a reboot takes.")] = 1.5,
+    trace: Annotated[
+        Path | None,
+        Parameter(
+            help="A file in the format haltrace/1: its devices are added to --server (or come from the devices file),"
+            " go offline when it says so, and meet the fate it has for them once they boot its release."
+        ),
+    ] = None,
+    factor: Annotated[float, Parameter(help="How many times faster than the trace the devices live.")] = 1.0,
     connects_per_s: Annotated[float, Parameter(help="How fast the devices come up at the start.")] = 100.0,
 ) -> None:
     """Run devices until SIGINT or SIGTERM. Says READY when all of them have reached the broker.
 
-    Either --devices-file and --root, or --devices with --server and --token.
+    Either --devices-file and --root, or --devices (or --trace) with --server and --token. A trace begins at READY.
     """
     import asyncio
 
     from device_sim.faults import Fault
     from device_sim.fleet import FleetOptions
-    from device_sim.inventory import Added, add_devices, read_devices
+    from device_sim.inventory import Added, add_devices, newcomers_of, read_devices
     from device_sim.outages import Outage
+    from device_sim.script import scripts_of
     from device_sim.serve import serve
     from firmware_store.errors import InvalidInputError
+    from server.traces.format import read_trace
 
+    if not 0 < factor <= FACTOR_MOST:
+        raise InvalidInputError(f"A factor is above 0, and {FACTOR_MOST} at most.")
+    recorded = None if trace is None else read_trace(trace)
     if devices_file is not None and root is not None:
         entries, root_bytes = read_devices(devices_file), root.read_bytes()
-    elif 1 <= devices <= DEVICES_MOST and token:
-        wanted = Added(
-            count=devices,
-            regions=tuple(region or ["eu"]),
-            cohort=cohort,
-            hardware=tuple(hardware or ["gw100-rev-b"]),
-            vendor=vendor,
-            prefix=prefix,
-        )
+    elif (recorded is not None or 1 <= devices <= DEVICES_MOST) and token:
+        if recorded is not None:
+            wanted = newcomers_of(recorded, cohort=cohort, vendor=vendor)
+        else:
+            classes = tuple(hardware or ["gw100-rev-b"])
+            wanted = Added(devices, tuple(region or ["eu"]), cohort, classes, vendor, prefix).newcomers()
         entries, root_bytes = asyncio.run(add_devices(server, token, wanted))
     else:
-        raise InvalidInputError("Give --devices-file and --root, or --devices with --server and --token.")
+        raise InvalidInputError("Give --devices-file and --root, or --devices or --trace with --server and --token.")
     options = FleetOptions(
         seed=seed,
         faults=[Fault.parse(text) for text in fault or ()],
@@ -98,8 +109,11 @@ def run(
         connects_per_s=connects_per_s,
         factory_version=factory_version,
         factory=_pairs(factory or []),
+        scripts={} if recorded is None else scripts_of(recorded, factor),
     )
-    configs = [entry.config(directory=dir, root_bytes=root_bytes, host=host, port=port) for entry in entries]
+    configs = [
+        entry.config(directory=dir, root_bytes=root_bytes, host=host, port=port, lab_factor=factor) for entry in entries
+    ]
     asyncio.run(serve(configs, options=options, ledger=ledger))
 
 

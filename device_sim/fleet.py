@@ -19,10 +19,13 @@ from device_sim.agent.runner import Outcome, Runner
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.faults import DeviceFaults, Fault
+from device_sim.follower import Follower
 from device_sim.ledger import Ledger
 from device_sim.line import Line
 from device_sim.outages import Outage
+from device_sim.script import Script
 from device_sim.slow_link import slow_connect
+from server.domain.identity import DeviceId
 
 CONNECTS_PER_S: Final = 100.0
 REBOOT_S: Final = 1.5
@@ -44,6 +47,8 @@ class FleetOptions:
     connects_per_s: float = CONNECTS_PER_S
     factory_version: str = "1.0.0"
     factory: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    scripts: Mapping[DeviceId, Script] = field(default_factory=lambda: MappingProxyType({}))
+    """What devices follow that live by a trace; it begins once every device has reached the broker."""
 
 
 class Fleet:
@@ -99,6 +104,8 @@ class Fleet:
             self._missing.discard(config.device_id)
             if not self._missing:
                 self.connected.set()
+                for device in self._devices.values():
+                    device.begin()
 
 
 class SimulatedDevice:
@@ -122,13 +129,27 @@ class SimulatedDevice:
         self._rng = random.Random(f"{options.seed}|{config.device_id}")
         speed = self._faults.bytes_per_s
         self._line = Line()
-        self._connect = self._line.carry(connect_mqtt if speed is None else slow_connect(speed))
+        carried = connect_mqtt if speed is None else slow_connect(speed)
+        self._script = options.scripts.get(config.device_id)
+        self._follower: Follower | None = None
+        if self._script is not None:
+            rng = random.Random(f"{options.seed}|{config.device_id}|fate")
+            self._follower = Follower(self._script, self._line, rng=rng, on_death=self._died)
+            carried = self._follower.slowed(carried)
+        self._connect = self._line.carry(carried)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
         self._version = ""
 
+    def begin(self) -> None:
+        """Its trace begins now, if it follows one."""
+        if self._follower is not None:
+            self._follower.begin()
+
     def stop(self) -> None:
         self._stopping.set()
+        if self._follower is not None:
+            self._follower.stop()
         if self._runner is not None:
             self._runner.stop()
 
@@ -154,7 +175,7 @@ class SimulatedDevice:
             if not attempts:
                 return
             for _ in range(attempts):
-                await self._without_power(self._rng.lognormvariate(0, REBOOT_SPREAD) * self._options.reboot_s)
+                await self._without_power(self._draw_reboot_s())
 
     async def _live_one_boot(self) -> int:
         """Return how many boots the way down and up again takes; 0 at the end of this device's life."""
@@ -165,7 +186,7 @@ class SimulatedDevice:
         slots = FileSlots(directory, durable=False)
         running = next(slot for slot in slots.slots() if slot.name == slots.booted())
         self._version = running.version
-        if booted.slot is None or self._faults.bricks(running.version):
+        if booted.slot is None or not self._returns_with(running.version):
             self._note_by_itself("bricked", running)
             return 0
         self._note_by_itself("booted", running)
@@ -178,6 +199,15 @@ class SimulatedDevice:
         self._runner = None
         return booted.attempts if outcome is Outcome.REBOOT else 0
 
+    def _returns_with(self, version: str) -> bool:
+        in_script = self._script is None or self._script.returns_with(version)
+        return in_script and not self._faults.bricks(version)
+
+    def _draw_reboot_s(self) -> float:
+        if self._script is not None:
+            return self._script.reboot_s
+        return self._rng.lognormvariate(0, REBOOT_SPREAD) * self._options.reboot_s
+
     def _boots(self, slot: SlotInfo) -> bool:
         return self._faults.boots(slot.version)
 
@@ -186,7 +216,12 @@ class SimulatedDevice:
 
     def _observe(self, note: Note) -> None:
         self._ledger.write(self.device_id, note)
+        if self._follower is not None:
+            self._follower.noted(note)
         self._on_note(self._config, note)
+
+    def _died(self) -> None:
+        self._ledger.write(self.device_id, Note("died", version=self._version))
 
     def _note_by_itself(self, event: str, running: SlotInfo) -> None:
         """What a device cannot say of itself: that it boots, or never will again."""

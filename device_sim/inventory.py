@@ -1,6 +1,7 @@
 """Which devices a simulated fleet has: read from a file, or added to a server over its REST API."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ import aiohttp
 from device_sim.agent.device import DeviceConfig
 from firmware_store.errors import InvalidInputError, StoreUnavailableError
 from server.domain.identity import cohort, device_id, hardware_class, region
+from server.traces.format import Trace
 
 ADD_AT_ONCE: Final = 500
 TIMEOUT_S: Final = 30.0
@@ -31,7 +33,9 @@ class Entry:
     client_id: str | None = None
     topic_root: str = "tg/1"
 
-    def config(self, *, directory: Path, root_bytes: bytes, host: str | None, port: int | None) -> DeviceConfig:
+    def config(
+        self, *, directory: Path, root_bytes: bytes, host: str | None, port: int | None, lab_factor: float = 1.0
+    ) -> DeviceConfig:
         """Return the device's settings, in a directory of its own below ``directory``.
 
         Raises:
@@ -52,8 +56,20 @@ class Entry:
             region=region(self.region),
             cohort=cohort(self.cohort),
             topic_root=self.topic_root,
+            lab_factor=lab_factor,
             durable=False,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A device to add."""
+
+    id: str
+    region: str
+    cohort: str
+    vendor: str
+    hardware: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,28 @@ class Added:
     hardware: tuple[str, ...]
     vendor: str
     prefix: str
+
+    def newcomers(self) -> list[Newcomer]:
+        regions, hardware = self.regions, self.hardware
+        return [
+            Newcomer(
+                id=f"{self.prefix}-{number:05}",
+                region=regions[number % len(regions)],
+                cohort=self.cohort,
+                vendor=self.vendor,
+                hardware=hardware[number // len(regions) % len(hardware)],
+            )
+            for number in range(self.count)
+        ]
+
+
+def newcomers_of(trace: Trace, *, cohort: str, vendor: str) -> list[Newcomer]:
+    """Return the devices of a trace, in its order."""
+    devices = trace.devices
+    return [
+        Newcomer(name, devices.regions[region], cohort, vendor, devices.classes[hardware])
+        for name, region, hardware in zip(devices.ids, devices.region, devices.hardware, strict=True)
+    ]
 
 
 def read_devices(path: Path) -> list[Entry]:
@@ -84,7 +122,7 @@ def read_devices(path: Path) -> list[Entry]:
     return entries
 
 
-async def add_devices(server: str, token: str, wanted: Added) -> tuple[list[Entry], bytes]:
+async def add_devices(server: str, token: str, wanted: Sequence[Newcomer]) -> tuple[list[Entry], bytes]:
     """Add devices to a server, and return them with the trust root that it gives out.
 
     A lab's shortcut: a real device has its root from the factory, not from the server it is to be safe from.
@@ -94,20 +132,16 @@ async def add_devices(server: str, token: str, wanted: Added) -> tuple[list[Entr
     """
     headers = {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    regions, hardware = wanted.regions, wanted.hardware
-    devices = [
-        {"id": f"{wanted.prefix}-{number:05}", "region": regions[number % len(regions)], "cohort": wanted.cohort}
-        for number in range(wanted.count)
-    ]
     entries: list[Entry] = []
     try:
         async with aiohttp.ClientSession(server, headers=headers, timeout=timeout) as session:
-            for start in range(0, len(devices), ADD_AT_ONCE):
-                body = {"devices": devices[start : start + ADD_AT_ONCE]}
+            for start in range(0, len(wanted), ADD_AT_ONCE):
+                some = wanted[start : start + ADD_AT_ONCE]
+                body = {"devices": [{"id": one.id, "region": one.region, "cohort": one.cohort} for one in some]}
                 async with session.post("/v1/devices", json=body) as response:
                     added = await _json(response)
-                for place, device in enumerate(added["devices"], start=start):
-                    own = {"vendor": wanted.vendor, "hardware": hardware[place // len(regions) % len(hardware)]}
+                for device, one in zip(added["devices"], some, strict=True):
+                    own = {"vendor": one.vendor, "hardware": one.hardware}
                     entries.append(_entry({**device, **(device["credential"] or {}), **own}))
             async with session.get("/v1/trust/root") as response:
                 response.raise_for_status()

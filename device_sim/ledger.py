@@ -3,7 +3,7 @@
 ``{"t": Unix seconds, "device", "event", "campaign", "version", "slot", "reason", "detail"}``; a key that has nothing to
 say is left out. Events: connected, offered, hold_received, halt_received, rollback_received, none_received, started,
 written, rebooting, booted, bricked, trial, confirmed, stopped, failed, refused, reverting, reverted, no_way_back,
-moved; cut_off and let_back, when an outage begins and ends.
+moved; cut_off and let_back, when an outage begins and ends; died, when a trace's release has killed it later.
 """
 
 import json

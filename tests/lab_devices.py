@@ -64,13 +64,13 @@ class Lab:
             ledger.close()
 
     def facts(self, device: DeviceId) -> list[str]:
-        return [fact["event"] for fact in self._ledger(device)]
+        return [fact["event"] for fact in self.ledger(device)]
 
     def refusals(self, device: DeviceId) -> list[str]:
         """The reasons that the device has refused something for."""
-        return [fact["reason"] for fact in self._ledger(device) if fact["event"] == "refused"]
+        return [fact["reason"] for fact in self.ledger(device) if fact["event"] == "refused"]
 
-    def _ledger(self, device: DeviceId) -> list[dict[str, Any]]:
+    def ledger(self, device: DeviceId) -> list[dict[str, Any]]:
         lines = (self.directory / "ledger.jsonl").read_text().splitlines()
         return [fact for fact in map(json.loads, lines) if fact["device"] == device]
 

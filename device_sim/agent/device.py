@@ -36,6 +36,8 @@ class DeviceConfig:
     agent_version: str = "tidegate-agent"
     components: frozenset[str] | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    lab_factor: float = 1.0
+    """So many times shorter than a real device's are the pauses before it connects again: a lab's clock runs fast."""
     durable: bool = True
     """False saves every fsync and every thread: for simulated devices, whose storage ends with their machine."""
 

@@ -164,9 +164,10 @@ class Runner:
         while not self._outcome.done():
             began_at = self._loop.time()
             await self._run_session()
-            failures = 0 if self._loop.time() - began_at >= STABLE_S else failures + 1
+            lived_s = (self._loop.time() - began_at) * self._config.lab_factor
+            failures = 0 if lived_s >= STABLE_S else failures + 1
             longest_s = min(RECONNECT_LONGEST_S, RECONNECT_FIRST_S * 2.0 ** min(failures, 10))
-            await asyncio.sleep(longest_s * secrets.randbelow(1000) / 1000)
+            await asyncio.sleep(longest_s * secrets.randbelow(1000) / 1000 / self._config.lab_factor)
 
     async def _run_session(self) -> None:
         nonce = secrets.token_bytes(NONCE_BYTES)

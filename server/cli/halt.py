@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from server.domain.identity import CampaignId
     from server.services.replay.run import Result
     from server.traces.format import Trace
 
@@ -57,6 +58,7 @@ def replay(
     *,
     policy: Path | None = None,
     plan: Path | None = None,
+    campaign: str | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     plot: Path | None = None,
 ) -> int:
@@ -70,6 +72,9 @@ def replay(
         A JSON file with a campaign's policy; what it does not say has its default.
     plan
         A JSON file with a campaign's plan; without it, one that takes about a day.
+    campaign
+        The id (cmp_...) of a campaign whose heights the devices have, so that they come in its order; without it, the
+        trace's seed says which.
     json_file
         Where to write the outcome as JSON.
     plot
@@ -95,7 +100,7 @@ def replay(
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("reading", total=None)
         recorded = read_trace(trace)
-        population = population_of(recorded)
+        population = population_of(recorded, None if campaign is None else _uuid(campaign))
         progress.reset(task, description="replaying", total=1.0)
         result = run(
             recorded,
@@ -157,6 +162,13 @@ def _lines(trace: "Trace", result: "Result", wrong: list[str]) -> "Iterator[str]
     yield line("on the way", f"{result.pauses} pauses" + ("; the brake was on" if "brake" in result.seen else ""))
     if trace.expect is not None:
         yield line("expected", trace.expect.verdict + (f", but: {'; '.join(wrong)}" if wrong else ": as it is"))
+
+
+def _uuid(campaign: str) -> "CampaignId":
+    from server.domain.identity import CampaignId
+    from server.services import identifiers
+
+    return CampaignId(identifiers.parse(identifiers.CAMPAIGN, campaign))
 
 
 def _read(model: "type[_Model]", path: Path | None) -> "_Model | None":

@@ -52,10 +52,13 @@ def test_a_bad_release_halts_and_the_picture_and_the_numbers_say_why(tmp_path: P
 def test_a_good_release_is_completed(tmp_path: Path) -> None:
     trace = generated(tmp_path, "small-100", 100, "trace.jsonl")
 
-    done = tidegate("replay", trace)
+    done = tidegate("replay", trace, "--campaign", "cmp_" + 31 * "0" + "7")
+    nothing = tidegate("replay", trace, "--campaign", "bun_7")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "complete" in done.stdout
+    assert nothing.returncode == 1
+    assert "Not an id" in nothing.stderr
 
 
 def test_a_verdict_that_was_not_expected_is_exit_code_1(tmp_path: Path) -> None:

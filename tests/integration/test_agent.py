@@ -1,15 +1,19 @@
 """Simulated devices on a real broker: what they say, what they install, and how they end."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from device_sim.script import Script
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
+from server.traces.fates import Fate
 from tests.agent_world import make_bundle
 from tests.lab_devices import Lab
 from tests.lab_server import LabServer
@@ -166,6 +170,53 @@ async def test_a_session_that_an_outage_cuts_ends_by_its_last_will(
         await server.until(lambda: len(server.hellos[device]) == 2)
 
     assert server.gone[device] == [server.hellos[device][0].nonce]
+
+
+def script(fate: Fate = Fate.GOOD, **changes: Any) -> Script:
+    """What a trace may say of one device; times in seconds."""
+    plain = Script("1.1.0", (), 0.0, 0.05, fate, False, 0.0, (0.0, 0.0), (0.0, 0.0))
+    return replace(plain, **changes)
+
+
+async def test_a_device_is_away_when_its_trace_says_so_and_its_download_takes_its_time(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device = new_device_id()
+    scripts = {device: script(away=((0.2, 0.3),), download_s=0.5)}
+    await server.offer(make_bundle())
+
+    async with lab.fleet(device, scripts=scripts):
+        await server.until(lambda: State.CONFIRMED in server.states(device) and len(server.gone[device]) == 2)
+
+    at = {fact["event"]: fact["t"] for fact in lab.ledger(device)}
+    assert [hello.nonce for hello in server.hellos[device]][:2] == server.gone[device]  # the absence, and the reboot
+    assert at["written"] - at["started"] >= 0.5
+
+
+async def test_a_release_strikes_as_the_trace_says(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    bricked, lost, late, flapping = (new_device_id() for _ in range(4))
+    scripts = {
+        bricked: script(Fate.BRICK),
+        lost: script(is_lost=True),
+        late: script(Fate.LATE, after_s=0.1),
+        flapping: script(Fate.FLAP, every_s=(0.1, 0.2), off_s=(0.1, 0.2)),
+    }
+    await server.offer(make_bundle())
+
+    async with lab.fleet(*scripts, scripts=scripts):
+        await server.until(lambda: len(server.gone[flapping]) == 3 and len(server.gone[late]) == 2)
+        for device, event in ((bricked, "bricked"), (lost, "bricked"), (late, "died")):
+            await lab.until_fact(device, event)
+
+    for device in (bricked, lost):
+        assert server.states(device)[-1] is State.REBOOTING
+        assert len(server.hellos[device]) == 1
+    for device in (late, flapping):
+        assert server.states(device)[-1] is State.CONFIRMED
+    assert len(server.hellos[late]) == 2
+    assert server.gone[flapping][1:] == [hello.nonce for hello in server.hellos[flapping]][1:3]
 
 
 async def test_beats_come_at_the_interval_that_the_welcome_sets(

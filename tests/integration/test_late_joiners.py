@@ -42,7 +42,7 @@ async def test_a_device_that_comes_late_is_admitted_and_updates(
 ) -> None:
     region = unique("late")
     wanted = Added(2, (region,), "main", (HARDWARE,), VENDOR, prefix=region)
-    entries, root = await add_devices(server.url, server.token, wanted)
+    entries, root = await add_devices(server.url, server.token, wanted.newcomers())
     bundle = (await admin.upload(make_bundle(tmp_path, server.keys).read_bytes())).body["id"]
     draft = {"name": region, "bundle": bundle, "cohort": "main", "regions": [region], "plan": PLAN, "policy": POLICY}
     campaign = f"/v1/campaigns/{(await admin.post('/v1/campaigns', draft)).body['id']}"

@@ -1,9 +1,13 @@
+from uuid import UUID
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_store.errors import InvalidInputError
+from server.domain.gate import height
+from server.domain.identity import CampaignId, DeviceId
 from server.services.replay.background import merge
 from server.services.replay.scenarios import make_trace
 from server.services.replay.world import Phase, World, population_of
@@ -142,3 +146,12 @@ def test_who_is_away_as_the_trace_begins_has_never_been_heard():
     assert not moment.online[away].any()
     assert np.all(np.isneginf(moment.last_seen[away]))
     assert len(moment.dropped) < 5
+
+
+def test_a_replay_in_a_campaigns_order_has_that_campaigns_heights():
+    trace, campaign = make_trace("healthy", devices=50, seed=1), CampaignId(UUID(int=7))
+
+    population = population_of(trace, campaign)
+
+    assert population.height.tolist() == [height(campaign, DeviceId(name)) for name in trace.devices.ids]
+    assert population.height.tolist() != population_of(trace).height.tolist()
