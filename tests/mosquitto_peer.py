@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.mqtt_client import MqttClient
+from tests.ports import free_port
 
 SHIPPED = Path(__file__).parents[1] / "deploy" / "mosquitto"
 PATIENCE_S = 10
@@ -100,7 +101,7 @@ class Mosquitto:
     def __init__(self, folder: Path, *, trusted_ca: Path | None = None) -> None:
         self.folder = folder
         self._trusted_ca = trusted_ca or folder / "ca.pem"
-        self.device_port, self.server_port = _free_port(), _free_port()
+        self.device_port, self.server_port = free_port(), free_port()
         shutil.copy(SHIPPED / "acl", folder)
         subprocess.run(
             ["mosquitto_passwd", "-b", "-c", folder / "passwords", "tidegate.server", "secret"],
@@ -161,9 +162,3 @@ class Mosquitto:
         if files:
             context.load_cert_chain(*files)
         return MqttClient("localhost", self.device_port, tls=context, **{"client_id": "any", **options})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

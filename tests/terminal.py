@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,13 +23,6 @@ STAYS = {"tidegate serve": "listening on", "tidegate sim run": "READY", "mosquit
 def read_blocks(document: Path) -> list[str]:
     """Return the document's fenced shell blocks."""
     return re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Terminal:

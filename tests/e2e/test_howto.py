@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.terminal import ROOT, Terminal, free_port, read_blocks
+from tests.ports import free_port
+from tests.terminal import ROOT, Terminal, read_blocks
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal import ROOT, Terminal, free_port, read_blocks
+from tests.ports import free_port
+from tests.terminal import ROOT, Terminal, read_blocks
 
 BLOCKS = read_blocks(ROOT / "README.md")
 LONG = [block.strip() for block in BLOCKS if block.startswith("make ")]

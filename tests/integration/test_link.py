@@ -8,7 +8,6 @@ import getpass
 import ipaddress
 import itertools
 import shutil
-import socket
 import ssl
 import subprocess
 import sysconfig
@@ -25,16 +24,11 @@ from firmware_store.errors import BrokerUnavailableError, ForbiddenError, Invali
 from server.mqtt import connection
 from server.mqtt.link import Incoming, MqttLink, Will
 from server.mqtt.stream import Stream, TransportContext
+from tests.ports import free_port
 
 PATIENCE_S = 10
 CONNACK = b"\x20\x02\x00\x00"
 DISCONNECT = b"\xe0\x00"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:

@@ -28,6 +28,7 @@ from server.protocol.topics import Topics
 from tests.enrolment_world import enrolment_world
 from tests.mosquitto_peer import Authority
 from tests.mqtt_client import REFUSED, ConnectRefusedError, MqttClient
+from tests.ports import free_port
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nats"
 PATIENCE_S = 20
@@ -43,11 +44,11 @@ class Nats:
         (tmp_path / "public").mkdir()
         certificate, key = Authority(tmp_path / "public").issue("localhost", file="broker")
         self.trusted_ca = tmp_path / "public" / "ca.pem"
-        self.port = _free_port()
+        self.port = free_port()
         (self._folder / "trust.conf").symlink_to(self.keys / "trust.conf")
         config = (SHIPPED / "nats.conf").read_text()
         for shipped, ours in (
-            ("127.0.0.1:4222", f"127.0.0.1:{_free_port()}"),
+            ("127.0.0.1:4222", f"127.0.0.1:{free_port()}"),
             ("0.0.0.0:8883", f"127.0.0.1:{self.port}"),
             ("/etc/nats/tidegate/broker.pem", str(certificate)),
             ("/etc/nats/tidegate/broker.key", str(key)),
@@ -111,12 +112,6 @@ class Nats:
             yield
         finally:
             watching.cancel()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -210,7 +205,7 @@ async def test_a_nats_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pyt
     create_nats_folder(tmp_path / "keys", "tg/1")
 
     with pytest.raises(BrokerUnavailableError):
-        await OwnNats(tmp_path / "keys", "tg/1", host="127.0.0.1", port=_free_port()).start()
+        await OwnNats(tmp_path / "keys", "tg/1", host="127.0.0.1", port=free_port()).start()
 
 
 async def test_another_topic_root_reaches_nats(nats: Nats) -> None:

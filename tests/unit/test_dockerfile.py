@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.terminal import ROOT, free_port
+from tests.ports import free_port
+from tests.terminal import ROOT
 
 PACKAGES = {"server", "device_sim", "firmware_store", "migrations"}
 START_S = 120
