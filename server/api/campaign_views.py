@@ -252,7 +252,7 @@ def _waves(record: CampaignRecord, regions: list[RegionState]) -> list[WaveState
                 number=index + 1,
                 state="passed" if over else "open" if begun else "planned",
                 regions=sorted(names),
-                target=f"{wave.ratio:.1%}" if wave.ratio is not None else f"{wave.count} devices",
+                target=wave.target,
                 reached=sum(entry.reached for entry in of_wave) if begun else 0,
                 confirmed=sum(entry.confirmed for entry in of_wave) if begun else 0,
                 failed=sum(entry.failed for entry in of_wave) if begun else 0,

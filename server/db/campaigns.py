@@ -18,7 +18,7 @@ from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.gate import Ramp
-from server.domain.identity import BundleId, CampaignId, Cohort, Region
+from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy
 from server.protocol.orders import Directive
 
@@ -81,6 +81,11 @@ class CampaignRecord:
         if self.membership is Membership.DYNAMIC or self.started_at is None:
             return None
         return math.ceil(self.started_at.timestamp())
+
+    @property
+    def named(self) -> frozenset[DeviceId]:
+        """The devices that the open wave, and those before it, let in by name."""
+        return frozenset() if self.wave is None else self.plan.named(self.wave + 1)
 
     @property
     def effective_plan(self) -> Plan:

@@ -86,6 +86,8 @@ PAGE: Final = f"""
 
 COUNT_IN: Final = "SELECT count(*) FROM device WHERE cohort = $1 AND region = $2"
 
+PLACES: Final = "SELECT id, region, cohort FROM device WHERE id = ANY($1)"
+
 NOTE_SEEN: Final = """
     UPDATE device SET last_seen = seen.at, absences = seen.absences, absent_at = seen.absent_at
       FROM unnest($1::text[], $2::timestamptz[], $3::float8[], $4::timestamptz[]) AS seen (id, at, absences, absent_at)
@@ -176,6 +178,11 @@ class DeviceRepository:
         """Return how many devices one audience has."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(COUNT_IN, cohort, region))
+
+    async def places(self, devices: Sequence[DeviceId]) -> dict[DeviceId, tuple[Region, Cohort]]:
+        """Return where those of these devices are that there are."""
+        async with self._database.transaction() as connection:
+            return {row["id"]: (row["region"], row["cohort"]) for row in await connection.fetch(PLACES, list(devices))}
 
     async def admit(self, devices: Sequence[DeviceId], *, now: datetime) -> dict[DeviceId, datetime]:
         """Note that each gets a broker credential, and return when it must say that it was issued.

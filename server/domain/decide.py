@@ -156,7 +156,10 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
 def _stop(snapshot: Snapshot, now: float) -> Decision | None:
     verdict = snapshot.verdict
     if verdict.call is Call.HALT:
-        return Decision(Kind.HALT, f"Halted after {duration(now - snapshot.started_at)}: {verdict.why}")
+        why = verdict.why
+        if snapshot.current is not None and snapshot.current.devices:
+            why += " The open wave's devices were named, so they are no random sample."
+        return Decision(Kind.HALT, f"Halted after {duration(now - snapshot.started_at)}: {why}")
     if verdict.is_storm_ours and snapshot.policy.on_offline_spike == "halt":
         where = ", ".join(sorted(verdict.bad_weather))
         return Decision(
@@ -288,11 +291,15 @@ def _wait(snapshot: Snapshot, now: float) -> Decision | None:
 
 def _open(snapshot: Snapshot, index: int) -> Decision:
     wave = snapshot.plan.waves[index]
-    target = f"{wave.ratio:.1%}" if wave.ratio is not None else f"{wave.count} devices"
+    if wave.devices:
+        why = "They are no random sample: guard rails and what they say themselves judge them, and no comparison."
+        return Decision(
+            Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} opens: {wave.target}. {why}", wave=index
+        )
     where = ", ".join(regions_of(wave, [view.region for view in snapshot.regions]))
     verb = "opens" if index != snapshot.wave else "takes in devices that have come since"
     return Decision(
-        Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} {verb}: {where} to {target}.", wave=index
+        Kind.OPEN_WAVE, f"Wave {index + 1} of {len(snapshot.plan.waves)} {verb}: {where} to {wave.target}.", wave=index
     )
 
 
@@ -300,6 +307,8 @@ def _short(snapshot: Snapshot) -> bool:
     """Tell whether a wave opened on fewer devices than it is for (at least one), and others have come since."""
     wave = snapshot.current
     assert wave is not None
+    if wave.devices:
+        return False
     count = wave.count or 1
     return any(view.targeted < min(count, view.candidates) for view in _wave_views(snapshot))
 

@@ -14,7 +14,8 @@ from firmware_store.errors import InvalidInputError
 from server.domain.consent import URL_CHARACTERS_MOST, check_webhook
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
 from server.domain.halt.policy import HaltPolicy
-from server.domain.identity import Region
+from server.domain.identity import DeviceId, Region
+from server.domain.identity import device_id as check_device
 from server.domain.identity import region as check_region
 from server.domain.windows import DURATION_MOST_S, WINDOWS_MOST, Window, ever_fits, needed_s
 
@@ -24,6 +25,9 @@ _MOST: Final = 1_000_000_000
 """Every number has a bound: one stored plan or policy that cannot be computed with would stop its campaign for good."""
 
 WAVES_MOST: Final = 64
+NAMED_MOST: Final = 50
+"""So many devices one wave may name, each of which gets a directive of its own."""
+
 _ROUNDING: Final = 1e-6
 
 _CANARY_RATIO: Final = 0.01
@@ -61,27 +65,41 @@ class Gate(BaseModel):
 
 
 class Wave(BaseModel):
-    """One step of the plan: raise the level of some regions to a target, then soak."""
+    """One step of the plan: raise the level of some regions to a target, or let in named devices, then soak."""
 
     model_config = _FROZEN
 
     regions: tuple[Region, ...] = Field((), description="regions to raise; empty: all of the campaign's")
     ratio: float | None = Field(None, gt=0, le=1, description="target level as a share of each region")
     count: int | None = Field(None, ge=1, le=_MOST, description="target level as a number of devices in each region")
+    devices: tuple[DeviceId, ...] = Field(
+        (), max_length=NAMED_MOST, description="instead of a level: devices that are let in by name; first waves only"
+    )
     ramp_s: int = Field(3600, ge=0, le=30 * _DAY, description="how long the level takes to reach the target")
     soak_s: int = Field(3600, ge=0, le=30 * _DAY, description="how long the level then stays before the gate may open")
     gate: Gate = Field(Gate(), description="what must hold before the next wave")
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
-        if (self.ratio is None) == (self.count is None):
-            raise ValueError("A wave has either a ratio or a count as its target.")
+        if [self.ratio is None, self.count is None, not self.devices].count(False) != 1:
+            raise ValueError("A wave has either a ratio or a count as its target, or it names devices.")
+        if self.devices and self.regions:
+            raise ValueError("A wave that names devices has no regions: each device is where it is.")
         try:
             for name in self.regions:
                 check_region(name)
+            for device in self.devices:
+                check_device(device)
         except InvalidInputError as exc:
             raise ValueError(str(exc)) from exc
         return self
+
+    @property
+    def target(self) -> str:
+        """What it is for, in words."""
+        if self.devices:
+            return "1 named device" if len(self.devices) == 1 else f"{len(self.devices)} named devices"
+        return f"{self.ratio:.1%}" if self.ratio is not None else f"{self.count} devices"
 
 
 class Plan(BaseModel):
@@ -90,6 +108,20 @@ class Plan(BaseModel):
     model_config = _FROZEN
 
     waves: tuple[Wave, ...] = Field(min_length=1, max_length=WAVES_MOST)
+
+    @model_validator(mode="after")
+    def _named_first_and_once(self) -> Self:
+        are_named = [bool(wave.devices) for wave in self.waves]
+        if are_named != sorted(are_named, reverse=True):
+            raise ValueError("Waves that name devices come before all others: a level would have let them in.")
+        named = [device for wave in self.waves for device in wave.devices]
+        if len(set(named)) < len(named):
+            raise ValueError("A device is named once.")
+        return self
+
+    def named(self, until: int) -> frozenset[DeviceId]:
+        """Return the devices that are named by the first ``until`` waves."""
+        return frozenset(device for wave in self.waves[:until] for device in wave.devices)
 
     def without_soak(self) -> "Plan":
         """Return the same waves, each of which may be followed at once by the next: what an emergency does."""
@@ -248,5 +280,7 @@ def check_steps(plan: Plan, policy: Policy, devices: Mapping[Region, int]) -> No
 def _share(wave: Wave, devices: int) -> float:
     if wave.ratio is not None:
         return wave.ratio
+    if wave.devices:
+        return 0.0
     assert wave.count is not None
     return min(1.0, wave.count / devices) if devices else 0.0

@@ -116,6 +116,7 @@ class Campaigns:
                 pointer="/plan/waves",
             )
         check_steps(plan, policy, devices)
+        await self._check_named(plan, draft)
         campaign = CampaignRecord(
             id=CampaignId(new_uuid7()),
             name=draft.name,
@@ -131,6 +132,18 @@ class Campaigns:
         )
         await self._repository.add(campaign)
         return campaign
+
+    async def _check_named(self, plan: Plan, draft: Draft) -> None:
+        """Return if every device that the plan names is one of the campaign's. Raises: InvalidInputError."""
+        places = await self._devices.places(sorted(plan.named(len(plan.waves))))
+        for index, wave in enumerate(plan.waves):
+            for device in wave.devices:
+                region, cohort = places.get(device, (None, None))
+                if cohort != draft.cohort or region not in draft.regions:
+                    raise InvalidInputError(
+                        f"Wave {index + 1} names {device}, which is not in this campaign's cohort and regions.",
+                        pointer=f"/plan/waves/{index}/devices",
+                    )
 
     async def get(self, campaign: CampaignId) -> CampaignRecord:
         """Raises: NotFoundError."""
@@ -336,6 +349,8 @@ class Campaigns:
                 self._directives.order(campaign, bundle, region, action, now=now)
                 for region in (_audience(campaign, action) if regions is None else regions)
             ]
+            if action not in {Action.OFFER, Action.HOLD}:
+                orders += self._directives.withdrawn(campaign, now=now)
         told = {order.audience for order in orders}
         for other, why in superseded:
             ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
@@ -367,7 +382,8 @@ class Campaigns:
         return saved
 
     def _ends(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> list[Directive]:
-        return [self._directives.order(campaign, bundle, region, Action.NONE, now=now) for region in campaign.regions]
+        ends = [self._directives.order(campaign, bundle, region, Action.NONE, now=now) for region in campaign.regions]
+        return ends + self._directives.withdrawn(campaign, now=now)
 
     def announce(self, campaign: CampaignRecord, decision: DecisionRecord) -> None:
         """Count a decision that was stored, log it, and let the orchestrator look."""

@@ -5,7 +5,7 @@ not acknowledged, renews what runs out, and repairs any difference between what 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -22,15 +22,19 @@ from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.db.directives import DirectiveRecord, DirectiveRepository
 from server.domain.campaign import State
-from server.domain.gate import DEAD_MAN_S
+from server.domain.gate import DEAD_MAN_S, FULL, Ramp
+from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines, Directive, Envelope
-from server.protocol.topics import Audience, CohortAudience, Topics
+from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 from server.services.authority import Authority, Mandate
 from server.services.metrics import Metrics
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
+
+Named = tuple[Region, DeviceId]
+"""A device with an order of its own, and where it listens."""
 
 RENEW_S: Final = DEAD_MAN_S / 2
 """A ramp is renewed when less than this of its published stretch is left."""
@@ -115,22 +119,20 @@ class Directives:
         *,
         now: float,
         mandate: Mandate | None = None,
+        device: DeviceId | None = None,
     ) -> Directive:
         """Return the order for one region of a campaign; its counter is given when it is stored.
 
-        ``mandate``: which one it will be signed under, where that is not the present one.
+        ``mandate``: which one it will be signed under, where that is not the present one. ``device``: for this one
+        alone, which an offer lets in whatever the region's level.
         """
         issued = int(now)
         policy = campaign.policy
-        audience = CohortAudience(region.region, campaign.cohort)
-        blank = Directive(
-            fleet=self._authority.root.fleet,
-            audience=audience,
-            counter=Counter((mandate or self._authority.mandate).epoch, 0),
-            issued=issued,
-            expires=issued + policy.offer_s,
-            action=Action.NONE,
-        )
+        audience: Audience = CohortAudience(region.region, campaign.cohort)
+        line = region.ramp.until(issued + DEAD_MAN_S)
+        if device is not None:
+            audience, line = DeviceAudience(region.region, device), Ramp.flat(FULL, issued)
+        blank = replace(self._blank(campaign, issued=issued, mandate=mandate), audience=audience)
         if action is Action.NONE:
             return blank
         return Directive(
@@ -144,11 +146,22 @@ class Directives:
             manifest_digest=bundle.manifest_digest,
             sequence_number=bundle.sequence_number,
             envelope=envelope_of(bundle),
-            ramp=region.ramp.until(issued + DEAD_MAN_S) if action is Action.OFFER else None,
+            ramp=line if action is Action.OFFER else None,
             deadlines=Deadlines(policy.download_s, policy.trial_s, policy.confirm_s),
             keep_on_halt=policy.on_halt == "keep",
             members_before=campaign.members_before,
             windows=policy.device_windows,
+        )
+
+    def _blank(self, campaign: CampaignRecord, *, issued: int, mandate: Mandate | None = None) -> Directive:
+        """An order that orders nothing, for nobody in particular yet."""
+        return Directive(
+            fleet=self._authority.root.fleet,
+            audience=CohortAudience(campaign.regions[0].region, campaign.cohort),
+            counter=Counter((mandate or self._authority.mandate).epoch, 0),
+            issued=issued,
+            expires=issued + campaign.policy.offer_s,
+            action=Action.NONE,
         )
 
     async def renew(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> None:
@@ -161,10 +174,51 @@ class Directives:
             for region in campaign.regions
             if region.opened_at is not None and self._runs_out(campaign, region, now)
         ]
+        soon = now + campaign.policy.offer_s / 2
+        by_name = self._by_name(campaign.id)
+        orders += self._offers(campaign, bundle, [one for one, end in by_name.items() if end < soon], now=now)
         if orders and await self._repository.renew(
             orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
         ):
             await self.flush()
+
+    async def offer_to(
+        self, campaign: CampaignRecord, bundle: BundleRecord, devices: Collection[Named], *, now: float
+    ) -> None:
+        """Let these devices in by name: each gets an offer of its own, which its cohort's order may narrow."""
+        orders = self._offers(campaign, bundle, devices, now=now)
+        if orders and await self._repository.renew(
+            orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
+        ):
+            await self.flush()
+
+    def offered_to(self, campaign: CampaignId) -> frozenset[DeviceId]:
+        """Return the devices that the campaign has let in by name."""
+        return frozenset(name for _, name in self._by_name(campaign))
+
+    def withdrawn(self, campaign: CampaignRecord, *, now: float) -> list[Directive]:
+        """Return the ends of what was offered by name: from then on the cohorts' orders hold alone.
+
+        An offer that another task is just storing is found by ``reissue`` a little later.
+        """
+        blank = self._blank(campaign, issued=int(now))
+        return [replace(blank, audience=DeviceAudience(*one)) for one in self._by_name(campaign.id)]
+
+    def _by_name(self, campaign: CampaignId) -> dict[Named, float]:
+        """Who has an offer of its own from this campaign, and until when (Unix seconds)."""
+        return {
+            (audience.region, audience.device): record.expires_at.timestamp()
+            for audience, record in self._current.items()
+            if isinstance(audience, DeviceAudience) and record.campaign == campaign and record.action is Action.OFFER
+        }
+
+    def _offers(
+        self, campaign: CampaignRecord, bundle: BundleRecord, devices: Collection[Named], *, now: float
+    ) -> list[Directive]:
+        regions = {region.region: region for region in campaign.regions}
+        return [
+            self.order(campaign, bundle, regions[where], Action.OFFER, now=now, device=name) for where, name in devices
+        ]
 
     def _runs_out(self, campaign: CampaignRecord, region: RegionRecord, now: float) -> bool:
         record = self._current.get(CohortAudience(region.region, campaign.cohort))

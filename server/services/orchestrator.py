@@ -187,25 +187,36 @@ class Orchestrator:
         await self._surveyor.judge_trials(campaign, now=now, fair_since=fair_since)
         if now - up_since < self._grace_s:
             return  # presence is not known yet
-        survey = await self._surveyor.survey(campaign, bundle, now=now)
+        offered = self._directives.offered_to(campaign.id)
+        survey = await self._surveyor.survey(campaign, bundle, now=now, offered=offered)
         verdict = await self._evidence.look(
             campaign, survey.roster, survey.sighting, survey.progress, hearing_since=up_since
         )
         decision = decide(replace(survey.snapshot, verdict=verdict), now)
         if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
-            self._let_in(campaign, survey, verdict, now)  # all levels rise before anybody late is admitted
+            await self._let_in(
+                campaign, bundle, survey, verdict, now
+            )  # all levels rise before anybody late is admitted
         standing = await self._carry_out(campaign, survey, decision, now)
         if standing is not None and standing.state in OFFERING:
             await self._directives.renew(standing, bundle, now=now)
 
-    def _let_in(self, campaign: CampaignRecord, survey: Survey, verdict: Verdict, now: float) -> None:
-        """Admit late devices where there is room."""
-        if self.admits is None or not survey.late:
+    async def _let_in(
+        self, campaign: CampaignRecord, bundle: BundleRecord, survey: Survey, verdict: Verdict, now: float
+    ) -> None:
+        """Let in named devices where there is room, then late ones."""
+        if self.admits is None or not (survey.late or survey.named):
             return
         snapshot = survey.snapshot
         left = rooms(snapshot.lines, verdict, snapshot.starting_in_classes, policy=campaign.policy)
         in_regions = {line.region: room for line, room in zip(snapshot.lines, left.in_regions, strict=True)}
-        chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=left.in_classes.tolist())
+        in_classes = left.in_classes.tolist()
+        named = choose(survey.named, room=left.whole, in_regions=in_regions, in_classes=in_classes)
+        if named:
+            places = {one.device: one.region for one in survey.named}
+            await self._directives.offer_to(campaign, bundle, [(places[name], name) for name in named], now=now)
+            return  # what is left of the room is known when they are counted
+        chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=in_classes)
         self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
 
     async def _heed_trust(self, campaign: CampaignRecord, bundle: BundleRecord, now: float) -> bool:

@@ -3,7 +3,7 @@
 A device keeps its index for the run of a campaign; new ones are appended.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,10 +32,15 @@ class Sighting:
 
 
 class Roster:
-    """Grows by the devices it is shown; order is kept."""
+    """Grows by the devices it is shown; order is kept. ``named``: canaries by name, which are compared with nobody."""
 
     def __init__(
-        self, campaign: CampaignId, regions: Sequence[Region], fleet: Fleet, known: Iterable[DeviceId] = ()
+        self,
+        campaign: CampaignId,
+        regions: Sequence[Region],
+        fleet: Fleet,
+        known: Iterable[DeviceId] = (),
+        named: Collection[DeviceId] = (),
     ) -> None:
         self._campaign = campaign
         self._regions = {name: index for index, name in enumerate(regions)}
@@ -46,6 +51,7 @@ class Roster:
         self._hardware: list[int] = []
         self._height: list[int] = []
         self._unsteady: list[bool] = []
+        self._named = frozenset(named)
         self._population: Population | None = None
         for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
             device = fleet.get(name)
@@ -85,6 +91,7 @@ class Roster:
                 hardware=np.asarray(self._hardware, np.int16),
                 height=np.asarray(self._height, np.uint32),
                 unsteady=np.asarray(self._unsteady, np.bool_),
+                named=np.asarray([name in self._named for name in self.ids], np.bool_) if self._named else None,
             )
         return self._population
 

@@ -35,13 +35,14 @@ class Survey:
     """A snapshot for ``decide``, which lacks only the verdict, and what it was counted from.
 
     ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together, and
-    ``late`` are devices that are online and wait to be admitted.
+    ``late`` are devices that are online and wait to be admitted, ``named`` those that wait for an offer of their own.
     """
 
     snapshot: Snapshot
     heights: Mapping[Region, list[int]]
     states: Mapping[State, int]
     late: Sequence[Waiting]
+    named: Sequence[Waiting]
     roster: Roster
     sighting: Sighting
     progress: Mapping[DeviceId, Progress]
@@ -69,6 +70,7 @@ class _Tally:
     starting: int = 0
     starting_in_classes: Counter[int] = field(default_factory=Counter)
     late: list[Waiting] = field(default_factory=list)
+    named: list[Waiting] = field(default_factory=list)
 
     def note_candidate(self, own_height: int, target: int, *, most: int) -> None:
         """Count a device that the campaign is for, unless it belongs to the holdout (at ``most`` and above)."""
@@ -140,14 +142,22 @@ class Surveyor:
         device = self._fleet.get(device_id)
         return device is None or not (device.revoked or now - device.last_seen <= self._fleet.grace_s)
 
-    async def survey(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> Survey:
-        """Take a snapshot."""
+    async def survey(
+        self,
+        campaign: CampaignRecord,
+        bundle: BundleRecord,
+        *,
+        now: float,
+        offered: Collection[DeviceId] = frozenset(),
+    ) -> Survey:
+        """Take a snapshot. ``offered``: who has an offer of its own already."""
         progress = await self._executions.progress(campaign.id)
         roster = await self._roster(campaign)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
         present: list[Device] = []
         tallies: dict[Region, _Tally] = {}
         most, before = ceiling(campaign), campaign.members_before
+        by_name = campaign.named
         for region in campaign.regions:
             tally = tallies[region.region] = _Tally()
             level = region.ramp.level(now)
@@ -175,6 +185,8 @@ class Surveyor:
                     target=region.target,
                     own_height=roster.height(index),
                     hardware=roster.hardware(index),
+                    is_named=device.id in by_name,
+                    is_offered=device.id in offered,
                 )
         states: Counter[State] = Counter(one.state for one in progress.values())
         self._count_ended(progress, tallies)
@@ -197,7 +209,9 @@ class Surveyor:
         )
         heights = {region: tally.candidates for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]
-        return Survey(snapshot, heights, states, late, roster, roster.sight(self._fleet, present, now), progress)
+        named = [one for tally in tallies.values() for one in tally.named]
+        sighting = roster.sight(self._fleet, present, now)
+        return Survey(snapshot, heights, states, late, named, roster, sighting, progress)
 
     async def _roster(self, campaign: CampaignRecord) -> Roster:
         """Return the run's roster, in the order that an earlier process gave it."""
@@ -205,7 +219,9 @@ class Surveyor:
         if key not in self._rosters:
             saved = await self._halts.load(campaign.id, campaign.run)
             known = () if saved is None else saved.roster
-            roster = Roster(campaign.id, [region.region for region in campaign.regions], self._fleet, known)
+            regions = [region.region for region in campaign.regions]
+            named = campaign.plan.named(len(campaign.plan.waves))
+            roster = Roster(campaign.id, regions, self._fleet, known, named)
             self._rosters.setdefault(key, roster)  # another survey may have been first
         return self._rosters[key]
 
@@ -235,17 +251,23 @@ class Surveyor:
         target: int,
         own_height: int,
         hardware: int,
+        is_named: bool,
+        is_offered: bool,
     ) -> None:
-        """Count one eligible device."""
+        """Count one eligible device; one that is named is due without a level, as soon as it has its offer."""
         online = self._fleet.is_online(device, now)
         tally.eligible += 1
         tally.eligible_online += online
-        tally.targeted_online += online and is_due(own_height, target)
+        tally.targeted_online += online and (is_named or is_due(own_height, target))
         if one is None or one.state is State.DUE:
-            if is_due(own_height, level):
+            is_by_level = is_due(own_height, level)
+            if is_by_level or is_named:
                 if online and (one is None or one.reason not in _ELSEWHERE):
                     tally.waiting += 1
                     tally.reached += 1
+                    if not is_by_level and not is_offered:
+                        tally.named.append(Waiting(own_height, device.id, device.region, hardware))
+                        return
                     self._count_waiting(tally, campaign, device, one, own_height=own_height, hardware=hardware, now=now)
                 return
             if online:

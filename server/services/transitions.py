@@ -48,7 +48,8 @@ def ceiling(campaign: CampaignRecord) -> int:
 def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime, *, most: int) -> RegionRecord:
     start = int(now.timestamp())
     level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
-    wanted = level_for_count(heights, wave.count or 1)  # a ratio of a small region is one device, too
+    # A ratio of a small region is one device, too; devices that are named wait for no level.
+    wanted = 0 if wave.devices else level_for_count(heights, wave.count or 1)
     if wave.ratio is not None:
         wanted = max(wanted, level_for_ratio(wave.ratio))
     target = max(region.target, level, min(wanted, most))

@@ -11,7 +11,7 @@ from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import Call, HaltPolicy, Verdict
-from server.domain.identity import Region
+from server.domain.identity import DeviceId, Region
 from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
 
@@ -315,6 +315,15 @@ def test_no_wave_passes_on_the_word_of_nobody_while_anybody_is_online() -> None:
         seen = replace(WELL, wave=0, regions=(view(judged=0, eligible_online=online, **unheard),))
 
         assert decide(seen, NOW).kind is kind
+
+
+def test_a_halt_in_a_wave_of_named_devices_says_that_they_are_no_random_sample() -> None:
+    plan = Plan(waves=(Wave(ratio=None, count=None, devices=(DeviceId("gw-1"),)), EVERYBODY))
+
+    for wave, named in ((0, True), (1, False)):
+        sentence = decide(replace(WELL, plan=plan, wave=wave, verdict=BRICKING), NOW).sentence
+
+        assert ("no random sample" in sentence) == named
 
 
 MANUAL = Plan(waves=(HALF.model_copy(update={"gate": Gate(manual=True)}), EVERYBODY))

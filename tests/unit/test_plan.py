@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from firmware_store.errors import InvalidInputError
 from server.domain.halt import HaltPolicy
 from server.domain.identity import Region
-from server.domain.plan import Gate, Plan, Policy, Wave, check_steps, default_plan
+from server.domain.plan import NAMED_MOST, Gate, Plan, Policy, Wave, check_steps, default_plan
 
 EU, US = Region("eu"), Region("us")
 
@@ -151,3 +151,47 @@ def test_a_default_plan_of_too_many_waves_is_refused_with_a_remedy() -> None:
 
 def test_an_emergency_does_not_soak() -> None:
     assert {wave.soak_s for wave in default_plan((EU, US), 1000).without_soak().waves} == {0}
+
+
+# --- devices by name ---
+
+BY_NAME = {"devices": ["gw-1", "gw-2"]}
+
+
+@pytest.mark.parametrize(
+    "waves",
+    [
+        [{**BY_NAME, "count": 2}],
+        [{**BY_NAME, "ratio": 0.5}],
+        [{**BY_NAME, "regions": ["eu"]}],
+        [{"devices": []}],
+        [{"devices": ["GW+1"]}],
+        [{"devices": [f"gw-{number}" for number in range(NAMED_MOST + 1)]}],
+        [{"devices": ["gw-1", "gw-1"]}],
+        [BY_NAME, BY_NAME],
+        [{"ratio": 0.5}, BY_NAME],
+    ],
+    ids=[
+        "with a count",
+        "with a ratio",
+        "with regions",
+        "nobody",
+        "no id",
+        "too many",
+        "twice",
+        "twice in two waves",
+        "after a level",
+    ],
+)
+def test_a_plan_names_devices_first_each_once_and_nothing_beside_them(waves: list[dict[str, Any]]) -> None:
+    with pytest.raises(ValidationError):
+        Plan.model_validate({"waves": waves})
+
+
+def test_named_waves_count_as_no_step_and_say_what_they_are_for() -> None:
+    plan = Plan.model_validate({"waves": [BY_NAME, {"devices": ["gw-3"]}, {"ratio": 0.1}]})
+
+    check_steps(plan, Policy(largest_step=0.1), {EU: 100})
+    assert [wave.target for wave in plan.waves] == ["2 named devices", "1 named device", "10.0%"]
+    assert plan.named(1) == {"gw-1", "gw-2"}
+    assert plan.named(3) == {"gw-1", "gw-2", "gw-3"}
