@@ -10,7 +10,7 @@ from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 
 
 class Status:
-    """How far a device is; ``IN_FLIGHT`` says who holds a slot. Plain numbers: arrays compare with them fast."""
+    """How far a device is. Plain numbers: arrays compare with them fast."""
 
     NEVER: Final = 0
     STARTED: Final = 1
@@ -20,10 +20,6 @@ class Status:
     FAILED: Final = 5
     OVER: Final = 6
     RETRY: Final = 7
-
-
-IN_FLIGHT: Final = np.array([False, True, True, False, True, True, False, True])
-"""By status: a silent or failed device keeps its slot, so a bad release runs out of them."""
 
 
 @dataclass(slots=True)
@@ -88,8 +84,9 @@ class Roster:
         self.status[moment.succeeded[(status == Status.RETRY) | (status == Status.FAILED)]] = Status.GOOD
 
     def flight(self) -> Indices:
-        """Return the devices that hold a slot."""
-        return np.flatnonzero(IN_FLIGHT[self.status])
+        """Return who holds a slot; a silent or failed device keeps its own, so a bad release runs out of them."""
+        status = self.status
+        return np.flatnonzero((status != Status.NEVER) & (status != Status.GOOD) & (status != Status.OVER))
 
     def moving(self, moment: Moment) -> Bools:
         """Return who is on the way to a verdict (mask): dark before its reboot, a device may never get there."""

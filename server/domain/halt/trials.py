@@ -105,9 +105,9 @@ class Trials:
                 groups.append((_Door(region, unsteady, is_compared=False), [bare]))
             if not len(mine):
                 continue
-            drawn = []
+            drawn, since = [], world.roster.online_since[pool]
             for some in _alike(mine, unsteady, world.roster):
-                awake = pool[world.roster.online_since[pool] <= _middle(world.roster.started_at[some])]
+                awake = pool[since <= _middle(world.roster.started_at[some])]
                 peers = awake if len(awake) else pool
                 free = peers[~busy[peers]]
                 drawn.append(_draw(generator, free, _wanted(kind, len(some), len(peers), policy)))

@@ -84,7 +84,7 @@ class Weather:
         spike = enough & (share - usual > policy.bad_weather_above)
         noise = np.sqrt(count * usual * (1 - usual) + 1)
         spike &= gone - usual * count >= np.maximum(policy.bad_weather_most, _DEVIATIONS * noise)
-        spike[:-1] = np.where(enough[:-1], spike[:-1], spike[-1])
+        spike[:-1] |= ~enough[:-1] & spike[-1]
         was_bad = self.bad_until > now - elapsed_s
         if is_blind:
             self.blind_until = now + policy.weather_clears_s

@@ -203,11 +203,10 @@ class World:
         self._succeeded.append(devices)
         fate = self._fates.fate[devices]
         late, flap = fate == Fate.LATE, fate == Fate.FLAP
-        self.phase[devices] = np.select([late, flap], [Phase.DYING, Phase.UP], Phase.UPDATED)
+        self.phase[devices] = np.where(late, Phase.DYING, np.where(flap, Phase.UP, Phase.UPDATED))
         self._suffers[devices[flap]] = True
-        self._next[devices] = np.select(
-            [late, flap], [at + self._fates.after_s[devices], at + self._draw(self._fates.every_s[devices])], NEVER
-        )
+        flaps_at = np.where(flap, at + self._draw(self._fates.every_s[devices]), NEVER)
+        self._next[devices] = np.where(late, at + self._fates.after_s[devices], flaps_at)
 
     def _drop(self, devices: Indices, at: Floats) -> None:
         self._lose(devices, at)
