@@ -1,11 +1,13 @@
 """A server that a test may kill, halt and wake as it likes: each has its own."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from server.embedded import EmbeddedBroker
 from tests.servers import ServerProcess, open_folder
+from tests.stage import Stage
 
 
 @pytest.fixture
@@ -16,3 +18,16 @@ def server() -> Iterator[ServerProcess]:
     if process.is_alive:
         process.stop()
     shutil.rmtree(process.folder)
+
+
+@pytest.fixture
+async def stage(database: str) -> AsyncIterator[Stage]:
+    folder = open_folder()
+    async with EmbeddedBroker(folder / "broker") as broker:
+        stage = Stage(folder, database, broker)
+        yield stage
+        for node in stage.nodes:
+            if node.is_alive:
+                node.wake()
+                node.kill()
+    shutil.rmtree(folder)
