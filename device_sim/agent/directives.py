@@ -173,4 +173,5 @@ def _order(directive: Directive) -> tuple[object, ...]:
         directive.status,
         directive.members_before,
         directive.windows,
+        directive.reboots_admitted,
     )

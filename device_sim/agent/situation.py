@@ -152,6 +152,22 @@ class Situation:
         server_now = self.server_now
         return admit is not None and server_now is not None and admit.campaign == campaign and server_now < admit.until
 
+    def may_reboot(self, offer: Directive) -> bool:
+        """Tell whether the device may reboot into what was offered as far as its neighbours are concerned.
+
+        Where reboots are admitted, the welcome of this session has to name the campaign.
+        """
+        if not offer.reboots_admitted:
+            return True
+        admit = None if self.welcome is None else self.welcome.reboot
+        server_now = self.server_now
+        return (
+            admit is not None
+            and server_now is not None
+            and admit.campaign == offer.campaign
+            and server_now < admit.until
+        )
+
     def joined_too_late(self, offer: Directive) -> bool:
         """Tell whether the offer is for those who were in the cohort before this device."""
         if offer.members_before is None or self.welcome is None:

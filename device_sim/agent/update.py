@@ -249,7 +249,7 @@ class Updates:
         permit = here.permit(offer)
         if permit.reason is Reason.OUTSIDE_WINDOW:
             self._window_again_at = self._monotonic(here.next_look_at_windows(offer))
-        return permit.granted
+        return permit.granted and here.may_reboot(offer)
 
     def _monotonic(self, server_time: float | None) -> float | None:
         offset = self._situation.clock_offset

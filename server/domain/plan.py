@@ -184,6 +184,9 @@ class Policy(BaseModel):
     in_flight_most: int = Field(
         0, ge=0, le=_MOST, description="devices under way at once in a region, at most; 0: no cap"
     )
+    site_reboots_most: int = Field(
+        0, ge=0, le=_MOST, description="devices of a site between reboot and confirmation at once, at most; 0: no cap"
+    )
     windows: tuple[MaintenanceWindow, ...] = Field(
         (), max_length=WINDOWS_MOST, description="when devices may start and activate, in local time; empty: always"
     )

@@ -50,7 +50,7 @@ class StatusRef(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """A device that was late may start this campaign, until then (Unix seconds)."""
+    """A device may start this campaign though it was late, or reboot into its release, until then (Unix seconds)."""
 
     campaign: CampaignId
     until: int
@@ -72,7 +72,7 @@ class Directive:
     ``halted``: manifest digests, sorted, that were halted for this audience, whatever the action. ``status``: None
     where the fleet has no status document yet. ``members_before``: devices that joined the cohort then (Unix seconds)
     or later leave the offer alone; None where everybody is meant. ``windows``: when devices may start and activate;
-    none: always.
+    none: always. ``reboots_admitted``: a device also waits for its welcome to let it reboot.
     """
 
     fleet: bytes
@@ -92,6 +92,7 @@ class Directive:
     status: StatusRef | None = None
     members_before: int | None = None
     windows: tuple[Window, ...] = ()
+    reboots_admitted: bool = False
 
     def __post_init__(self) -> None:
         if len(self.windows) > WINDOWS_MOST:
@@ -110,7 +111,8 @@ class Directive:
 class Welcome:
     """The server's fresh, signed word to one session: the only thing that lets a device start or activate.
 
-    ``utc_offset_minutes``: minutes east of UTC now, -1440 to 1440, for a device that does not know its own.
+    ``reboot``: it may reboot into the release of a campaign whose reboots are admitted. ``utc_offset_minutes``: minutes
+    east of UTC now, -1440 to 1440, for a device that does not know its own.
     """
 
     fleet: bytes
@@ -128,6 +130,7 @@ class Welcome:
     status_version: int = 0
     admit: Admit | None = None
     utc_offset_minutes: int | None = None
+    reboot: Admit | None = None
 
     def __post_init__(self) -> None:
         if self.utc_offset_minutes is not None and abs(self.utc_offset_minutes) > UTC_OFFSET_MOST_MINUTES:
@@ -169,6 +172,8 @@ def directive_map(directive: Directive) -> dict[int, Value]:
         m[14] = directive.members_before
     if directive.windows:
         m[15] = [[window.opens, window.duration_s] for window in directive.windows]
+    if directive.reboots_admitted:
+        m[16] = True
     limits = directive.deadlines
     m[17] = [limits.download_s, limits.trial_s, limits.confirm_s]
     m[22] = directive.keep_on_halt
@@ -204,6 +209,7 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
             status=_status(r.array(21, 2)) if 21 in m else None,
             members_before=r.uint(14) if 14 in m else None,
             windows=_windows(m[15]) if 15 in m else (),
+            reboots_admitted=_true(r.boolean(16)) if 16 in m else False,
         )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"A directive that cannot be: {exc}") from exc
@@ -234,6 +240,8 @@ def welcome_map(welcome: Welcome) -> dict[int, Value]:
         m[13] = [welcome.admit.campaign.bytes, welcome.admit.until]
     if welcome.utc_offset_minutes is not None:
         m[14] = welcome.utc_offset_minutes
+    if welcome.reboot is not None:
+        m[15] = [welcome.reboot.campaign.bytes, welcome.reboot.until]
     return m
 
 
@@ -265,13 +273,14 @@ def read_welcome(m: Mapping[int, Value]) -> Welcome:
             status_version=versions[1],
             admit=_admit(r.array(13, 2)) if 13 in m else None,
             utc_offset_minutes=r.integer(14) if 14 in m else None,
+            reboot=_admit(r.array(15, 2)) if 15 in m else None,
         )
     except InvalidInputError as exc:
         raise CodecError(f"A welcome that cannot be: {exc}") from exc
 
 
-_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((*range(1, 16), 17, 20, 21, 22)))
-_WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 15)))
+_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((*range(1, 18), 20, 21, 22)))
+_WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 16)))
 
 
 def _audience(value: list[Any]) -> Audience:
@@ -307,6 +316,12 @@ def _deadlines(value: list[Any]) -> Deadlines:
 
 def _admit(value: list[Any]) -> Admit:
     return Admit(CampaignId(UUID(bytes=as_bytes(value[0], 16))), as_uint(value[1]))
+
+
+def _true(value: bool) -> bool:
+    if not value:
+        raise CodecError("What is false is left out.")
+    return value
 
 
 def _windows(value: Value) -> tuple[Window, ...]:

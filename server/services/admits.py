@@ -3,6 +3,7 @@
 Devices that come back together must not start together. Each reports ``due(late)`` and waits; whoever decides that
 there is room for some of them grants it here, and each gets a fresh welcome at once that carries the admit. Further
 welcomes repeat it until it expires: what is lost on the way, or over a restart of this server, is granted again.
+Reboots of a campaign that bounds them for each site are granted in the same way, see ``server.services.sites``.
 """
 
 from collections import Counter
@@ -48,6 +49,24 @@ class Admits:
             if self.has_told(campaign, name, now=now):
                 continue
             device.admit = Admit(campaign, int(until))
+            if self._presence.welcome_again(device, now):
+                told.append(name)
+        return told
+
+    def grant_reboots(self, campaign: CampaignId, devices: Iterable[DeviceId], *, now: float) -> list[DeviceId]:
+        """Let these devices reboot into the campaign's release for ``ADMIT_S``; returns those that were told just now.
+
+        Whoever has been told and has time enough left is not told again.
+        """
+        told = []
+        for name in devices:
+            device = self._fleet.get(name)
+            if device is None or device.revoked or not self._fleet.is_online(device, now):
+                continue
+            held = device.reboot
+            if held is not None and held.campaign == campaign and held.until - now > ADMIT_S / 2:
+                continue
+            device.reboot, device.reboot_told_at = Admit(campaign, int(now + ADMIT_S)), now
             if self._presence.welcome_again(device, now):
                 told.append(name)
         return told

@@ -151,6 +151,7 @@ class Directives:
             keep_on_halt=policy.on_halt == "keep",
             members_before=campaign.members_before,
             windows=policy.device_windows,
+            reboots_admitted=policy.site_reboots_most > 0,
         )
 
     def _blank(self, campaign: CampaignRecord, *, issued: int, mandate: Mandate | None = None) -> Directive:

@@ -15,6 +15,7 @@ from server.db.devices import DeviceRecord, Seen
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
 from server.protocol.orders import Admit
+from server.services.sites import SITE_LABEL
 
 _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
@@ -30,7 +31,8 @@ class Device:
     """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello.
 
     ``last_sequence`` is the newest report this process has committed; after a restart every device's next beat repeats
-    its last report once, which changes nothing. ``admit`` is repeated in each welcome until it expires.
+    its last report once, which changes nothing. ``admit`` and ``reboot`` are in each welcome until they expire.
+    ``site``: what it says of where it is; empty: nothing.
     """
 
     id: DeviceId
@@ -51,6 +53,9 @@ class Device:
     welcomed_at: float = 0.0
     seen_stored: float = 0.0
     admit: Admit | None = None
+    reboot: Admit | None = None
+    reboot_told_at: float = 0.0
+    site: str = ""
     drops: int = 0
     """Sessions lost since this process began."""
     absences: float = 0.0
@@ -97,6 +102,7 @@ class Fleet:
         if record.vendor is not None and record.hardware is not None:
             device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
             device.hardware = record.hardware
+        device.site = record.labels.get(SITE_LABEL, "")
         device.running_digest = record.running_digest or b""
         device.nonce = record.session_nonce or b""
         if record.last_seen is not None:
@@ -118,6 +124,7 @@ class Fleet:
         """A new session has begun."""
         device.vendor_id, device.class_id = _hardware_ids(hello.vendor, hello.hardware)
         device.hardware = hello.hardware
+        device.site = hello.labels.get(SITE_LABEL, "")
         booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)
         device.running_digest = booted.manifest_digest if booted is not None else b""
         if device.nonce not in {b"", hello.nonce} and not device.gone:

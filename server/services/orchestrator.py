@@ -39,6 +39,7 @@ from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
 from server.services.evidence import Evidence
 from server.services.metrics import Metrics
+from server.services.sites import may_reboot
 from server.services.snapshot import Survey, Surveyor
 from server.services.transitions import awaiting, completed, ended, halted, opened, paced, paused, resumed, supplied
 from server.services.wire import Wire
@@ -197,6 +198,8 @@ class Orchestrator:
             await self._let_in(
                 campaign, bundle, survey, verdict, now
             )  # all levels rise before anybody late is admitted
+        if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING and now - up_since >= ADMIT_S:
+            self._let_reboot(campaign, survey, now)
         standing = await self._carry_out(campaign, survey, decision, now)
         if standing is not None and standing.state in OFFERING:
             await self._directives.renew(standing, bundle, now=now)
@@ -218,6 +221,12 @@ class Orchestrator:
             return  # what is left of the room is known when they are counted
         chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=in_classes)
         self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
+
+    def _let_reboot(self, campaign: CampaignRecord, survey: Survey, now: float) -> None:
+        """Let devices reboot as their sites have room. What an earlier process has granted has expired by now."""
+        if self.admits is not None and survey.rebooters:
+            chosen = may_reboot(survey.rebooters, most=campaign.policy.site_reboots_most)
+            self.admits.grant_reboots(campaign.id, chosen, now=now)
 
     async def _heed_trust(self, campaign: CampaignRecord, bundle: BundleRecord, now: float) -> bool:
         """Hold a campaign that nothing may be offered for today, and halt one whose release devices must not take.

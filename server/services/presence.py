@@ -94,6 +94,8 @@ class Presence:
     def _welcome(self, device: Device, now: float, region: Region) -> None:
         if device.admit is not None and now >= device.admit.until:
             device.admit = None
+        if device.reboot is not None and now >= device.reboot.until:
+            device.reboot = None
         welcome = Welcome(
             fleet=self._authority.root.fleet,
             device=device.id,
@@ -109,6 +111,7 @@ class Presence:
             root_version=self._authority.root.version,
             status_version=self._authority.status_version,
             admit=device.admit,
+            reboot=device.reboot,
         )
         device.welcomed_at = now
         try:

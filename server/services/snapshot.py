@@ -22,9 +22,11 @@ from server.protocol.reasons import Reason
 from server.services.admits import Waiting
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting
+from server.services.sites import AWAY, Rebooter
 from server.services.transitions import ceiling
 
 _AFTER_REBOOT: Final = frozenset({State.REBOOTING, State.TRIAL})
+_WRITTEN: Final = AWAY | {State.INSTALLING}
 _BEFORE_REBOOT: Final = frozenset({State.DOWNLOADING, State.INSTALLING})
 _ELSEWHERE: Final = frozenset({Reason.OUTSIDE_WINDOW, Reason.HELD})
 """What is due, and may not start by its own or a person's will, neither blocks nor dilutes a wave."""
@@ -35,7 +37,8 @@ class Survey:
     """A snapshot for ``decide``, which lacks only the verdict, and what it was counted from.
 
     ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together, and
-    ``late`` are devices that are online and wait to be admitted, ``named`` those that wait for an offer of their own.
+    ``late`` are devices that are online and wait to be admitted, ``named`` those that wait for an offer of their own;
+    ``rebooters`` have written the release, where the policy bounds reboots.
     """
 
     snapshot: Snapshot
@@ -43,6 +46,7 @@ class Survey:
     states: Mapping[State, int]
     late: Sequence[Waiting]
     named: Sequence[Waiting]
+    rebooters: Sequence[Rebooter]
     roster: Roster
     sighting: Sighting
     progress: Mapping[DeviceId, Progress]
@@ -211,7 +215,33 @@ class Surveyor:
         late = [one for tally in tallies.values() for one in tally.late]
         named = [one for tally in tallies.values() for one in tally.named]
         sighting = roster.sight(self._fleet, present, now)
-        return Survey(snapshot, heights, states, late, named, roster, sighting, progress)
+        rebooters = self._rebooters(campaign, progress, now)
+        return Survey(snapshot, heights, states, late, named, rebooters, roster, sighting, progress)
+
+    def _rebooters(
+        self, campaign: CampaignRecord, progress: Mapping[DeviceId, Progress], now: float
+    ) -> Sequence[Rebooter]:
+        """Return who has written the release and is not through with it, where the policy bounds reboots."""
+        if not campaign.policy.site_reboots_most:
+            return ()
+        found = []
+        for name, one in progress.items():
+            device = self._fleet.get(name)
+            if device is None or device.held or device.revoked or one.state not in _WRITTEN:
+                continue
+            told = device.reboot
+            found.append(
+                Rebooter(
+                    told_at=device.reboot_told_at,
+                    height=height(campaign.id, name),
+                    device=name,
+                    site=(device.region, device.site) if device.site else None,
+                    state=one.state,
+                    is_told=told is not None and told.campaign == campaign.id and now < told.until,
+                    is_online=self._fleet.is_online(device, now),
+                )
+            )
+        return found
 
     async def _roster(self, campaign: CampaignRecord) -> Roster:
         """Return the run's roster, in the order that an earlier process gave it."""

@@ -14,7 +14,7 @@ from server.domain.execution import State
 from server.domain.gate import DEAD_MAN_S, height
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
-from server.protocol.messages import Beat, Gone
+from server.protocol.messages import Beat, Gone, Hello
 from server.protocol.orders import Admit, Welcome, read_welcome
 from server.protocol.reasons import Reason
 from server.services.admits import ADMIT_S, Admits, Waiting, choose
@@ -22,7 +22,8 @@ from server.services.fleet import Device
 from server.services.presence import WELCOME_AGAIN_S
 from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN
 from tests.records import EU, LAB, MAIN, US
-from tests.service_world import World
+from tests.service_world import HARDWARE, World
+from tests.trust_fleet import VENDOR
 
 NAMES = [DeviceId(f"gw-{number:04}") for number in range(3)]
 
@@ -204,6 +205,62 @@ async def test_a_crowd_is_admitted_as_there_is_room_from_the_lowest_on(world: Wo
     await world.report(campaign, State.CANCELLED, first)
     await tick(world)
     assert admitted(world) == sorted([first.id, second.id])
+
+
+# --- reboots ---
+
+
+async def test_devices_of_a_site_reboot_one_after_the_other(world: World) -> None:
+    campaign = await start(world, POLICY.model_copy(update={"site_reboots_most": 1}))
+    order = world.order(EU)
+    assert order is not None
+    assert order.reboots_admitted
+    everybody = devices(world)
+    for device in everybody:
+        device.site = "quay"
+    everybody[2].held = True
+    first, second = sorted(everybody[:2], key=lambda device: height(campaign, device.id))
+    await world.report(campaign, State.INSTALLING, *everybody)
+    await tick(world)
+
+    assert rebooters(world) == {first.id}
+    reboot = welcomes(world, first.id)[-1].reboot
+    assert reboot is not None
+    assert (reboot.campaign, reboot.until <= world.now + ADMIT_S) == (campaign, True)
+    for state in (State.REBOOTING, State.TRIAL):
+        await world.report(campaign, state, first)
+        await tick(world)
+        assert rebooters(world) == {first.id}
+    await world.report(campaign, State.CONFIRMED, first)
+    await tick(world)
+    assert rebooters(world) == {first.id, second.id}
+
+
+async def test_nobody_waits_to_reboot_where_nothing_bounds_it(world: World) -> None:
+    campaign = await start(world)
+    for device in devices(world):
+        device.site = "quay"
+    await world.report(campaign, State.INSTALLING, *devices(world))
+    await tick(world)
+
+    order = world.order(EU)
+    assert order is not None
+    assert not order.reboots_admitted
+    assert rebooters(world) == set()
+
+
+def rebooters(world: World) -> set[DeviceId]:
+    """Who was told that it may reboot."""
+    return {device.id for device in world.fleet.members(MAIN, EU) if device.reboot_told_at}
+
+
+def test_a_devices_site_is_its_label(world: World) -> None:
+    device = devices(world)[0]
+    hello = Hello(b"bootboot", VENDOR, HARDWARE, "0.1", (), "a", bytes(16), labels={"site": "quay"})
+
+    world.fleet.greet(device, hello, world.now)
+
+    assert device.site == "quay"
 
 
 # --- whom ---

@@ -120,6 +120,7 @@ directives = st.builds(
     status=statuses,
     members_before=st.none() | u63,
     windows=st.lists(windows, max_size=8).map(tuple),
+    reboots_admitted=st.booleans(),
 ) | st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
@@ -148,6 +149,7 @@ welcomes = st.builds(
     status_version=u63,
     admit=st.none() | st.builds(Admit, campaigns, u63),
     utc_offset_minutes=st.none() | st.integers(-1440, 1440),
+    reboot=st.none() | st.builds(Admit, campaigns, u63),
 )
 
 TELEMETRY: dict[str, tuple[Any, Any, Any]] = {
