@@ -23,6 +23,9 @@ from typing import Any, Final
 from bench.halt_quality_rules import Panel, Stop
 from bench.halt_quality_summary import summarise, table
 from server.domain.halt import HaltPolicy, HaltRule
+from server.domain.halt.view import Population
+from server.domain.plan import Gate, Plan
+from server.services.replay.engine import plan_of_a_day
 from server.services.replay.run import replay
 from server.services.replay.scenarios import make_trace
 from server.services.replay.world import population_of
@@ -30,8 +33,12 @@ from server.services.replay.world import population_of
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = (
     "server/domain/halt",
-    *(f"server/services/replay/{name}.py" for name in ("background", "scenarios", "world", "engine", "run")),
-    "server/services/replay/neighbours.py",
+    *(f"server/domain/{name}.py" for name in ("bounds", "campaign", "decide", "gate", "late", "paced", "plan")),
+    "server/services/transitions.py",
+    *(
+        f"server/services/replay/{name}.py"
+        for name in ("background", "scenarios", "world", "executions", "engine", "run", "neighbours")
+    ),
     "server/traces",
     "bench/halt_quality_rules.py",
 )
@@ -74,7 +81,7 @@ def play(task: Task) -> dict[str, Any]:
     ours = replay(trace, HaltRule(population, HaltPolicy(), task.seed), population)
     ended = os.times()
     panel = Panel(population)
-    free = replay(trace, panel, population, watch=False, on_tick=panel.note)
+    free = replay(trace, panel, population, plan=ungated(population), watch=False, on_tick=panel.note)
     return {
         "code": task.code,
         "scenario": task.scenario,
@@ -96,6 +103,12 @@ def play(task: Task) -> dict[str, Any]:
         "without": {"completed_s": free.completed_s, "bricked": free.bricked, "started": free.started},
         **{name: _stopped(panel.stops.get(name), free.bricked, trace.epoch) for name in panel.names},
     }
+
+
+def ungated(population: Population) -> Plan:
+    """Return the plan of the replay with gates that everything passes: what others judge is not stopped by ours."""
+    gate = Gate(confirmed_ratio=0, failure_ratio=1)
+    return Plan(waves=tuple(wave.model_copy(update={"gate": gate}) for wave in plan_of_a_day(population).waves))
 
 
 def _stopped(stop: Stop | None, never: int, epoch: float) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""One-sided 95 % bounds of a proportion (Wilson 1927): what a gate asks of the failures it has seen."""
+"""What a gate asks of the failures it has seen: excess silence, and one-sided 95 % bounds of a share (Wilson 1927)."""
 
-from math import sqrt
+from math import exp, sqrt
 from statistics import NormalDist
 from typing import Final
 
 _ONE_SIDED_95: Final = NormalDist().inv_cdf(0.95)
+_ONCE_IN_TWENTY: Final = 0.05
 
 
 def upper(failures: float, trials: int) -> float:
@@ -15,6 +16,23 @@ def upper(failures: float, trials: int) -> float:
 def lower(failures: float, trials: int) -> float:
     """Return the bound from below; 0 where nothing was tried."""
     return 0.0 if trials == 0 else max(0.0, _wilson(failures, trials, -_ONE_SIDED_95))
+
+
+def excess(*, silent: int, judged: int, controls: int, control_silent: int) -> float:
+    """Return how many of the silent, of so many judged, their neighbours' rate does not explain; never below 0."""
+    if controls == 0:
+        return float(silent)
+    return max(0.0, silent - judged * control_silent / controls)
+
+
+def is_luck(seen: int, expected: float) -> bool:
+    """Tell whether at least ``seen`` are no rarer than once in twenty times where so many are expected (Poisson)."""
+    below = exp(-expected)
+    fewer = 0.0
+    for number in range(seen):
+        fewer += below
+        below *= expected / (number + 1)
+    return 1 - fewer >= _ONCE_IN_TWENTY
 
 
 def _wilson(failures: float, trials: int, z: float) -> float:

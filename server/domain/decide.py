@@ -19,7 +19,7 @@ from server.domain.gate import Ramp
 from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
 from server.domain.paced import Line, Startable, raised
-from server.domain.plan import Gate, Plan, Policy, Wave
+from server.domain.plan import Plan, Policy, Wave
 
 
 class Kind(StrEnum):
@@ -221,9 +221,9 @@ def _broken(snapshot: Snapshot) -> str:
     assert wave is not None
     views = _wave_views(snapshot)
     ended = sum(view.confirmed + view.failed + view.silent for view in views)
-    failures = _failures(views)
+    failures = _failures(snapshot)
     early = ended >= _LEAST_ENDED and bounds.lower(failures, ended) > wave.gate.failure_ratio
-    if early or (failures >= _HALF and _all_over(views) and not _few_enough(views, wave.gate)):
+    if early or (failures >= _HALF and _all_over(views) and not _few_enough(snapshot)):
         return (
             f"Paused by the gate of wave {_number(snapshot)}: {failures:.0f} of {ended} devices failed or fell silent, "
             f"more than {wave.gate.failure_ratio:.1%} allows."
@@ -232,14 +232,15 @@ def _broken(snapshot: Snapshot) -> str:
 
 
 def _mended(snapshot: Snapshot) -> bool:
-    """A gate that was broken holds again only on the word of all: devices thought silent have come back."""
-    wave = snapshot.current
-    if wave is None:
+    """A gate that was broken holds again only on the word of all: devices thought silent have come back.
+
+    Those who wait are not asked: they may not start before.
+    """
+    if snapshot.wave is None:
         return True  # no wave is open whose gate could be broken
     if snapshot.consent is not None and snapshot.consent.objection:
         return False  # a person looks at what a webhook has stopped
-    views = _wave_views(snapshot)
-    return _all_over(views) and _few_enough(views, wave.gate)
+    return not any(view.in_flight for view in _wave_views(snapshot)) and _few_enough(snapshot)
 
 
 # --- whether to go on ---
@@ -268,7 +269,7 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
     if ramps:
         return Decision(Kind.PACE, ramps=ramps)
     is_last = snapshot.wave + 1 == len(snapshot.plan.waves)
-    if not _passed(snapshot, now) or (is_last and not _all_over(snapshot.regions)):
+    if not _passed(snapshot, now) or (is_last and not _few_under_way(snapshot.regions)):
         return NOTHING
     waiting = _wait(snapshot, now)
     if waiting is not None:
@@ -320,8 +321,33 @@ def _wave_views(snapshot: Snapshot) -> list[RegionView]:
     return [view for view in snapshot.regions if view.region in names]
 
 
-def _failures(views: Sequence[RegionView]) -> float:
-    return sum(view.failed + view.excess for view in views)
+def _excess(snapshot: Snapshot) -> list[float]:
+    """Return each region's silence that its neighbours do not explain, never more than there is.
+
+    The halt rule knows better than a count of the moment does: it compares each device with its own shadows, and judges
+    nobody in bad weather.
+    """
+    given = snapshot.verdict.excess_silent
+    if not len(given):
+        return [view.excess for view in snapshot.regions]
+    return [min(float(each), view.silent) for each, view in zip(given, snapshot.regions, strict=True)]
+
+
+def _failures(snapshot: Snapshot) -> float:
+    """Return the open wave's explicit failures, and its excess silence where luck does not explain it.
+
+    A good release loses a device now and then, too: one of 25 is within what the halt rule tolerates.
+    """
+    names = {view.region for view in _wave_views(snapshot)}
+    counted = [
+        (view, excess) for view, excess in zip(snapshot.regions, _excess(snapshot), strict=True) if view.region in names
+    ]
+    failed = sum(view.failed for view, _ in counted)
+    silent = sum(view.silent for view, _ in counted)
+    excess = sum(each for _, each in counted)
+    policy = snapshot.policy.halt
+    tolerated = policy.beta * (silent - excess) + policy.d0 * sum(view.judged for view, _ in counted)
+    return failed + (0.0 if bounds.is_luck(silent, tolerated) else excess)
 
 
 _HALF: Final = 0.5
@@ -330,9 +356,18 @@ _HALF: Final = 0.5
 _LEAST_ENDED: Final = 5
 """Fewer devices that are over say nothing of a ratio."""
 
+_TRICKLE: Final = 0.02
+"""A share of the devices reached; of fewer than 50, nobody."""
+
 
 def _all_over(views: Sequence[RegionView]) -> bool:
     return not any(view.waiting + view.in_flight for view in views)
+
+
+def _few_under_way(views: Sequence[RegionView]) -> bool:
+    """In a large fleet somebody always comes back and updates late: that goes on while the campaign is watched."""
+    under_way = sum(view.waiting + view.in_flight for view in views)
+    return under_way <= _TRICKLE * sum(view.reached for view in views)
 
 
 def _passed(snapshot: Snapshot, now: float) -> bool:
@@ -351,13 +386,21 @@ def _passed(snapshot: Snapshot, now: float) -> bool:
     if not any(view.eligible_online for view in views):
         wanted = 0
     confirmed = sum(view.confirmed for view in views)
-    return reached >= wanted and confirmed >= gate.confirmed_ratio * reached and _few_enough(views, gate)
+    return reached >= wanted and confirmed >= gate.confirmed_ratio * reached and _few_enough(snapshot)
 
 
-def _few_enough(views: Sequence[RegionView], gate: Gate) -> bool:
-    """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides."""
-    failures = _failures(views)
-    reached = sum(view.reached for view in views)
+def _few_enough(snapshot: Snapshot) -> bool:
+    """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides.
+
+    A gate that tolerates all is never closed by failures.
+    """
+    wave = snapshot.current
+    assert wave is not None
+    gate = wave.gate
+    if gate.failure_ratio >= 1:
+        return True
+    failures = _failures(snapshot)
+    reached = sum(view.reached for view in _wave_views(snapshot))
     if reached < 3 / gate.failure_ratio:
         return failures < _HALF
     return bounds.upper(failures, reached) <= gate.failure_ratio

@@ -37,6 +37,14 @@ class Startable:
         begin = int(np.searchsorted(self.heights, level))
         return Startable(self.heights[begin:], self.classes[begin:])
 
+    def within(self, low: int, high: int) -> "Startable":
+        """Return those whom a level passes on its way from ``low`` to ``high``."""
+        begin, end = np.searchsorted(self.heights, (low, high))
+        return Startable(self.heights[begin:end], self.classes[begin:end])
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
 
 class Line(NamedTuple):
     """One region's level: its line and the level it is for; those about to start, in flight, and above it."""
@@ -48,6 +56,12 @@ class Line(NamedTuple):
     in_flight: int
     startable: Startable
 
+    def promised(self, now: float) -> Startable:
+        """Return those whom the line has yet to pass on its way."""
+        if now >= self.ramp.t1:
+            return Startable.nobody()
+        return self.startable.within(self.ramp.level(now), self.ramp.l1)
+
 
 class Rooms(NamedTuple):
     """How many more devices may start: in all, by region (in the lines' order), and by hardware class."""
@@ -57,21 +71,30 @@ class Rooms(NamedTuple):
     in_classes: npt.NDArray[np.int64]
 
 
-def rooms(lines: Sequence[Line], verdict: Verdict, starting_in_classes: Sequence[int], *, policy: Policy) -> Rooms:
+def rooms(
+    lines: Sequence[Line], verdict: Verdict, starting_in_classes: Sequence[int], *, policy: Policy, now: float
+) -> Rooms:
     """Return what the verdict, the pace and the caps leave, without the devices that are about to start.
 
-    A verdict without rooms leaves room for everybody; a region whose weather is bad has none.
+    These are the ``starting``, and whom a line under way has yet to pass: they were let in when it was drawn. A verdict
+    without rooms leaves room for everybody; a region whose weather is bad has none.
     """
     pace = verdict.pace
     in_regions = []
-    for line, given in zip(lines, _scaled(verdict.room_in_regions, len(lines), pace), strict=True):
-        room = int(given) - line.starting
-        if policy.in_flight_most:
-            room = min(room, policy.in_flight_most - line.in_flight - line.starting)
-        in_regions.append(0 if _is_still(line, verdict) else max(0, room))
+    whole = verdict.room
     in_classes = _scaled(verdict.room_in_classes, len(starting_in_classes), pace)
-    in_classes = np.maximum(in_classes - np.asarray(starting_in_classes, np.int64), 0)
-    return Rooms(max(0, verdict.room - sum(line.starting for line in lines)), in_regions, in_classes)
+    in_classes = in_classes - np.asarray(starting_in_classes, np.int64)
+    for line, given in zip(lines, _scaled(verdict.room_in_regions, len(lines), pace), strict=True):
+        promised = line.promised(now)
+        taken = line.starting + len(promised)
+        room = int(given) - taken
+        if policy.in_flight_most:
+            room = min(room, policy.in_flight_most - line.in_flight - taken)
+        in_regions.append(0 if _is_still(line, verdict) else max(0, room))
+        if len(promised):
+            in_classes = in_classes - np.bincount(promised.classes, minlength=len(in_classes))
+        whole -= taken
+    return Rooms(max(0, whole), in_regions, np.maximum(in_classes, 0))
 
 
 def raised(
@@ -88,19 +111,22 @@ def raised(
     ``starting_in_classes`` counts the devices that are about to start by hardware class; ``ramp_s`` is the time that
     the plan gives a whole wave.
     """
-    pace = verdict.pace
-    whole, in_regions, in_classes = rooms(lines, verdict, starting_in_classes, policy=policy)
-    step_s = min(policy.halt.block_s / max(pace, 0.1), DEAD_MAN_S)
     changed = {}
-    for index, line in enumerate(lines):
-        level = line.ramp.level(now)
-        if _is_still(line, verdict):
-            if line.ramp.l1 > level:
-                changed[line.region] = line.ramp.frozen(now)
-            continue
-        if now < line.ramp.t1 or line.ramp.l1 >= line.target:
-            continue
-        room = min(whole, in_regions[index])
+    for line in lines:
+        if _is_still(line, verdict) and line.ramp.l1 > line.ramp.level(now):
+            changed[line.region] = line.ramp.frozen(now)
+    rising = [
+        index
+        for index, line in enumerate(lines)
+        if now >= line.ramp.t1 and line.ramp.l1 < line.target and not _is_still(line, verdict)
+    ]
+    if not rising:
+        return changed
+    whole, in_regions, in_classes = rooms(lines, verdict, starting_in_classes, policy=policy, now=now)
+    step_s = min(policy.halt.block_s / max(verdict.pace, 0.1), DEAD_MAN_S)
+    for index in rising:
+        line, room = lines[index], min(whole, in_regions[index])
+        level = line.ramp.l1
         slope = UNBOUNDED if ramp_s == 0 else ceil(line.target * step_s / ramp_s)
         most = min(line.target, level + slope)
         above = line.startable.above(level)
@@ -128,4 +154,4 @@ def _scaled(rooms: npt.NDArray[np.int64], count: int, pace: float) -> npt.NDArra
         return np.full(count, UNBOUNDED, np.int64)
     scaled = np.floor(rooms * pace).astype(np.int64)
     least = np.where((rooms > 0) & (pace > 0), np.maximum(scaled, 1), 0)
-    return np.pad(least, (0, max(0, count - len(least))))
+    return least if len(least) >= count else np.concatenate([least, np.zeros(count - len(least), np.int64)])

@@ -41,7 +41,7 @@ class Gate(BaseModel):
 
     confirmed_ratio: float = Field(0.95, ge=0, le=1, description="confirmed / reached, at least")
     failure_ratio: float = Field(
-        0.05, gt=0, lt=1, description="95 % upper bound of explicit failures plus excess silence, at most"
+        0.05, gt=0, le=1, description="95 % upper bound of explicit failures plus excess silence, at most; 1: any"
     )
     min_reached: int = Field(
         1, ge=1, le=_MOST, description="devices reached, at least (or every eligible one of the wave that is online)"

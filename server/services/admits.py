@@ -6,27 +6,17 @@ welcomes repeat it until it expires: what is lost on the way, or over a restart 
 Reboots of a campaign that bounds them for each site are granted in the same way, see ``server.services.sites``.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final
 
 from server.domain.gate import DEAD_MAN_S
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CampaignId, DeviceId
 from server.protocol.orders import Admit
 from server.services.fleet import Fleet
 from server.services.presence import Presence
 
 ADMIT_S: Final = DEAD_MAN_S
 """For so long an admit is good: a device that has not started by then is asked again, if there is room again."""
-
-
-class Waiting(NamedTuple):
-    """A late device that is online; ``hardware`` is the index of its hardware class."""
-
-    height: int
-    device: DeviceId
-    region: Region
-    hardware: int
 
 
 class Admits:
@@ -76,23 +66,3 @@ class Admits:
         device = self._fleet.get(name)
         held = None if device is None else device.admit
         return held is not None and held.campaign == campaign and held.until - now > ADMIT_S / 2
-
-
-def choose(
-    waiting: Sequence[Waiting], *, room: int, in_regions: Mapping[Region, int], in_classes: Sequence[int]
-) -> list[DeviceId]:
-    """Return whom to admit: the lowest heights first, no more in a region or of a hardware class than there is room.
-
-    A region or a class that is not listed has no room.
-    """
-    region_room = Counter(in_regions)
-    class_room = Counter(dict(enumerate(in_classes)))
-    chosen: list[DeviceId] = []
-    for one in sorted(waiting):
-        if len(chosen) >= room:
-            break
-        if region_room[one.region] > 0 and class_room[one.hardware] > 0:
-            region_room[one.region] -= 1
-            class_room[one.hardware] -= 1
-            chosen.append(one.device)
-    return chosen

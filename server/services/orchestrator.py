@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 
@@ -27,13 +27,14 @@ from firmware_store.errors import (
 )
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
-from server.domain.campaign import JUDGED, OFFERING, Cause, Event, State
+from server.domain.campaign import JUDGED, OFFERING, Cause, State
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
 from server.domain.identity import CampaignId
+from server.domain.late import choose
 from server.domain.paced import rooms
 from server.protocol.orders import Action
-from server.services.admits import ADMIT_S, Admits, choose
+from server.services.admits import ADMIT_S, Admits
 from server.services.bundles import Bundles
 from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
@@ -41,7 +42,7 @@ from server.services.evidence import Evidence
 from server.services.metrics import Metrics
 from server.services.sites import may_reboot
 from server.services.snapshot import Survey, Surveyor
-from server.services.transitions import awaiting, completed, ended, halted, opened, paced, paused, resumed, supplied
+from server.services.transitions import decided, halted, paused, resumed, supplied
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -211,7 +212,7 @@ class Orchestrator:
         if self.admits is None or not (survey.late or survey.named):
             return
         snapshot = survey.snapshot
-        left = rooms(snapshot.lines, verdict, snapshot.starting_in_classes, policy=campaign.policy)
+        left = rooms(snapshot.lines, verdict, snapshot.starting_in_classes, policy=campaign.policy, now=now)
         in_regions = {line.region: room for line, room in zip(snapshot.lines, left.in_regions, strict=True)}
         in_classes = left.in_classes.tolist()
         named = choose(survey.named, room=left.whole, in_regions=in_regions, in_classes=in_classes)
@@ -258,37 +259,14 @@ class Orchestrator:
         self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float
     ) -> CampaignRecord | None:
         """Carry a decision out; returns the campaign if its offers stand, perhaps with new lines to publish."""
+        if decision.kind is Kind.NOTHING:
+            return campaign
         at = datetime.fromtimestamp(now, UTC)
+        change = decided(campaign, decision, survey.heights, now=at)
+        if decision.kind is Kind.PACE:
+            return await self._repository.save(change.campaign)
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
-        match decision.kind:
-            case Kind.NOTHING:
-                return campaign
-            case Kind.PACE:
-                return await self._repository.save(paced(campaign, decision.ramps))
-            case Kind.WAIT:
-                await self._campaigns.apply(awaiting(campaign, decision.awaits, decision.sentence), None, record)
-            case Kind.OPEN_WAVE:
-                assert decision.wave is not None
-                risen, raised = opened(campaign, decision.wave, survey.heights, at)
-                await self._campaigns.apply(risen, Action.OFFER, record, regions=raised)
-            case Kind.PAUSE:
-                assert decision.cause is not None
-                held = replace(paused(campaign, decision.cause, now=at), sentence=decision.sentence)
-                await self._campaigns.apply(held, Action.HOLD, record)
-            case Kind.UNPAUSE:
-                assert decision.cause is not None
-                going_on = resumed(campaign, frozenset({decision.cause}))
-                await self._campaigns.apply(going_on, Action.OFFER, record)
-            case Kind.HALT:
-                stopped = replace(halted(campaign, now=at), sentence=decision.sentence)
-                await self._campaigns.apply(stopped, Action.HALT, record)
-            case Kind.COMPLETE:
-                await self._campaigns.apply(completed(campaign, now=at), None, record)
-            case Kind.FINISH:
-                finished = replace(ended(campaign, Event.FINISH, now=at), sentence=decision.sentence)
-                await self._campaigns.apply(finished, Action.NONE, record)
-            case _:
-                assert_never(decision.kind)
+        await self._campaigns.apply(change.campaign, change.action, record, regions=change.regions)
         return None
 
     async def forget_blobs(self) -> None:

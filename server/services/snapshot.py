@@ -12,14 +12,15 @@ from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.db.executions import ExecutionRecord, ExecutionRepository, Progress
 from server.db.halts import HaltRepository
+from server.domain.bounds import excess
 from server.domain.decide import RegionView, Snapshot
 from server.domain.eligibility import Target, fits
 from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.late import Waiting
 from server.domain.paced import Startable
 from server.protocol.reasons import Reason
-from server.services.admits import Waiting
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
@@ -368,17 +369,12 @@ def _view(region: RegionRecord, tally: _Tally) -> RegionView:
         failed=tally.failed,
         judged=tally.judged,
         silent=tally.silent,
-        excess=_excess(tally),
+        excess=excess(
+            silent=tally.silent, judged=tally.judged, controls=tally.controls, control_silent=tally.control_silent
+        ),
         controls=tally.controls,
         control_silent=tally.control_silent,
         startable=Startable(
             np.asarray([one for one, _ in order], np.int64), np.asarray([hardware for _, hardware in order], np.int64)
         ),
     )
-
-
-def _excess(tally: _Tally) -> float:
-    """Silent devices beyond what their neighbours' rate explains, never below 0."""
-    if tally.controls == 0:
-        return float(tally.silent)
-    return max(0.0, tally.silent - tally.judged * tally.control_silent / tally.controls)

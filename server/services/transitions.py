@@ -3,18 +3,63 @@
 The orchestrator and people's orders change campaigns by these functions alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple, assert_never
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import Cause, Event, State, allowed, next_state
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.decide import regions_of
+from server.domain.decide import Decision, Kind, regions_of
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
 from server.domain.identity import Region
 from server.domain.plan import Wave
+from server.protocol.orders import Action
+
+
+class Change(NamedTuple):
+    """A campaign after a decision, and the order that tells devices of it; None: they need not know.
+
+    ``regions`` hear it; None: those that always hear such an order.
+    """
+
+    campaign: CampaignRecord
+    action: Action | None = None
+    regions: Sequence[RegionRecord] | None = None
+
+
+def decided(
+    campaign: CampaignRecord, decision: Decision, heights: Mapping[Region, list[int]], *, now: datetime
+) -> Change:
+    """Return what a decision makes of the campaign. ``heights`` are the candidates' by region."""
+    match decision.kind:
+        case Kind.NOTHING:
+            return Change(campaign)
+        case Kind.PACE:
+            return Change(paced(campaign, decision.ramps))
+        case Kind.WAIT:
+            return Change(awaiting(campaign, decision.awaits, decision.sentence))
+        case Kind.OPEN_WAVE:
+            assert decision.wave is not None
+            risen, raised = opened(campaign, decision.wave, heights, now)
+            return Change(risen, Action.OFFER, raised)
+        case Kind.PAUSE:
+            assert decision.cause is not None
+            held = replace(paused(campaign, decision.cause, now=now), sentence=decision.sentence)
+            return Change(held, Action.HOLD)
+        case Kind.UNPAUSE:
+            assert decision.cause is not None
+            return Change(resumed(campaign, frozenset({decision.cause})), Action.OFFER)
+        case Kind.HALT:
+            return Change(replace(halted(campaign, now=now), sentence=decision.sentence), Action.HALT)
+        case Kind.COMPLETE:
+            return Change(completed(campaign, now=now))
+        case Kind.FINISH:
+            return Change(replace(ended(campaign, Event.FINISH, now=now), sentence=decision.sentence), Action.NONE)
+        case _:
+            assert_never(decision.kind)
 
 
 def opened(

@@ -13,11 +13,12 @@ from server.db.devices import NewDevice
 from server.domain.execution import State
 from server.domain.gate import DEAD_MAN_S, height
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.late import Waiting, choose
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Beat, Gone, Hello
 from server.protocol.orders import Admit, Welcome, read_welcome
 from server.protocol.reasons import Reason
-from server.services.admits import ADMIT_S, Admits, Waiting, choose
+from server.services.admits import ADMIT_S, Admits
 from server.services.fleet import Device
 from server.services.presence import WELCOME_AGAIN_S
 from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN

@@ -213,12 +213,42 @@ def test_too_many_explicit_failures_pause_the_campaign() -> None:
     )
 
 
-@pytest.mark.parametrize("busy", [{"waiting": 1}, {"in_flight": 1}])
-def test_a_pause_by_the_gate_does_not_end_before_all_have_had_their_say(busy: dict[str, int]) -> None:
-    """A gate that opens and shuts with each report would let a few more devices through each time."""
+@pytest.mark.parametrize(("busy", "kind"), [({"in_flight": 1}, Kind.NOTHING), ({"waiting": 1}, Kind.UNPAUSE)])
+def test_a_pause_by_the_gate_does_not_end_before_all_have_had_their_say(busy: dict[str, int], kind: Kind) -> None:
+    """A gate that opens and shuts with each report would let a few more devices through each time.
+
+    Who waits to start has nothing to say: it may not before the pause ends.
+    """
     paused = replace(WELL, state=State.PAUSED, causes=frozenset({Cause.GATE}), regions=(view(**busy),))
 
-    assert decide(paused, NOW).kind is Kind.NOTHING
+    assert decide(paused, NOW).kind is kind
+
+
+def test_the_gate_takes_the_halt_rules_word_for_what_neighbours_do_not_explain() -> None:
+    """Each of those silent was held against its own neighbours, of which as many are: it was the night."""
+    silent = view(silent=10, reached=200, confirmed=190, judged=200, excess=9.5)
+    explained = Verdict(excess_silent=np.array([0.2]))
+
+    assert decide(replace(WELL, regions=(silent,)), NOW).cause is Cause.GATE
+    assert decide(replace(WELL, regions=(silent,), verdict=explained), NOW).kind is Kind.OPEN_WAVE
+
+
+@pytest.mark.parametrize(
+    ("silent", "judged", "kind"),
+    [(1, 10, Kind.PAUSE), (1, 25, Kind.OPEN_WAVE), (2, 25, Kind.PAUSE), (2, 59, Kind.PAUSE)],
+)
+def test_one_silent_device_of_a_canary_is_luck_and_two_are_not(silent: int, judged: int, kind: Kind) -> None:
+    """Their neighbours' rate of one in 500 explains almost none of them."""
+    seen = view(reached=judged, judged=judged, confirmed=judged - silent, silent=silent, excess=silent - judged / 500)
+
+    assert decide(replace(WELL, regions=(seen,)), NOW).kind is kind
+
+
+def test_the_gate_counts_no_more_silence_than_there_is() -> None:
+    """What fell silent in an earlier run is no evidence in this one, though the rule still knows of it."""
+    verdict = Verdict(excess_silent=np.array([30.0]))
+
+    assert decide(replace(WELL, verdict=verdict), NOW).kind is Kind.OPEN_WAVE
 
 
 def test_the_first_device_that_fails_is_no_ratio_yet() -> None:
@@ -423,6 +453,15 @@ def test_with_fewer_than_three_over_y_reached_no_failure_is_allowed(reached: int
     assert (decide(seen, NOW).kind is Kind.OPEN_WAVE) is passes
 
 
+def test_a_gate_that_tolerates_every_failure_lets_all_through() -> None:
+    open_gate = Gate(confirmed_ratio=0, failure_ratio=1)
+    plan = Plan(waves=tuple(wave.model_copy(update={"gate": open_gate}) for wave in PLAN.waves))
+
+    for reached in (2, 60):
+        lost = view(reached=reached, confirmed=0, silent=reached, excess=reached)
+        assert decide(replace(WELL, plan=plan, regions=(lost,)), NOW).kind is Kind.OPEN_WAVE
+
+
 def test_a_canary_that_opened_on_too_few_devices_takes_in_those_that_come_later() -> None:
     decision = decide(replace(WELL, wave=0, regions=(view(candidates=25, targeted=4, reached=4, confirmed=4),)), NOW)
 
@@ -444,8 +483,21 @@ def test_after_the_last_wave_the_campaign_is_watched_when_nobody_is_on_their_way
     last = replace(WELL, wave=2)
 
     assert decide(last, NOW).kind is Kind.COMPLETE
-    for busy in ({"waiting": 1}, {"in_flight": 1}):
+    for busy in ({"waiting": 3}, {"in_flight": 3}):
         assert decide(replace(last, regions=(view(), view(US, **busy))), NOW).kind is Kind.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("reached", "under_way", "kind"),
+    [(800, 16, Kind.COMPLETE), (800, 17, Kind.NOTHING), (49, 1, Kind.NOTHING), (49, 0, Kind.COMPLETE)],
+)
+def test_a_large_fleet_is_watched_while_the_last_of_those_who_come_back_update(
+    reached: int, under_way: int, kind: Kind
+) -> None:
+    """One in fifty of those reached."""
+    busy = view(reached=reached, confirmed=reached - under_way, in_flight=under_way)
+
+    assert decide(replace(WELL, wave=2, regions=(busy,)), NOW).kind is kind
 
 
 def test_a_watched_campaign_finishes_when_its_time_is_over() -> None:

@@ -1,12 +1,16 @@
 from dataclasses import dataclass, field, replace
+from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.domain.campaign import Cause
+from server.domain.decide import Kind
 from server.domain.gate import FULL
 from server.domain.halt.view import Call, Moment, Verdict
+from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.run import misses, replay
@@ -18,6 +22,8 @@ PLENTY = 1_000_000
 
 
 def go(population, in_region=PLENTY, in_class=PLENTY, **fields) -> Verdict:
+    """All is well, whoever may be silent."""
+    fields.setdefault("excess_silent", np.zeros(len(population.regions)))
     return Verdict(
         room_in_regions=np.full(len(population.regions), in_region),
         room_in_classes=np.full(len(population.classes), in_class),
@@ -70,12 +76,8 @@ def test_a_halt_ends_it_at_once():
 
     result, rule, _ = played("brick-30", at={200: bad})
 
-    assert (result.verdict, result.channel, result.scope, result.sentence) == (
-        "halt",
-        "g1",
-        "hardware hw4",
-        "too many.",
-    )
+    assert (result.verdict, result.channel, result.scope) == ("halt", "g1", "hardware hw4")
+    assert result.sentence == "Halted after 3.3 h: too many."
     assert result.virtual_s == 200 * 60
     assert len(rule.moments) == 200
     assert 0 < result.bricked <= result.updated <= result.started
@@ -139,6 +141,26 @@ def test_a_result_is_held_against_what_was_expected(expect, said):
     assert said == len(misses(result, Expect.model_validate(expect)))
 
 
+def engine_of(population, *waves, policy=None):
+    return Engine(
+        Plan(waves=waves), population, policy or Policy(), campaign=CampaignId(UUID(int=1)), begins=0.0, grace_s=150.0
+    )
+
+
+def moment_of(engine, now, online, last_seen=None, **news):
+    nobody = np.empty(0, np.int64)
+    names = ("started", "rebooted", "over", "failed", "succeeded", "dropped")
+    return Moment(
+        now=now,
+        last_seen=np.where(online, now, -np.inf) if last_seen is None else last_seen,
+        online=online,
+        present=np.ones(len(online), np.bool_),
+        level=engine.level(now),
+        rebooted_at=news.pop("rebooted_at", np.empty(0)),
+        **{name: np.asarray(news.get(name, nobody), np.int64) for name in names},
+    )
+
+
 @given(
     seed=st.integers(0, 50),
     room=st.integers(0, 20),
@@ -149,22 +171,91 @@ def test_a_result_is_held_against_what_was_expected(expect, said):
 )
 def test_the_engine_never_exceeds_the_room(seed, room, room_class, whole, pace, steps):
     population = population_of(make_trace("healthy", devices=200, seed=seed))
-    wave = Wave(ratio=1.0, count=None, ramp_s=600, soak_s=0)
-    engine = Engine(Plan(waves=(wave,)), population, 60)
+    engine = engine_of(population, Wave(ratio=1.0, count=None, ramp_s=600, soak_s=0))
     rng = np.random.default_rng(seed)
     idle = np.ones(200, np.bool_)
+    started = np.empty(0, np.int64)
 
-    for _ in range(steps):
-        online = rng.random(200) < 0.8
-        started = engine.step(go(population, room, room_class, room=whole, pace=pace), idle=idle, online=online)
+    for step in range(1, steps + 1):
+        if step == 1 or pace == 1:  # a slow line is longer than a tick: who comes meanwhile may start under it
+            online = rng.random(200) < 0.8
+        moment = moment_of(engine, 60.0 * step, online, started=started)
+        started = engine.step(moment, go(population, room, room_class, room=whole, pace=pace), until=60.0 * (step + 1))
 
         assert len(started) <= whole
         assert np.all(np.bincount(population.region[started], minlength=8) <= room)
         assert np.all(np.bincount(population.hardware[started], minlength=5) <= room_class)
         assert np.all(idle[started] & online[started])
-        assert np.all(population.height[started] < engine.level[population.region[started]])
+        assert np.all(population.height[started] < engine.level(60.0 * (step + 1))[population.region[started]])
         assert len(set(started.tolist())) == len(started)
         idle[started] = False
+
+
+def test_who_was_away_when_the_level_passed_is_admitted_when_it_is_back():
+    population = population_of(make_trace("small-30", devices=30, seed=1))
+    engine = engine_of(population, Wave(ratio=1.0, count=None, ramp_s=0))
+    away = np.arange(30) < 10
+
+    punctual = engine.step(moment_of(engine, 60.0, ~away), go(population), until=120.0)
+    nobody = engine.step(moment_of(engine, 120.0, ~away, started=punctual), go(population), until=180.0)
+    there = np.ones(30, np.bool_)
+    few = engine.step(moment_of(engine, 180.0, there), go(population, 3), until=240.0)
+    rest = engine.step(moment_of(engine, 240.0, there, started=few), go(population), until=300.0)
+
+    assert sorted(punctual.tolist()) == list(range(10, 30))
+    assert len(nobody) == 0
+    lowest = sorted(range(10), key=lambda device: population.height[device])
+    assert few.tolist() == lowest[:3]
+    assert rest.tolist() == lowest[3:]
+
+
+def test_a_gate_pauses_and_goes_on_when_the_silent_are_back():
+    """Five of fifty are silent at their deadline; then they are heard again, and confirm."""
+    population = population_of(make_trace("small-100", devices=100, seed=1))
+    engine = engine_of(population, Wave(count=50, ratio=None, ramp_s=0, soak_s=0), Wave(ratio=1.0, count=None))
+    well, bad = go(population), go(population, excess_silent=np.array([5.0]))
+    there = np.ones(100, np.bool_)
+    first = engine.step(moment_of(engine, 60.0, there), well, until=120.0)
+    engine.step(
+        moment_of(engine, 120.0, there, started=first, rebooted=first, rebooted_at=np.full(50, 120.0)),
+        well,
+        until=180.0,
+    )
+    lost = np.isin(np.arange(100), first[:5])
+    engine.step(moment_of(engine, 180.0, there, succeeded=first[5:]), well, until=240.0)
+
+    dark = moment_of(engine, 1200.0, ~lost, last_seen=np.where(lost, 120.0, 1200.0))
+    started = engine.step(dark, bad, until=1260.0)
+
+    assert len(started) == 0
+    assert engine.campaign.causes == {Cause.GATE}
+    assert engine.decisions[-1].sentence.startswith("Paused by the gate of wave 1: 5 of 50 devices failed")
+
+    back = moment_of(engine, 1260.0, there, succeeded=first[:5])
+    engine.step(back, bad, until=1320.0)
+
+    assert [decision.kind for decision in engine.decisions[:2]] == [Kind.UNPAUSE, Kind.OPEN_WAVE]
+
+
+def test_a_campaign_that_its_gate_still_holds_at_the_end_needs_a_person():
+    result, _, _ = played("brick-30", excess_silent=np.full(8, 400.0))
+
+    assert (result.verdict, result.channel, result.scope) == ("hold", "gate", "fleet")
+    assert result.sentence.startswith("Paused by the gate of wave ")
+    assert set(result.seen) == {"gate", "hold", "pause"}
+
+
+def test_a_watched_campaign_finishes_and_halts_if_it_must():
+    policy = Policy(watch_s=3600)
+    bad = {"call": Call.HALT, "channel": "stay", "scope": "fleet", "why": "too many."}
+
+    finished, rule, _ = played(policy=policy)
+    halted, _, _ = played(policy=policy, at={len(rule.moments) - 1: bad})
+
+    assert (finished.verdict, finished.completed_s) == ("complete", finished.virtual_s)
+    assert rule.moments[-1].now - rule.moments[0].now == pytest.approx(finished.completed_s + 3600 - 60)
+    assert halted.verdict == "halt"
+    assert halted.completed_s == finished.completed_s
 
 
 @pytest.mark.parametrize(("devices", "first"), [(30, [1, 3, 10]), (100, [1]), (500, [5])])

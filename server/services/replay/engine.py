@@ -1,24 +1,34 @@
-"""Levels in virtual time: a plan's waves, raised as fast as their ramps and the rule's room allow.
+"""A campaign in virtual time: the server's own decisions, carried out on a fleet that is arrays.
 
-Punctual devices start as the level passes them; those that were offline then are admitted when they are back, in the
-room that is left. Both take from the same room, per region and per hardware class.
+At each tick ``server.domain.decide.decide`` is asked until it has nothing more to say, as the server asks it every
+second, and each answer changes the campaign by ``server.services.transitions``. A device whose height a level crosses
+while it is online starts by itself. One that was away is late, and is admitted by ``server.domain.late.choose`` when
+there is room. A line of ``decide`` never reaches further than ``DEAD_MAN_S``, so that none needs to be renewed here.
 """
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 
-from server.domain.gate import FULL
-from server.domain.halt import level_within
+from server.db.campaigns import CampaignRecord, RegionRecord
+from server.domain.campaign import OFFERING, State
+from server.domain.decide import Decision, Kind, RegionView, Snapshot, decide
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
-from server.domain.halt.view import Bools, Indices, Population, Verdict
-from server.domain.identity import Region
-from server.domain.plan import Plan, Wave
+from server.domain.halt.view import Indices, Moment, Population, Verdict
+from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
+from server.domain.late import Waiting, choose
+from server.domain.paced import rooms
+from server.domain.plan import Plan, Policy, Wave
+from server.services.replay.executions import Executions
+from server.services.transitions import ceiling, decided
 
 _CANARY_SHARE: Final = 0.01
 _CANARY_MOST: Final = 200
-_NONE: Final = np.empty(0, np.int64)
+_DECISIONS_MOST: Final = 16
+"""In one tick: a wave opens, its lines are drawn; another cause may be cleared before. More would be a circle."""
 
 
 def plan_of_a_day(population: Population) -> Plan:
@@ -41,108 +51,119 @@ def plan_of_a_day(population: Population) -> Plan:
 
 
 class Engine:
-    """Raises the levels of one campaign; ``is_complete`` once all waves are through."""
+    """One campaign, from its start on. ``campaign`` is its record, as the server would store it."""
 
-    def __init__(self, plan: Plan, population: Population, tick_s: float) -> None:
-        self._plan = plan
-        self._population = population
-        self._tick_s = tick_s
-        self._names = {name: index for index, name in enumerate(population.regions)}
-        self._order = [self._by_height(region) for region in range(len(population.regions))]
-        self._sorted = [population.height[order].astype(np.int64) for order in self._order]
-        self.level = np.zeros(len(population.regions), np.int64)
-        self._line = np.zeros(len(population.regions))
-        self.is_complete = False
-        self._open(0)
-
-    def _by_height(self, region: int) -> Indices:
-        members = np.flatnonzero(self._population.region == region)
-        return members[np.argsort(self._population.height[members], kind="stable")]
-
-    def _open(self, wave: int) -> None:
-        self.wave = wave
-        self._target = self.level.copy()
-        for region in self._regions(self._plan.waves[wave]):
-            self._target[region] = max(self._wanted(self._plan.waves[wave], region), self.level[region])
-        self._line = self.level.astype(float)
-        ramp_s = max(self._plan.waves[wave].ramp_s, self._tick_s)
-        self._slope = (self._target - self.level) / ramp_s
-        self._soaked_s = 0.0
-
-    def _regions(self, wave: Wave) -> list[int]:
-        return [self._names[name] for name in wave.regions] or list(range(len(self._order)))
-
-    def _wanted(self, wave: Wave, region: int) -> int:
-        if wave.ratio is not None:
-            return round(wave.ratio * FULL)
-        heights = self._sorted[region]
-        return int(heights[min(wave.count or 1, len(heights)) - 1]) + 1 if len(heights) else 0
-
-    def step(self, verdict: Verdict, *, idle: Bools, online: Bools) -> Indices:
-        """Raise the levels by one tick; return the devices that start."""
-        if verdict.is_blind:
-            return _NONE
-        room_class = verdict.room_in_classes.astype(np.int64).copy()
-        room = verdict.room_in_regions.astype(np.int64).copy()
-        started, whole = [], verdict.room
-        ready = idle & online
-        rising = [region for region, name in enumerate(self._names) if name not in verdict.bad_weather]
-        below = self._population.height < self.level[self._population.region]
-        for choose in (self._punctual, self._late):
-            if choose == self._late and not np.any(ready & below):
-                break  # which is so most of the time
-            for region in rising:
-                chosen = choose(region, ready, min(int(room[region]), whole), room_class, verdict.pace)
-                ready[chosen] = False
-                room[region] -= len(chosen)
-                room_class -= np.bincount(self._population.hardware[chosen], minlength=len(room_class))
-                whole -= len(chosen)
-                started.append(chosen)
-        self._soak()
-        return np.concatenate(started) if started else _NONE
-
-    def _punctual(self, region: int, ready: Bools, room: int, room_class: Indices, pace: float) -> Indices:
-        """Raise the level as far as its line and the rooms allow; return whom it passes."""
-        if self.level[region] >= self._target[region] or pace <= 0:
-            return _NONE
-        self._line[region] = min(self._line[region] + self._slope[region] * self._tick_s * pace, self._target[region])
-        heights = self._sorted[region]
-        low, high = np.searchsorted(heights, [self.level[region], int(self._line[region])])
-        beyond = self._order[region][low:high]
-        startable = beyond[ready[beyond]]
-        highest = level_within(
-            self._population.height[startable].astype(np.int64),
-            self._population.hardware[startable].astype(np.int64),
-            room=room,
-            room_in_classes=room_class,
-            level=int(self._line[region]),
+    def __init__(
+        self,
+        plan: Plan,
+        population: Population,
+        policy: Policy,
+        *,
+        campaign: CampaignId,
+        begins: float,
+        grace_s: float,
+    ) -> None:
+        """``begins``: in Unix seconds; ``grace_s``: how long a device may be silent and counts as online."""
+        at = datetime.fromtimestamp(begins, UTC)
+        self.campaign = CampaignRecord(
+            id=campaign,
+            name="replay",
+            cohort=Cohort("replay"),
+            bundle_id=BundleId(UUID(int=0)),
+            plan=_unattended(plan),
+            policy=policy,
+            reason="",
+            created_by="",
+            created_at=at,
+            regions=tuple(RegionRecord(Region(name)) for name in population.regions),
+            state=State.RUNNING,
+            started_at=at,
+            run_at=at,
+            blobs_ready=True,
         )
-        self.level[region] = max(int(self.level[region]), highest)
-        return startable[self._population.height[startable] < highest]
+        self.decisions: list[Decision] = []
+        """Those of the last tick."""
+        self._population = population
+        self._began = begins
+        self._views: list[RegionView] = []
+        most = ceiling(self.campaign)
+        self._executions = Executions(population, policy, most=most, grace_s=grace_s)
+        names = [record.region for record in self.campaign.regions]
+        self._heights = {
+            name: heights.tolist() for name, heights in zip(names, self._executions.candidates, strict=True)
+        }
 
-    def _late(self, region: int, ready: Bools, room: int, room_class: Indices, _: float) -> Indices:
-        """Return those below the level that are back, the lowest first, as far as there is room."""
-        due = self._order[region][: np.searchsorted(self._sorted[region], self.level[region])]
-        late = due[ready[due]][:room] if room > 0 else _NONE
-        return late[_fits(self._population.hardware[late], room_class)]
+    def level(self, now: float) -> Indices:
+        """Return the level of each region."""
+        return np.array([record.ramp.level(now) for record in self.campaign.regions], np.int64)
 
-    def _soak(self) -> None:
-        if self.is_complete or np.any(self.level < self._target):
-            return
-        self._soaked_s += self._tick_s
-        if self._soaked_s < self._plan.waves[self.wave].soak_s:
-            return
-        if self.wave + 1 < len(self._plan.waves):
-            self._open(self.wave + 1)
-        else:
-            self.is_complete = True
+    def step(self, moment: Moment, verdict: Verdict, *, until: float) -> Indices:
+        """Decide what is to be decided at this moment, and return the devices that start before ``until``."""
+        now = moment.now
+        self.decisions = []
+        self._executions.hear(moment)
+        is_watching = self.campaign.state is State.WATCHING
+        snapshot = self._snapshot(verdict, is_new=not is_watching)
+        while (decision := decide(snapshot, now)).kind is not Kind.NOTHING:
+            assert len(self.decisions) < _DECISIONS_MOST
+            self.decisions.append(decision)
+            at = datetime.fromtimestamp(now, UTC)
+            self.campaign = decided(self.campaign, decision, self._heights, now=at).campaign
+            if decision.kind is Kind.PACE:  # which changes no count
+                records = zip(self._views, self.campaign.regions, strict=True)
+                self._views = [replace(view, ramp=record.ramp) for view, record in records]
+            snapshot = self._snapshot(verdict, is_new=decision.kind is not Kind.PACE)
+        if self.campaign.state not in OFFERING:
+            return np.empty(0, np.int64)
+        ramps = [record.ramp for record in self.campaign.regions]
+        late = self._executions.late(ramps)
+        if len(late):
+            late = self._admitted(late, self._snapshot(verdict, is_new=is_watching), now)
+        return np.concatenate([self._executions.crossed(ramps, now, until), late])
+
+    def _snapshot(self, verdict: Verdict, *, is_new: bool = True) -> Snapshot:
+        """Return what ``decide`` asks of; with counts of an earlier moment where they decide nothing."""
+        campaign = self.campaign
+        if is_new:
+            self._views = self._executions.views(campaign.regions, started_at=self._began)
+        return Snapshot(
+            state=campaign.state,
+            causes=campaign.causes,
+            plan=campaign.effective_plan,
+            policy=campaign.policy,
+            regions=self._views,
+            started_at=self._began,
+            verdict=verdict,
+            starting_in_classes=[0] * len(self._population.classes),
+            wave=campaign.wave,
+            blobs_ready=campaign.blobs_ready,
+            watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
+        )
+
+    def _admitted(self, late: Indices, snapshot: Snapshot, now: float) -> Indices:
+        """Return those of the late whom there is room for."""
+        left = rooms(snapshot.lines, snapshot.verdict, snapshot.starting_in_classes, policy=snapshot.policy, now=now)
+        if not left.whole or not any(left.in_regions):
+            return late[:0]
+        population, regions = self._population, self.campaign.regions
+        places = dict(enumerate(late.tolist()))
+        waiting = [
+            Waiting(height, DeviceId(f"d{place}"), regions[region].region, hardware)
+            for place, height, region, hardware in zip(
+                places,
+                population.height[late].tolist(),
+                population.region[late].tolist(),
+                population.hardware[late].tolist(),
+                strict=True,
+            )
+        ]
+        in_regions = {view.region: room for view, room in zip(snapshot.regions, left.in_regions, strict=True)}
+        chosen = choose(waiting, room=left.whole, in_regions=in_regions, in_classes=left.in_classes.tolist())
+        return late[[int(name[1:]) for name in chosen]]
 
 
-def _fits(classes: npt.NDArray[np.int16], room: Indices) -> Bools:
-    """Which of these devices, in their order, fit the room of their classes; one that does not is passed over."""
-    fits = np.ones(len(classes), np.bool_)
-    if np.all(np.bincount(classes, minlength=len(room)) <= room):
-        return fits
-    for each, left in enumerate(room):
-        fits[np.flatnonzero(classes == each)[max(int(left), 0) :]] = False
-    return fits
+def _unattended(plan: Plan) -> Plan:
+    """Return the plan with gates that ask nobody: of what a person or a webhook would say a trace knows nothing."""
+    alone = {"manual": False, "webhook": None}
+    waves = [wave.model_copy(update={"gate": wave.gate.model_copy(update=alone)}) for wave in plan.waves]
+    return Plan(waves=tuple(waves))

@@ -1,23 +1,31 @@
-"""A campaign in virtual time: world, rule and engine, tick by tick, to a verdict that ``expect`` may check."""
+"""A campaign in virtual time: world, rule and engine, tick by tick, to a verdict that ``expect`` may check.
+
+A halt ends it, and so does a pause that only a person ends. A gate's pause goes on, since it may mend; a campaign that
+is still paused by its gate when the trace ends needs a person, too.
+"""
 
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
+from server.domain.campaign import Cause, State
+from server.domain.decide import Decision, Kind
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.view import Call, Floats, Moment, Population, Verdict
 from server.domain.plan import Plan, Policy
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.neighbours import Neighbours
-from server.services.replay.world import Count, World
+from server.services.replay.world import Count, World, campaign_of
 from server.traces.format import Expect, Trace
 
 _SHOWN_S: Final = 3600.0
 """A plot shows what has come to its deadline in so long a time."""
+
+_COMPLETE: Final = frozenset({State.WATCHING, State.FINISHED})
 
 
 class Rule(Protocol):
@@ -89,47 +97,79 @@ def replay(
     world = World(trace)
     settings = policy or Policy()
     tick, duration = trace.head.tick, trace.head.duration
-    engine = Engine(plan or plan_of_a_day(population), population, tick)
+    engine = Engine(
+        plan or plan_of_a_day(population),
+        population,
+        settings,
+        campaign=campaign_of(trace),
+        begins=trace.epoch,
+        grace_s=trace.head.mqtt.lost_after_s,
+    )
     log = _Log()
     shown = _Curve(population, settings.halt)
-    verdict, completed, elapsed = Verdict(), None, 0.0
-    while elapsed < duration:
+    verdict, end, completed, elapsed = Verdict(), None, None, 0.0
+    while elapsed < duration and end is None:
         elapsed = min(elapsed + tick, duration)
-        moment = world.tick(trace.epoch + elapsed, engine.level.copy())
-        verdict = _with_spikes(rule.step(moment), settings, moment.now)
-        log.note(verdict)
+        now = trace.epoch + elapsed
+        moment = world.tick(now, engine.level(now))
+        verdict = rule.step(moment)
+        starting = engine.step(moment, verdict, until=now + tick)
+        is_still = is_paused(verdict) or engine.campaign.state is State.PAUSED
+        log.note(now, verdict, engine.decisions, is_paused=is_still)
         if curve:
-            shown.note(elapsed, moment, verdict)
+            shown.note(elapsed, moment, verdict, is_paused=is_still)
         if on_tick is not None:
             on_tick(elapsed / duration, world.count)
-        if verdict.call >= Call.HOLD:
-            break
-        starting = engine.step(verdict, idle=world.idle, online=moment.online)
+        end = _end(engine, verdict)
         if len(starting):
             world.start(starting)
-        if completed is None and engine.is_complete:
+        if completed is None and engine.campaign.state in _COMPLETE:
             completed = elapsed
-            if not watch:
-                break
-    ended = {Call.HOLD: "hold", Call.HALT: "halt"}.get(verdict.call)
+        if completed is not None and (not watch or engine.campaign.state is State.FINISHED):
+            break
+    if end is None and Cause.GATE in engine.campaign.causes:
+        end, elapsed = End("hold", "gate", "fleet", log.gate), log.gate_at - trace.epoch
+    if end is not None:
+        log.seen.add(end.verdict)
     return Result(
         name=trace.head.name,
         seed=trace.head.seed,
         devices=trace.head.devices,
-        verdict=ended or ("unfinished" if completed is None else "complete"),
-        scope=verdict.scope if ended else "",
-        channel=verdict.channel if ended else "",
-        sentence=verdict.why if ended else "",
+        verdict=end.verdict if end else ("unfinished" if completed is None else "complete"),
+        scope=end.scope if end else "",
+        channel=end.channel if end else "",
+        sentence=end.sentence if end else "",
         started=world.count.started,
         updated=world.count.rebooted,
         bricked=world.count.suffering,
-        virtual_s=elapsed if ended or completed is None else completed,
+        virtual_s=elapsed if end or completed is None else completed,
         completed_s=completed,
         pauses=log.pauses,
         wealth=verdict.wealth,
         seen=tuple(sorted(log.seen)),
         curve=tuple(shown.points),
     )
+
+
+class End(NamedTuple):
+    """How a campaign ended before it was complete."""
+
+    verdict: str
+    channel: str
+    scope: str
+    sentence: str
+
+
+def _end(engine: Engine, verdict: Verdict) -> End | None:
+    """Return how the campaign has just ended, or None: a halt, or a pause that only a person ends."""
+    for decision in engine.decisions:
+        is_hold = decision.kind is Kind.PAUSE and decision.cause is Cause.EVIDENCE
+        if decision.kind is not Kind.HALT and not is_hold:
+            continue
+        call = Call.HOLD if is_hold else Call.HALT
+        channel, scope = (verdict.channel, verdict.scope) if verdict.call is call else ("spike", "fleet")
+        return End(call.name.lower(), channel, scope, decision.sentence)
+    return None
 
 
 def misses(result: Result, expect: Expect) -> list[str]:
@@ -148,21 +188,6 @@ def misses(result: Result, expect: Expect) -> list[str]:
     return said
 
 
-def _with_spikes(verdict: Verdict, policy: Policy, now: float) -> Verdict:
-    """Apply ``on_offline_spike``: what spikes of offline devices do whatever their cause, beyond a pause."""
-    if policy.on_offline_spike == "halt" and verdict.is_storm_ours:
-        why = "regions being updated lost many devices at once while untouched ones did not."
-        return _escalated(verdict, Call.HALT, why)
-    since = verdict.bad_since
-    if policy.on_offline_spike == "hold" and since is not None and now - since >= policy.halt.spike_hold_s:
-        return _escalated(verdict, Call.HOLD, "many devices have been offline at once for 30 min.")
-    return verdict
-
-
-def _escalated(verdict: Verdict, call: Call, why: str) -> Verdict:
-    return verdict if verdict.call >= call else replace(verdict, call=call, channel="spike", scope="fleet", why=why)
-
-
 def is_paused(verdict: Verdict) -> bool:
     """Tell whether some region, or the whole campaign, stands still until the weather is better."""
     return verdict.is_blind or bool(verdict.bad_weather)
@@ -174,15 +199,22 @@ class _Log:
     def __init__(self) -> None:
         self.seen: set[str] = set()
         self.pauses = 0
+        self.gate = ""
+        self.gate_at = 0.0
+        """What a gate said when it last paused the campaign, and when (Unix seconds)."""
         self._is_paused = False
 
-    def note(self, verdict: Verdict) -> None:
-        before, self._is_paused = self._is_paused, is_paused(verdict)
-        if self._is_paused:
+    def note(self, now: float, verdict: Verdict, decisions: Sequence[Decision], *, is_paused: bool) -> None:
+        before, self._is_paused = self._is_paused, is_paused
+        if is_paused:
             self.pauses += not before
             self.seen.add("pause")
-        if verdict.call > Call.GO:
-            self.seen.add(verdict.call.name.lower())
+        if verdict.call is Call.BRAKE:
+            self.seen.add("brake")
+        for decision in decisions:
+            if decision.cause is Cause.GATE and decision.kind is Kind.PAUSE:
+                self.seen.add("gate")
+                self.gate, self.gate_at = decision.sentence, now
 
 
 class _Curve:
@@ -193,7 +225,7 @@ class _Curve:
         self._recent: deque[tuple[float, Floats]] = deque()
         self.points: list[Point] = []
 
-    def note(self, elapsed: float, moment: Moment, verdict: Verdict) -> None:
+    def note(self, elapsed: float, moment: Moment, verdict: Verdict, *, is_paused: bool) -> None:
         self._recent.append((elapsed, self._neighbours.step(moment)))
         while self._recent[0][0] <= elapsed - _SHOWN_S:
             self._recent.popleft()
@@ -204,6 +236,6 @@ class _Curve:
                 silent / updated if updated else math.nan,
                 dark / beside if beside else math.nan,
                 verdict.wealth,
-                is_paused(verdict),
+                is_paused,
             )
         )

@@ -1,0 +1,223 @@
+"""What the server would know of a trace's devices: how far each is, counted by region as ``decide`` wants to see it.
+
+The same counts as ``server.services.snapshot``, for devices that are arrays: which of them wait, are under way, have
+confirmed, and have been concluded to be silent. Devices are kept in the order of their regions and heights, so that a
+level is one place in a region.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from server.db.campaigns import RegionRecord
+from server.domain.bounds import excess
+from server.domain.decide import RegionView
+from server.domain.gate import Ramp
+from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+from server.domain.paced import Startable
+from server.domain.plan import Policy
+
+_NOBODY: Final = np.empty(0, np.int64)
+_BITS: Final = 33
+"""A level, up to 2^32, and a region's number above it are one number."""
+
+
+class Step(IntEnum):
+    """How far a device is. ``REBOOTED`` until it confirms: to the server, a reboot and a trial are one wait."""
+
+    WAITING = 0
+    DOWNLOADING = 1
+    REBOOTED = 2
+    CONFIRMED = 3
+    SILENT = 4
+
+
+_WAITING, _DOWNLOADING, _REBOOTED = int(Step.WAITING), int(Step.DOWNLOADING), int(Step.REBOOTED)
+
+
+class Executions:
+    """Every device's way through the campaign. ``hear`` takes a moment in, ``views`` counts."""
+
+    def __init__(self, population: Population, policy: Policy, *, most: int, grace_s: float) -> None:
+        """``most``: the level that no wave exceeds; ``grace_s``: how long a device may be away and counts as there."""
+        count, self._regions = len(population), len(population.regions)
+        self._policy = policy
+        self._grace_s = grace_s
+        self._region = population.region.astype(np.int64)
+        self._hardware = population.hardware.astype(np.int64)
+        self._height = population.height.astype(np.int64)
+        self._order = np.lexsort((self._height, self._region))
+        self._heights_in_order = self._height[self._order]
+        self._classes_in_order = self._hardware[self._order]
+        self._places = (self._region << _BITS | self._height)[self._order]
+        self._bounds = np.searchsorted(self._region[self._order], np.arange(self._regions + 1)).tolist()
+        tops = self._below([most] * self._regions)
+        self.candidates = [self._heights_in_order[slice(*ends)] for ends in zip(self._bounds, tops, strict=False)]
+        self._step = np.zeros(count, np.int8)
+        self._rebooted_at: Floats = np.full(count, np.inf)
+        self._changed_at: Floats = np.full(count, np.inf)
+        self._is_judged = np.zeros(count, np.bool_)
+        self._unjudged: Indices = _NOBODY
+        self._hearing_since = -np.inf
+        self._tally = np.zeros((len(Step), self._regions), np.int64)
+        self._tally[_WAITING] = np.diff(self._bounds)
+        self._judged = np.zeros(self._regions, np.int64)
+        self._moment: Moment | None = None
+
+    def hear(self, moment: Moment) -> None:
+        """Take in what devices have said, and conclude which of them have gone silent.
+
+        As at the server, every deadline counts from the moment at the earliest since which it hears.
+        """
+        self._moment = moment
+        now, policy = moment.now, self._policy
+        if moment.is_blind:
+            self._hearing_since = now
+        self._move(moment.started, Step.DOWNLOADING)
+        self._move(moment.rebooted, Step.REBOOTED)
+        self._rebooted_at[moment.rebooted] = self._changed_at[moment.rebooted] = moment.rebooted_at
+        self._unjudged = np.concatenate([self._unjudged, moment.rebooted])
+        silent = np.flatnonzero(self._step == int(Step.SILENT))
+        back = silent[moment.last_seen[silent] > self._changed_at[silent]]
+        self._move(back, Step.REBOOTED)
+        self._changed_at[back] = now
+        self._move(moment.succeeded, Step.CONFIRMED)
+        if now - self._hearing_since >= policy.halt.g1_s:
+            self._judge(moment)
+            self._judge_trials(moment)
+        online, waits = moment.online[self._order], self._step[self._order] == _WAITING
+        self._online = online
+        self._ready: Bools = online & waits
+        self._apart = waits & ~online
+        away = np.flatnonzero(self._step == _DOWNLOADING)
+        away = away[~moment.online[away]]
+        self._away = np.bincount(self._region[away], minlength=self._regions)
+
+    def _judge(self, moment: Moment) -> None:
+        """Give every device its verdict once its deadline has come."""
+        policy = self._policy.halt
+        ripe = self._rebooted_at[self._unjudged] <= moment.now - policy.g1_s
+        if not ripe.any():
+            return
+        devices, self._unjudged = self._unjudged[ripe], self._unjudged[~ripe]
+        self._is_judged[devices] = True
+        self._judged += np.bincount(self._region[devices], minlength=self._regions)
+        silent = (self._step[devices] == _REBOOTED) & (
+            moment.last_seen[devices] < self._rebooted_at[devices] + policy.reboot_s
+        )
+        self._fall_silent(devices[silent], moment.now)
+
+    def _judge_trials(self, moment: Moment) -> None:
+        """Whoever should have ended its trial long ago, and is away, is silent, too."""
+        under_way = np.flatnonzero(self._step == _REBOOTED)
+        since = moment.now - self._policy.halt.g1_s - self._policy.trial_s
+        over = (self._changed_at[under_way] <= since) & self._is_judged[under_way] & ~moment.online[under_way]
+        self._fall_silent(under_way[over], moment.now)
+
+    def _fall_silent(self, devices: Indices, now: float) -> None:
+        self._move(devices, Step.SILENT)
+        self._changed_at[devices] = now
+
+    def _move(self, devices: Indices, step: Step) -> None:
+        if not len(devices):
+            return
+        cells = self._step[devices].astype(np.int64) * self._regions + self._region[devices]
+        self._tally -= np.bincount(cells, minlength=self._tally.size).reshape(self._tally.shape)
+        self._tally[step] += np.bincount(self._region[devices], minlength=self._regions)
+        self._step[devices] = step
+
+    def views(self, records: tuple[RegionRecord, ...], *, started_at: float) -> list[RegionView]:
+        """Count every region, with these levels, as of the last moment. Nobody is about to start: who may, has.
+
+        Controls are counted where there is silence that they may explain.
+        """
+        assert self._moment is not None
+        levels = self._below([record.ramp.level(self._moment.now) for record in records])
+        targets = self._below([record.target for record in records])
+        tallies = self._tally.T.tolist()
+        return [
+            self._view(
+                region,
+                record,
+                tallies[region],
+                level=levels[region],
+                target=targets[region],
+                started_at=started_at,
+            )
+            for region, record in enumerate(records)
+        ]
+
+    def _view(
+        self, region: int, record: RegionRecord, tally: list[int], *, level: int, target: int, started_at: float
+    ) -> RegionView:
+        begin, end = self._bounds[region : region + 2]
+        waiting = int(np.count_nonzero(self._ready[begin:level]))
+        _, downloading, rebooted, confirmed, silent = tally
+        judged, candidates = int(self._judged[region]), len(self.candidates[region])
+        controls = control_silent = 0
+        if silent:
+            opened = started_at if record.opened_at is None else record.opened_at.timestamp()
+            controls, control_silent = self._controls(level, end, opened - self._grace_s)
+        here = downloading - int(self._away[region])
+        return RegionView(
+            region=record.region,
+            ramp=record.ramp,
+            target=record.target,
+            eligible=end - begin,
+            eligible_online=int(np.count_nonzero(self._online[begin:end])),
+            candidates=candidates,
+            targeted=min(target - begin, candidates),
+            targeted_online=int(np.count_nonzero(self._online[begin:target])),
+            reached=waiting + here + rebooted + confirmed + silent,
+            waiting=waiting,
+            in_flight=here + rebooted,
+            confirmed=confirmed,
+            judged=judged,
+            silent=silent,
+            excess=excess(silent=silent, judged=judged, controls=controls, control_silent=control_silent),
+            controls=controls,
+            control_silent=control_silent,
+            startable=self._startable(level, target),
+        )
+
+    def _controls(self, level: int, end: int, horizon: float) -> tuple[int, int]:
+        """Return how many devices above the level were there when the region opened, and how many are silent now."""
+        assert self._moment is not None
+        policy = self._policy.halt
+        online = np.count_nonzero(self._ready[level:end])
+        away = self._order[level:end][self._apart[level:end]]
+        last_seen = self._moment.last_seen[away]
+        there = last_seen >= horizon
+        silent = there & (last_seen < self._moment.now - (policy.g1_s - policy.reboot_s))
+        return int(online + np.count_nonzero(there)), int(np.count_nonzero(silent))
+
+    def _startable(self, level: int, target: int) -> Startable:
+        """Return who would start on the level's way to its target."""
+        if level >= target:
+            return Startable.nobody()
+        ready = self._ready[level:target]
+        return Startable(self._heights_in_order[level:target][ready], self._classes_in_order[level:target][ready])
+
+    def crossed(self, ramps: Sequence[Ramp], now: float, until: float) -> Indices:
+        """Return who starts unasked because the level passes it by ``until``: those that are online now."""
+        lows = [ramp.level(now) for ramp in ramps]
+        highs = [ramp.level(until) for ramp in ramps]
+        if lows == highs:
+            return _NOBODY
+        places = zip(self._below(lows), self._below(highs), strict=True)
+        return np.concatenate([self._order[low:high][self._ready[low:high]] for low, high in places])
+
+    def late(self, ramps: Sequence[Ramp]) -> Indices:
+        """Return who is online, and waits to be admitted because it was not when the level passed it."""
+        assert self._moment is not None
+        levels = self._below([ramp.level(self._moment.now) for ramp in ramps])
+        places = zip(self._bounds, levels, strict=False)
+        return np.concatenate([self._order[low:high][self._ready[low:high]] for low, high in places])
+
+    def _below(self, levels: Sequence[int]) -> list[int]:
+        """Return the place in the order at which each region's level stands."""
+        keys = (np.arange(self._regions) << _BITS) + np.asarray(levels, np.int64)
+        out: list[int] = np.searchsorted(self._places, keys).tolist()
+        return out
