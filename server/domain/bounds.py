@@ -5,7 +5,7 @@ from statistics import NormalDist
 from typing import Final
 
 _ONE_SIDED_95: Final = NormalDist().inv_cdf(0.95)
-_ONCE_IN_TWENTY: Final = 0.05
+_ONCE_IN_A_HUNDRED: Final = 0.01
 
 
 def upper(failures: float, trials: int) -> float:
@@ -26,13 +26,13 @@ def excess(*, silent: int, judged: int, controls: int, control_silent: int) -> f
 
 
 def is_luck(seen: int, expected: float) -> bool:
-    """Tell whether at least ``seen`` are no rarer than once in twenty times where so many are expected (Poisson)."""
+    """Tell whether at least ``seen`` are no rarer than once in a hundred times where so many are expected (Poisson)."""
     below = exp(-expected)
     fewer = 0.0
     for number in range(seen):
         fewer += below
         below *= expected / (number + 1)
-    return 1 - fewer >= _ONCE_IN_TWENTY
+    return 1 - fewer >= _ONCE_IN_A_HUNDRED
 
 
 def _wilson(failures: float, trials: int, z: float) -> float:

@@ -8,7 +8,7 @@ is bad, its line stops where it is.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from server.domain.halt.view import UNBOUNDED
 from server.domain.identity import Region
 from server.domain.plan import Policy
 
+_EMPTY: Final = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Startable:
@@ -30,7 +32,7 @@ class Startable:
 
     @classmethod
     def nobody(cls) -> Self:
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+        return cls(_EMPTY, _EMPTY)
 
     def above(self, level: int) -> "Startable":
         """Return those that the level has not passed yet."""

@@ -102,6 +102,9 @@ class Engine:
         now = moment.now
         self.decisions = []
         self._executions.hear(moment)
+        if verdict.bad_weather or verdict.is_blind:
+            bad = [verdict.is_blind or name in verdict.bad_weather for name in self._population.regions]
+            self._executions.note_weather(np.array(bad))
         is_watching = self.campaign.state is State.WATCHING
         snapshot = self._snapshot(verdict, is_new=not is_watching)
         while (decision := decide(snapshot, now)).kind is not Kind.NOTHING:
@@ -111,7 +114,9 @@ class Engine:
             self.campaign = decided(self.campaign, decision, self._heights, now=at).campaign
             if decision.kind is Kind.PACE:  # which changes no count
                 records = zip(self._views, self.campaign.regions, strict=True)
-                self._views = [replace(view, ramp=record.ramp) for view, record in records]
+                self._views = [
+                    view if view.ramp == record.ramp else replace(view, ramp=record.ramp) for view, record in records
+                ]
             snapshot = self._snapshot(verdict, is_new=decision.kind is not Kind.PACE)
         if self.campaign.state not in OFFERING:
             return np.empty(0, np.int64)
@@ -125,7 +130,7 @@ class Engine:
         """Return what ``decide`` asks of; with counts of an earlier moment where they decide nothing."""
         campaign = self.campaign
         if is_new:
-            self._views = self._executions.views(campaign.regions, started_at=self._began)
+            self._views = self._executions.views(campaign.regions)
         return Snapshot(
             state=campaign.state,
             causes=campaign.causes,

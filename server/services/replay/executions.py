@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 
 from server.db.campaigns import RegionRecord
-from server.domain.bounds import excess
 from server.domain.decide import RegionView
 from server.domain.gate import Ramp
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
@@ -56,11 +55,13 @@ class Executions:
         tops = self._below([most] * self._regions)
         self.candidates = [self._heights_in_order[slice(*ends)] for ends in zip(self._bounds, tops, strict=False)]
         self._step = np.zeros(count, np.int8)
+        self._waits = np.ones(count, np.bool_)  # in order
+        self._place = np.argsort(self._order)
         self._rebooted_at: Floats = np.full(count, np.inf)
         self._changed_at: Floats = np.full(count, np.inf)
         self._is_judged = np.zeros(count, np.bool_)
         self._unjudged: Indices = _NOBODY
-        self._hearing_since = -np.inf
+        self._fair_since: Floats = np.full(self._regions, -np.inf)
         self._tally = np.zeros((len(Step), self._regions), np.int64)
         self._tally[_WAITING] = np.diff(self._bounds)
         self._judged = np.zeros(self._regions, np.int64)
@@ -69,12 +70,13 @@ class Executions:
     def hear(self, moment: Moment) -> None:
         """Take in what devices have said, and conclude which of them have gone silent.
 
-        As at the server, every deadline counts from the moment at the earliest since which it hears.
+        As at the server, every deadline counts from the moment at the earliest since which it hears, and the weather of
+        the region is good.
         """
         self._moment = moment
         now, policy = moment.now, self._policy
         if moment.is_blind:
-            self._hearing_since = now
+            self._fair_since[:] = now
         self._move(moment.started, Step.DOWNLOADING)
         self._move(moment.rebooted, Step.REBOOTED)
         self._rebooted_at[moment.rebooted] = self._changed_at[moment.rebooted] = moment.rebooted_at
@@ -84,21 +86,25 @@ class Executions:
         self._move(back, Step.REBOOTED)
         self._changed_at[back] = now
         self._move(moment.succeeded, Step.CONFIRMED)
-        if now - self._hearing_since >= policy.halt.g1_s:
-            self._judge(moment)
-            self._judge_trials(moment)
-        online, waits = moment.online[self._order], self._step[self._order] == _WAITING
-        self._online = online
-        self._ready: Bools = online & waits
-        self._apart = waits & ~online
+        is_fair = now - self._fair_since >= policy.halt.g1_s
+        self._judge(moment, is_fair)
+        self._judge_trials(moment, is_fair)
+        self._online = moment.online[self._order]
+        self._ready: Bools = self._online & self._waits
         away = np.flatnonzero(self._step == _DOWNLOADING)
         away = away[~moment.online[away]]
         self._away = np.bincount(self._region[away], minlength=self._regions)
 
-    def _judge(self, moment: Moment) -> None:
+    def note_weather(self, is_bad: Bools) -> None:
+        """The halt rule has seen bad weather in these regions at the last moment (mask)."""
+        assert self._moment is not None
+        self._fair_since[is_bad] = self._moment.now
+
+    def _judge(self, moment: Moment, is_fair: Bools) -> None:
         """Give every device its verdict once its deadline has come."""
         policy = self._policy.halt
         ripe = self._rebooted_at[self._unjudged] <= moment.now - policy.g1_s
+        ripe &= is_fair[self._region[self._unjudged]]
         if not ripe.any():
             return
         devices, self._unjudged = self._unjudged[ripe], self._unjudged[~ripe]
@@ -109,11 +115,12 @@ class Executions:
         )
         self._fall_silent(devices[silent], moment.now)
 
-    def _judge_trials(self, moment: Moment) -> None:
-        """Whoever should have ended its trial long ago, and is away, is silent, too."""
+    def _judge_trials(self, moment: Moment, is_fair: Bools) -> None:
+        """Whoever should have ended its trial long ago, and has not been heard for a while, is silent, too."""
         under_way = np.flatnonzero(self._step == _REBOOTED)
         since = moment.now - self._policy.halt.g1_s - self._policy.trial_s
-        over = (self._changed_at[under_way] <= since) & self._is_judged[under_way] & ~moment.online[under_way]
+        over = (self._changed_at[under_way] <= since) & self._is_judged[under_way]
+        over &= is_fair[self._region[under_way]] & (moment.now - moment.last_seen[under_way] > self._grace_s)
         self._fall_silent(under_way[over], moment.now)
 
     def _fall_silent(self, devices: Indices, now: float) -> None:
@@ -127,11 +134,13 @@ class Executions:
         self._tally -= np.bincount(cells, minlength=self._tally.size).reshape(self._tally.shape)
         self._tally[step] += np.bincount(self._region[devices], minlength=self._regions)
         self._step[devices] = step
+        self._waits[self._place[devices]] = False  # nobody's way leads back to the beginning
 
-    def views(self, records: tuple[RegionRecord, ...], *, started_at: float) -> list[RegionView]:
+    def views(self, records: tuple[RegionRecord, ...]) -> list[RegionView]:
         """Count every region, with these levels, as of the last moment. Nobody is about to start: who may, has.
 
-        Controls are counted where there is silence that they may explain.
+        Controls are not counted: what neighbours explain of the silence is the halt rule's to say, and without its word
+        they explain none.
         """
         assert self._moment is not None
         levels = self._below([record.ramp.level(self._moment.now) for record in records])
@@ -144,22 +153,15 @@ class Executions:
                 tallies[region],
                 level=levels[region],
                 target=targets[region],
-                started_at=started_at,
             )
             for region, record in enumerate(records)
         ]
 
-    def _view(
-        self, region: int, record: RegionRecord, tally: list[int], *, level: int, target: int, started_at: float
-    ) -> RegionView:
+    def _view(self, region: int, record: RegionRecord, tally: list[int], *, level: int, target: int) -> RegionView:
         begin, end = self._bounds[region : region + 2]
         waiting = int(np.count_nonzero(self._ready[begin:level]))
         _, downloading, rebooted, confirmed, silent = tally
         judged, candidates = int(self._judged[region]), len(self.candidates[region])
-        controls = control_silent = 0
-        if silent:
-            opened = started_at if record.opened_at is None else record.opened_at.timestamp()
-            controls, control_silent = self._controls(level, end, opened - self._grace_s)
         here = downloading - int(self._away[region])
         return RegionView(
             region=record.region,
@@ -176,22 +178,9 @@ class Executions:
             confirmed=confirmed,
             judged=judged,
             silent=silent,
-            excess=excess(silent=silent, judged=judged, controls=controls, control_silent=control_silent),
-            controls=controls,
-            control_silent=control_silent,
+            excess=float(silent),
             startable=self._startable(level, target),
         )
-
-    def _controls(self, level: int, end: int, horizon: float) -> tuple[int, int]:
-        """Return how many devices above the level were there when the region opened, and how many are silent now."""
-        assert self._moment is not None
-        policy = self._policy.halt
-        online = np.count_nonzero(self._ready[level:end])
-        away = self._order[level:end][self._apart[level:end]]
-        last_seen = self._moment.last_seen[away]
-        there = last_seen >= horizon
-        silent = there & (last_seen < self._moment.now - (policy.g1_s - policy.reboot_s))
-        return int(online + np.count_nonzero(there)), int(np.count_nonzero(silent))
 
     def _startable(self, level: int, target: int) -> Startable:
         """Return who would start on the level's way to its target."""
