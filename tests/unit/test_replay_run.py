@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firmware_store.errors import InvalidInputError
 from server.domain.campaign import Cause
 from server.domain.decide import Kind
 from server.domain.gate import FULL
 from server.domain.halt.view import Call, Moment, Verdict
-from server.domain.identity import CampaignId
+from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.replay.engine import Engine, plan_of_a_day
 from server.services.replay.run import misses, replay
@@ -264,3 +265,10 @@ def test_small_fleets_begin_with_small_steps(devices, first):
 
     assert first == [wave.count for wave in plan.waves if wave.count]
     assert plan.waves[-1].ratio == 1.0
+
+
+def test_a_plan_that_names_devices_is_refused():
+    population = population_of(make_trace("small-30", devices=30, seed=1))
+
+    with pytest.raises(InvalidInputError, match="by name"):
+        engine_of(population, Wave(devices=(DeviceId("d000001"),)))

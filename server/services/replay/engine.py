@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 
+from firmware_store.errors import InvalidInputError
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import OFFERING, State
 from server.domain.decide import Decision, Kind, RegionView, Snapshot, decide
@@ -168,7 +169,13 @@ class Engine:
 
 
 def _unattended(plan: Plan) -> Plan:
-    """Return the plan with gates that ask nobody: of what a person or a webhook would say a trace knows nothing."""
+    """Return the plan with gates that ask nobody: of what a person or a webhook would say a trace knows nothing.
+
+    Raises:
+        InvalidInputError: it names devices.
+    """
+    if any(wave.devices for wave in plan.waves):
+        raise InvalidInputError("A replay knows no devices by name: give a plan of levels.", pointer="/plan")
     alone = {"manual": False, "webhook": None}
     waves = [wave.model_copy(update={"gate": wave.gate.model_copy(update=alone)}) for wave in plan.waves]
     return Plan(waves=tuple(waves))
