@@ -13,7 +13,7 @@ from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import regions_of
 from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
-from server.domain.plan import Plan, Policy
+from server.domain.plan import MaintenanceWindow, Plan, Policy
 from server.services import identifiers
 from server.services.approvals import missing
 from server.services.rollbacks import Progress
@@ -158,6 +158,29 @@ class ExecutionView(BaseModel):
 class ExecutionList(BaseModel):
     executions: list[ExecutionView]
     next: str | None
+
+
+class OpeningView(BaseModel):
+    """When windows open next by one clock of a region: ``zone``'s where the request names one, else the devices' own.
+
+    ``utc_offset_minutes`` is that of now; null for devices that have told none since the server runs: they are taken to
+    be on UTC. ``is_open``: a device could start now.
+    """
+
+    region: str
+    zone: str | None
+    utc_offset_minutes: int | None
+    devices: int
+    is_open: bool
+    opens_at: list[datetime]
+
+
+class WindowList(BaseModel):
+    """``needed_seconds``: for so long a window has to stay open for a device to start or activate."""
+
+    windows: list[MaintenanceWindow]
+    needed_seconds: float
+    openings: list[OpeningView]
 
 
 def view_of(record: CampaignRecord) -> CampaignView:

@@ -1,5 +1,8 @@
 """``/v1/campaigns``: create, look at, and the orders that people give."""
 
+import asyncio
+import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Protocol
 
@@ -14,6 +17,8 @@ from server.api.campaign_views import (
     DecisionView,
     ExecutionList,
     ExecutionView,
+    OpeningView,
+    WindowList,
     detail_of,
     view_of,
 )
@@ -23,10 +28,14 @@ from server.domain.campaign import Membership
 from server.domain.execution import State as ExecutionState
 from server.domain.identity import BundleId, CampaignId, cohort, region
 from server.domain.plan import WAVES_MOST, Plan, Policy
+from server.domain.windows import needed_s
 from server.protocol.reasons import Reason
 from server.services import identifiers
 from server.services.campaigns import NO_REASON, Draft
+from server.services.openings import preview
 from server.services.tokens import Right
+
+ZONE_CHARACTERS_MOST = 64
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -146,6 +155,35 @@ async def list_executions(call: Call[None]) -> ExecutionList:
         for record in records
     ]
     return ExecutionList(executions=views, next=views[-1].device if len(views) == limit else None)
+
+
+@route("GET", "/v1/campaigns/{campaign}/windows", right=Right.READ)
+async def preview_windows(call: Call[None]) -> WindowList:
+    """``?zone=eu=Europe/Berlin``, once for each region whose devices all go by one wall clock."""
+    campaign = await call.context.campaigns.get(_id(call))
+    zones = {}
+    for given in call.request.query.getall("zone", []):
+        where, _, zone = given.partition("=")
+        if not where or not zone or len(zone) > ZONE_CHARACTERS_MOST:
+            raise InvalidInputError("A zone is given as REGION=ZONE, such as eu=Europe/Berlin.", pointer="?zone")
+        zones[region(where)] = zone
+    count = call.query_int("count", 3, most=10)
+    found = await asyncio.to_thread(preview, campaign, call.context.fleet, zones, now=time.time(), count=count)
+    return WindowList(
+        windows=list(campaign.policy.windows),
+        needed_seconds=needed_s(campaign.policy.trial_s),
+        openings=[
+            OpeningView(
+                region=opening.region,
+                zone=opening.zone,
+                utc_offset_minutes=opening.utc_offset_minutes,
+                devices=opening.devices,
+                is_open=opening.is_open,
+                opens_at=[datetime.fromtimestamp(at, UTC) for at in opening.opens_at],
+            )
+            for opening in found
+        ],
+    )
 
 
 @route("POST", "/v1/campaigns/{campaign}/submit", right=Right.OPERATE, body=Order)

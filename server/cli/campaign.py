@@ -132,6 +132,32 @@ def decisions(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, 
 
 
 @app.command
+def windows(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    zone: list[str] | None = None,
+    count: int = 3,
+    output: Format = "table",
+) -> None:
+    """Show when its maintenance windows open next, region by region.
+
+    Parameters
+    ----------
+    zone
+        REGION=ZONE, such as eu=Europe/Berlin: go by this wall clock there, also when it is changed; otherwise by the
+        offsets from UTC that devices have now.
+    count
+        How many openings of each.
+    """
+    path = f"/v1/campaigns/{campaign}/windows"
+    answer = call(server, token, lambda client: client.get(path, zone=zone or [], count=count))
+    rows = [{**row, "opens_at": ", ".join(row["opens_at"])} if output == "table" else row for row in answer["openings"]]
+    show(rows, ("region", "zone", "utc_offset_minutes", "devices", "is_open", "opens_at"), output)
+
+
+@app.command
 def watch(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL) -> int:
     """Show a campaign's progress until it ends; exit code 5 if it was halted."""
     from server.cli.progress import follow

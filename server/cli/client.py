@@ -43,7 +43,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, path: str, **query: str | int) -> Any:
+    async def get(self, path: str, **query: str | int | list[str]) -> Any:
         """Return the answer's JSON. Raises: TidegateError as the server's problem document says."""
         return await self._call("GET", path, params=query)
 

@@ -56,6 +56,8 @@ class Device:
     reboot: Admit | None = None
     reboot_told_at: float = 0.0
     site: str = ""
+    utc_offset_minutes: int | None = None
+    """East of UTC, by its last hello to this process."""
     drops: int = 0
     """Sessions lost since this process began."""
     absences: float = 0.0
@@ -125,6 +127,7 @@ class Fleet:
         device.vendor_id, device.class_id = _hardware_ids(hello.vendor, hello.hardware)
         device.hardware = hello.hardware
         device.site = hello.labels.get(SITE_LABEL, "")
+        device.utc_offset_minutes = hello.utc_offset_minutes
         booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)
         device.running_digest = booted.manifest_digest if booted is not None else b""
         if device.nonce not in {b"", hello.nonce} and not device.gone:

@@ -321,3 +321,35 @@ async def test_a_wave_waits_for_a_person_who_lets_it_through_by_its_number_and_t
             await asyncio.sleep(0.1)
     assert [(asked["campaign"], asked["wave"]) for asked in hook[0].asked] == [(campaign, 1)]
     await order(admin, campaign, "cancel")
+
+
+# --- maintenance windows ---
+
+
+async def test_windows_are_shown_by_the_offsets_of_devices_or_by_a_zones_clock(
+    admin: Api, bundle: str, server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = unique("c")
+    await admin.add_device(unique("gw"), "eu", cohort)
+    policy = {"windows": [{"opens": "0 2 * * *", "duration_s": 3600}], "trial_s": 60}
+    campaign = await create(admin, bundle, cohort=cohort, regions=["eu", "us"], policy=policy)
+    path = f"/v1/campaigns/{campaign}/windows"
+
+    answer = (await admin.get(f"{path}?zone=us=Asia/Kolkata&count=2")).body
+    assert answer["needed_seconds"] == 180
+    assert answer["windows"] == policy["windows"]
+    shown = [(one["region"], one["zone"], one["utc_offset_minutes"], one["devices"]) for one in answer["openings"]]
+    assert shown == [("eu", None, None, 1), ("us", "Asia/Kolkata", 330, 0)]
+    times = [[at[10:] for at in one["opens_at"]] for one in answer["openings"]]
+    assert times == [["T02:00:00Z"] * 2, ["T20:30:00Z"] * 2]
+
+    for query in (
+        "zone=eu",
+        "zone=eu=Europe/Atlantis",
+        "zone=asia=Asia/Kolkata",
+        "zone=eu=../../etc/passwd",
+        "count=11",
+    ):
+        assert_problem(await admin.get(f"{path}?{query}"), 422, "invalid-input")
+    await asyncio.to_thread(campaign_cli.windows, campaign, server=server.url, token=server.token, zone=["eu=UTC"])
+    assert "02:00:00Z" in capsys.readouterr().out
