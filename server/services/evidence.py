@@ -50,6 +50,8 @@ class _Case:
     is_held: bool = False
     accepted: tuple[str, int] | None = None
     """The channel and the silent devices of a hold that a person has ended."""
+    accepted_spike: float | None = None
+    """Since when the weather was bad as they did."""
     saved_at: float = 0.0
     saved_devices: int = 0
 
@@ -181,9 +183,11 @@ def _unless_accepted(campaign: CampaignRecord, case: _Case, verdict: Verdict) ->
     """A hold that a person has ended is none any more, until there is more to say."""
     is_held = Cause.EVIDENCE in campaign.causes
     if case.is_held and not is_held:
-        case.accepted = (verdict.channel, verdict.silent)
+        case.accepted, case.accepted_spike = (verdict.channel, verdict.silent), verdict.bad_since
         case.rule.brake.used_s = 0.0
     case.is_held = is_held
+    if verdict.bad_since is not None and verdict.bad_since == case.accepted_spike:
+        verdict = replace(verdict, bad_since=None)
     if verdict.call is Call.HOLD and case.accepted == (verdict.channel, verdict.silent):
         return replace(verdict, call=Call.GO if verdict.pace == 1 else Call.BRAKE)
     return verdict

@@ -27,9 +27,10 @@ RULE = {
     **QUICK_RULE,
     "region_room": 1000,
     "class_room": 1000,
+    "min_sentinels": 15,
     "spike_hold_s": HaltPolicy().scaled(1 / 600).spike_hold_s,
 }
-"""Nothing is said here of the pace, and half an hour is three seconds."""
+"""Nothing is said here of the pace, the regions are small, and half an hour is three seconds."""
 POLICY = {"halt": RULE, "trial_s": 1, "confirm_s": 120, "watch_s": 0}
 OVER = {"finished", "halted"}
 WAIT_S = 90.0
