@@ -261,13 +261,14 @@ async def build(
     directives.before_flush = trust.flush
     halts = HaltRepository(database)
     surveyor = Surveyor(executions=executions, halts=halts, fleet=fleet)
+    evidence = Evidence(halts)
     orchestrator = Orchestrator(
         repository=campaign_repository,
         campaigns=campaigns,
         bundles=bundles,
         directives=directives,
         surveyor=surveyor,
-        evidence=Evidence(halts),
+        evidence=evidence,
         wire=session,
         metrics=metrics,
         grace_s=fleet.grace_s,
@@ -322,6 +323,7 @@ async def build(
         bundles=bundles,
         campaigns=campaigns,
         enrolment=enrolment,
+        evidence=evidence,
         fleet=fleet,
         freezes=freezes,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),

@@ -2,7 +2,7 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -20,7 +20,10 @@ from server.services.rollbacks import Progress
 
 
 class RegionState(BaseModel):
-    """One region now. ``level`` is a ratio 0..1; counts are of eligible devices."""
+    """One region now. ``level`` is a ratio 0..1; counts are of eligible devices.
+
+    While ``weather`` is ``bad`` (devices that only watch are dark) its level stands still, and nobody there is judged.
+    """
 
     region: str
     level: float
@@ -36,6 +39,7 @@ class RegionState(BaseModel):
     silent: int
     controls: int
     control_silent: int
+    weather: Literal["good", "bad"]
 
 
 class WaveState(BaseModel):
@@ -211,6 +215,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     now = time.time()
     bundle = await call.context.campaigns.bundle_of(record)
     survey = await call.context.surveyor.survey(record, bundle, now=now)
+    bad = call.context.evidence.bad_weather(record.id)
     targets = {entry.region: entry.target / FULL for entry in record.regions}
     regions = [
         RegionState(
@@ -228,6 +233,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
             silent=view.silent,
             controls=view.controls,
             control_silent=view.control_silent,
+            weather="bad" if view.region in bad else "good",
         )
         for view in survey.snapshot.regions
     ]

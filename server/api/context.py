@@ -13,6 +13,7 @@ from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.enrolment import Enrolment
+from server.services.evidence import Evidence
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
@@ -39,6 +40,7 @@ class Context:
     bundles: Bundles
     campaigns: Campaigns
     enrolment: Enrolment
+    evidence: Evidence
     fleet: Fleet
     freezes: Freezes
     inventory: Inventory

@@ -19,7 +19,7 @@ Supersede = Annotated[bool, Parameter(negative="", help="End whatever else is ac
 app = App(name="campaign", help="Create, start, watch and stop campaigns.")
 
 _COLUMNS = ("id", "name", "cohort", "state", "causes", "created_by", "sentence")
-_REGION_COLUMNS = ("region", "level", "eligible", "reached", "in_flight", "confirmed", "failed", "silent")
+_REGION_COLUMNS = ("region", "level", "eligible", "reached", "in_flight", "confirmed", "failed", "silent", "weather")
 
 
 @app.command

@@ -52,6 +52,7 @@ async def _with_bars(client: Client, campaign: str, until: Sequence[str], consol
                 text = (
                     f"level {region['level']:6.1%}  in flight {region['in_flight']:>3}  "
                     f"confirmed {region['confirmed']:>3}  silent {region['silent']}"
+                    f"{'  bad weather' if region['weather'] == 'bad' else ''}"
                 )
                 total = max(region["eligible"], 1)
                 progress.update(tasks[name], total=total, completed=region["confirmed"], text=text)

@@ -52,6 +52,8 @@ class _Case:
     """The channel and the silent devices of a hold that a person has ended."""
     accepted_spike: float | None = None
     """Since when the weather was bad as they did."""
+    bad_weather: frozenset[str] = frozenset()
+    is_paged: bool = False
     saved_at: float = 0.0
     saved_devices: int = 0
 
@@ -81,6 +83,11 @@ class Evidence:
             since[Region(name)] = max(hearing_since, case.rule.now - float(good_s))
         return since
 
+    def bad_weather(self, campaign: CampaignId) -> frozenset[str]:
+        """Return the regions that stood still at the last look, because devices that only watch were dark there."""
+        case = self._cases.get(campaign)
+        return frozenset() if case is None else case.bad_weather
+
     async def look(
         self,
         campaign: CampaignRecord,
@@ -102,6 +109,7 @@ class Evidence:
         verdict = case.rule.step(self._moment(campaign, case, roster, sighting, progress, is_blind=is_blind))
         is_news = progress != case.known or verdict.in_flight > 0
         case.looked_at, case.known, case.drops = now, dict(progress), sighting.drops
+        _note_weather(campaign, case, verdict, now)
         if now - case.saved_at >= (SAVE_EVERY_S if is_news else campaign.policy.halt.block_s):
             await self._save(campaign, case, roster, now)
         return _unless_accepted(campaign, case, verdict)
@@ -177,6 +185,17 @@ class Evidence:
             dropped=np.repeat(np.arange(len(lost)), np.maximum(lost, 0)),
             is_blind=is_blind,
         )
+
+
+def _note_weather(campaign: CampaignRecord, case: _Case, verdict: Verdict, now: float) -> None:
+    """Say when regions begin or cease to stand still, and once that somebody must look at a spike that lasts."""
+    if verdict.bad_weather != case.bad_weather:
+        log.info("weather_changed", campaign=campaign.id.hex, bad=sorted(verdict.bad_weather))
+    case.bad_weather = verdict.bad_weather
+    lasts = verdict.bad_since is not None and now - verdict.bad_since >= campaign.policy.halt.weather_page_s
+    if lasts and not case.is_paged:
+        log.error("weather_stays_bad", campaign=campaign.id.hex, bad=sorted(verdict.bad_weather))
+    case.is_paged = lasts
 
 
 def _unless_accepted(campaign: CampaignRecord, case: _Case, verdict: Verdict) -> Verdict:

@@ -105,11 +105,14 @@ async def release(
 async def test_a_regional_outage_pauses_a_good_release_which_goes_on_by_itself(tmp_path: Path) -> None:
     eu, us = unique("eu"), unique("us")
     async with release(tmp_path, [eu, us], [f"{eu}:50%:@1.1.0:5s"], [WAVE], on_offline_spike="pause") as campaign:
+        paused = await campaign.until(lambda seen: seen["causes"] == ["weather"])
         ended = await campaign.until(lambda seen: seen["state"] in OVER)
         decisions = await campaign.decisions()
     pause = next(decision for decision in decisions if decision["kind"] == "pause")
 
     assert len(campaign.facts("cut_off")) == EACH // 2
+    assert [region["weather"] for region in paused["regions"]] == ["bad", "good"]
+    assert [region["weather"] for region in ended["regions"]] == ["good", "good"]
     assert pause["sentence"] == (
         f"Paused: devices that only watch are dark in {eu}; it goes on by itself when they are back."
     )

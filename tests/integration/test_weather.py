@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.db.database import Database
 from server.domain.campaign import Cause, State
@@ -54,7 +55,7 @@ async def test_no_deadline_comes_while_the_weather_of_its_region_is_bad(world: W
     for device in (gone := go_dark(world, EU)):
         device.last_seen = world.now
     await world.live(3 * LAB.g1_s)
-    in_the_outage = await silent(world, campaign)
+    in_the_outage, bad = await silent(world, campaign), world.evidence.bad_weather(campaign)
 
     for device in gone:
         device.gone = device in (due[0], due[4])
@@ -62,13 +63,15 @@ async def test_no_deadline_comes_while_the_weather_of_its_region_is_bad(world: W
     soon_after = await silent(world, campaign)
     await world.live(40)
 
+    assert bad == {EU}
     assert in_the_outage == soon_after == set()
     assert await silent(world, campaign) == {due[0].id, due[4].id}
     assert (await world.campaign(campaign)).state is State.RUNNING
+    assert world.evidence.bad_weather(campaign) == set()
 
 
 async def test_a_spike_that_a_person_has_looked_at_is_held_no_more_but_the_next_one_is(world: World) -> None:
-    halt = LAB.model_copy(update={"spike_hold_s": 60})
+    halt = LAB.model_copy(update={"spike_hold_s": 60, "weather_page_s": 70})
     campaign = await on_the_way(world, Policy(halt=halt, trial_s=10, watch_s=500, on_offline_spike="hold"))
     seen = []
 
@@ -77,18 +80,21 @@ async def test_a_spike_that_a_person_has_looked_at_is_held_no_more_but_the_next_
         record = await world.campaign(campaign)
         seen.append((record.state, record.causes))
 
-    gone = go_dark(world, EU)
-    await look(50)
-    await look(30)
-    await world.campaigns.resume(campaign, caller="ann", reason="the carrier says two hours")
-    await look(120)
-    for device in gone:
-        device.gone = False
-    await world.live(60)
-    go_dark(world, EU)
-    await look(80)
+    with capture_logs() as said:
+        gone = go_dark(world, EU)
+        await look(50)
+        await look(30)
+        await world.campaigns.resume(campaign, caller="ann", reason="the carrier says two hours")
+        await look(120)
+        for device in gone:
+            device.gone = False
+        await world.live(60)
+        go_dark(world, EU)
+        await look(80)
 
     held = (State.PAUSED, {Cause.EVIDENCE})
     assert seen == [(State.RUNNING, set()), held, (State.RUNNING, set()), held]
+    assert [line["log_level"] for line in said if line["event"] == "weather_stays_bad"] == ["error"] * 2
+    assert [line["bad"] for line in said if line["event"] == "weather_changed"] == [[EU], [], [EU]]
     (hold, *_) = await world.campaigns.decisions(campaign, 1)
     assert hold.sentence == "On hold: devices have been dark in eu for 60 s, whatever the reason."
