@@ -87,6 +87,7 @@ class Orchestrator:
         self._metrics = metrics
         self._grace_s = grace_s
         self._clock = clock
+        self._since = datetime.fromtimestamp(clock(), UTC)
         self._urgent = asyncio.Event()
         self._news = asyncio.Event()
         self._judged: list[CampaignRecord] = []
@@ -199,7 +200,7 @@ class Orchestrator:
             await self._let_in(
                 campaign, bundle, survey, verdict, now
             )  # all levels rise before anybody late is admitted
-        if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING and now - up_since >= ADMIT_S:
+        if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING:
             self._let_reboot(campaign, survey, now)
         standing = await self._carry_out(campaign, survey, decision, now)
         if standing is not None and standing.state in OFFERING:
@@ -224,8 +225,10 @@ class Orchestrator:
         self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
 
     def _let_reboot(self, campaign: CampaignRecord, survey: Survey, now: float) -> None:
-        """Let devices reboot as their sites have room. What an earlier process has granted has expired by now."""
-        if self.admits is not None and survey.rebooters:
+        """Let devices reboot as their sites have room; not before what an earlier process has granted has expired."""
+        is_own = campaign.started_at is not None and campaign.started_at >= self._since
+        is_known = is_own or now - self._since.timestamp() >= ADMIT_S
+        if self.admits is not None and survey.rebooters and is_known:
             chosen = may_reboot(survey.rebooters, most=campaign.policy.site_reboots_most)
             self.admits.grant_reboots(campaign.id, chosen, now=now)
 

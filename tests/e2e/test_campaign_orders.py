@@ -15,8 +15,15 @@ pytestmark = pytest.mark.slow
 
 DEVICES = 10
 FACTORY, RELEASE = b"the factory's app. " * 9000, b"an app that drains the battery. " * 6000
-PLAN = {"waves": [{"ratio": 0.5, "ramp_s": 2, "soak_s": 3}, {"ratio": 1, "ramp_s": 2, "soak_s": 1}]}
-POLICY = {"halt": QUICK_RULE, "trial_s": 2, "confirm_s": 120, "watch_s": 600}
+CANARY = "sim-00007"
+PLAN = {
+    "waves": [
+        {"devices": [CANARY], "soak_s": 1, "gate": {"manual": True}},
+        {"ratio": 0.5, "ramp_s": 2, "soak_s": 3},
+        {"ratio": 1, "ramp_s": 2, "soak_s": 1},
+    ]
+}
+POLICY = {"halt": QUICK_RULE, "trial_s": 2, "confirm_s": 120, "watch_s": 600, "site_reboots_most": 1}
 WAIT_S = 60.0
 
 
@@ -68,7 +75,11 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
         assert answer.status == 200, answer
 
     await order("start")
-    await until(look, lambda seen: seen["states"].get("confirmed", 0) >= 1)
+    await until(look, lambda seen: seen["awaits"] == "advance")
+    begun = (await api.get(f"{path}/executions")).body["executions"]
+    assert [(one["device"], one["state"]) for one in begun] == [(CANARY, "confirmed")]
+    assert (await api.post(f"{path}/advance", {"wave": 1})).status == 200
+    await until(look, lambda seen: seen["states"].get("confirmed", 0) >= 2)
     await order("halt")
     await order("resume")
     watched = await until(look, lambda seen: seen["state"] == "watching")
@@ -87,7 +98,7 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
     await until(versions, lambda found: found == ["1.0.0"] * DEVICES)
 
     told = await explained(server, campaign)
-    assert "open_wave by orchestrator: Wave 1 of 2 opens: eu to 50.0%." in told
+    assert "open_wave by orchestrator: Wave 2 of 3 opens: eu to 50.0%." in told
     assert "    odds 1 to 1, 0 under way; largest: " in told
     assert "halt by first-admin: Halted by first-admin: the battery" in told
 

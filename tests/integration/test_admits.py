@@ -1,6 +1,7 @@
 """Late devices are let in: who is chosen, and what each of them is told."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,19 @@ async def test_devices_of_a_site_reboot_one_after_the_other(world: World) -> Non
     await world.report(campaign, State.CONFIRMED, first)
     await tick(world)
     assert rebooters(world) == {first.id, second.id}
+
+
+async def test_a_new_process_waits_until_what_the_one_before_has_granted_is_over(world: World) -> None:
+    campaign = await start(world, POLICY.model_copy(update={"site_reboots_most": 1}))
+    await world.report(campaign, State.INSTALLING, *devices(world))
+    world.now += 1
+    world.orchestrator._since = datetime.fromtimestamp(world.now, UTC)
+
+    await tick(world, ADMIT_S - 1)
+    assert rebooters(world) == set()
+    await tick(world)
+
+    assert rebooters(world) == set(NAMES)
 
 
 async def test_nobody_waits_to_reboot_where_nothing_bounds_it(world: World) -> None:
