@@ -194,7 +194,7 @@ class Directives:
             await self.flush()
 
     def offered_to(self, campaign: CampaignId) -> frozenset[DeviceId]:
-        """Return the devices that the campaign has let in by name."""
+        """Return the devices that the campaign has let in by name, also those whose offer ``renew`` has to repeat."""
         return frozenset(name for _, name in self._by_name(campaign))
 
     def withdrawn(self, campaign: CampaignRecord, *, now: float) -> list[Directive]:
@@ -206,11 +206,14 @@ class Directives:
         return [replace(blank, audience=DeviceAudience(*one)) for one in self._by_name(campaign.id)]
 
     def _by_name(self, campaign: CampaignId) -> dict[Named, float]:
-        """Who has an offer of its own from this campaign, and until when (Unix seconds)."""
+        """Who has an order of its own from this campaign, and until when its offer is good (Unix seconds).
+
+        Where something else was said instead of an offer that could not be repeated, that is 0.
+        """
         return {
-            (audience.region, audience.device): record.expires_at.timestamp()
+            (audience.region, audience.device): record.expires_at.timestamp() if record.action is Action.OFFER else 0.0
             for audience, record in self._current.items()
-            if isinstance(audience, DeviceAudience) and record.campaign == campaign and record.action is Action.OFFER
+            if isinstance(audience, DeviceAudience) and record.campaign == campaign
         }
 
     def _offers(

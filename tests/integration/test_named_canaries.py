@@ -1,5 +1,6 @@
 """Canaries by name: who is let in, by which order, by what they are judged, and how that ends."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from server.protocol.reasons import Reason
 from server.protocol.topics import DeviceAudience
 from server.services.campaigns import Draft
 from server.services.fleet import Device
+from server.services.transitions import halted
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
@@ -115,9 +117,9 @@ async def test_the_halt_rule_compares_named_devices_with_nobody(world: World) ->
         device.gone = True
     await world.live(150)
 
-    halted = await world.campaign(campaign)
-    assert halted.state is State.HALTED
-    assert halted.sentence.endswith("The open wave's devices were named, so they are no random sample.")
+    ended = await world.campaign(campaign)
+    assert ended.state is State.HALTED
+    assert ended.sentence.endswith("The open wave's devices were named, so they are no random sample.")
 
 
 @pytest.mark.parametrize("verb", ["halt", "cancel"])
@@ -172,3 +174,20 @@ async def test_a_plan_names_devices_of_its_campaign_alone(world: World) -> None:
         with pytest.raises(InvalidInputError, match=f"Wave 1 names {stranger}") as caught:
             await world.campaigns.draft(draft, caller="ann")
         assert caught.value.pointer == "/plan/waves/0/devices"
+
+
+@pytest.mark.parametrize(("verb", "action"), [("rollback", Action.NONE), ("resume", Action.OFFER)])
+async def test_what_was_said_instead_of_an_offer_nobody_could_sign_the_end_of_is_taken_back(
+    world: World, verb: str, action: Action
+) -> None:
+    campaign = await start(world)
+    await world.report(campaign, Execution.DOWNLOADING, *named(world, NAMES[0]))
+    await world.repository.save(halted(await world.campaign(campaign), now=datetime.fromtimestamp(world.now, UTC)))
+    await world.directives.reissue(now=world.now)
+    assert {order.action for order in own_orders(world).values()} == {Action.HALT}
+
+    await getattr(world.campaigns, verb)(campaign, caller="bob", reason="because")
+    await world.orchestrator._mark_ready(campaign)
+    await world.live()
+
+    assert {order.action for order in own_orders(world).values()} == {action}
