@@ -17,6 +17,7 @@ from server.domain.plan import MaintenanceWindow, Plan, Policy
 from server.services import identifiers
 from server.services.approvals import missing
 from server.services.rollbacks import Progress
+from server.services.sites import count_waiting
 
 
 class RegionState(BaseModel):
@@ -114,7 +115,10 @@ class WebhookAnswer(BaseModel):
 
 
 class CampaignDetail(CampaignView):
-    """With its ``states``: executions by state, over all regions."""
+    """With its ``states``: executions by state, over all regions.
+
+    ``reboots_waiting``: devices that have written the release and wait for a place of their site.
+    """
 
     answer: WebhookAnswer | None
     approvals: list[Approval]
@@ -124,6 +128,7 @@ class CampaignDetail(CampaignView):
     waves: list[WaveState]
     regions: list[RegionState]
     states: dict[str, int]
+    reboots_waiting: int
 
 
 class CampaignList(BaseModel):
@@ -247,6 +252,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         waves=_waves(record, regions),
         regions=regions,
         states={state.value: number for state, number in survey.states.items()},
+        reboots_waiting=count_waiting(survey.rebooters),
     )
 
 

@@ -264,13 +264,15 @@ def _order(order: str, campaign: str, reason: str, server: str, token: str, **fu
 
 
 def _show_more(answer: dict[str, Any]) -> None:
-    """Say what approvals there are and are missing, and how far a rollback is."""
+    """Say what approvals there are and are missing, who waits to reboot, and how far a rollback is."""
     if answer["approvals"]:
         print()
         show(answer["approvals"], ("run", "who", "at", "reason"), "table")
     if answer["approvals_missing"]:
         after = " after the fact: it was started as an emergency" if answer["emergency"] else ""
         print(f"\nApprovals missing{after}: {answer['approvals_missing']}.")
+    if answer["reboots_waiting"]:
+        print(f"\nWritten, and waiting to reboot: {answer['reboots_waiting']}.")
     if answer["rollback"] is not None:
         print()
         show([answer["rollback"]], ("since", "returned", "no_way_back", "waiting", "seconds"), "table")

@@ -37,6 +37,11 @@ class Rebooter(NamedTuple):
     is_online: bool
 
 
+def count_waiting(rebooters: Iterable[Rebooter]) -> int:
+    """Return how many have written their release and wait to be told."""
+    return sum(one.state is State.INSTALLING and not one.is_told for one in rebooters)
+
+
 def may_reboot(rebooters: Iterable[Rebooter], *, most: int) -> list[DeviceId]:
     """Return whom to tell that it may reboot now.
 

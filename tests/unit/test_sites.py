@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region
-from server.services.sites import AWAY, Rebooter, may_reboot
+from server.services.sites import AWAY, Rebooter, count_waiting, may_reboot
 
 NORTH, SOUTH = (Region("eu"), "north"), (Region("eu"), "south")
 
@@ -34,6 +34,12 @@ def test_a_site_has_so_many_places_and_others_are_not_its_business() -> None:
 def test_whoever_is_away_or_was_told_or_is_silent_has_a_place() -> None:
     for state, told in ((State.TRIAL, False), (State.SILENT, False), (State.INSTALLING, True)):
         assert may_reboot([one(1), one(2, state=state, is_told=told)], most=1) == []
+
+
+def test_whoever_has_written_and_was_not_told_waits() -> None:
+    others = [one(2, is_told=True), *(one(3, state=state) for state in AWAY)]
+
+    assert count_waiting([one(1), one(4, is_online=False), *others]) == 2
 
 
 def test_a_device_that_has_said_that_it_reboots_is_told_again_while_it_is_there() -> None:
