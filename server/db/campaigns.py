@@ -27,12 +27,17 @@ _AT_ZERO: Final = Ramp.flat(0)
 
 @dataclass(frozen=True, slots=True)
 class RegionRecord:
-    """The level of one region: the whole line of the open wave, and the level that the wave is for."""
+    """The level of one region, and the line that the plan has for it since its wave opened."""
 
     region: Region
     ramp: Ramp = _AT_ZERO
-    target: int = 0
+    planned: Ramp = _AT_ZERO
     opened_at: datetime | None = None
+
+    @property
+    def target(self) -> int:
+        """The level that the wave is for."""
+        return self.planned.l1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ ACTIVE_ON: Final = f"""
 """
 
 REGIONS: Final = """
-    SELECT campaign_id, region, t0, l0, t1, l1, target, opened_at
+    SELECT campaign_id, region, t0, l0, t1, l1, plan_t0, plan_l0, plan_t1, target, opened_at
       FROM campaign_region WHERE campaign_id = ANY($1) ORDER BY campaign_id, position
 """
 
@@ -159,11 +164,11 @@ SAVE: Final = """
 
 SAVE_REGIONS: Final = """
     UPDATE campaign_region AS c
-       SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, target = r.target, opened_at = r.opened_at,
-           active = $2
+       SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, opened_at = r.opened_at, active = $2,
+           plan_t0 = r.plan_t0, plan_l0 = r.plan_l0, plan_t1 = r.plan_t1, target = r.target
       FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-                  $9::timestamptz[])
-        AS r (region, t0, l0, t1, l1, target, opened_at)
+                  $9::bigint[], $10::bigint[], $11::bigint[], $12::timestamptz[])
+        AS r (region, t0, l0, t1, l1, plan_t0, plan_l0, plan_t1, target, opened_at)
      WHERE c.campaign_id = $1 AND c.region = r.region
 """
 
@@ -325,6 +330,9 @@ async def _save_regions(connection: Connection, campaign: CampaignRecord) -> Non
         [line.l0 for line in lines],
         [line.t1 for line in lines],
         [line.l1 for line in lines],
+        [region.planned.t0 for region in campaign.regions],
+        [region.planned.l0 for region in campaign.regions],
+        [region.planned.t1 for region in campaign.regions],
         [region.target for region in campaign.regions],
         [region.opened_at for region in campaign.regions],
     )
@@ -355,9 +363,8 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
     regions: dict[CampaignId, list[RegionRecord]] = {}
     for row in await connection.fetch(REGIONS, [row["id"] for row in rows]):
         ramp = Ramp(row["t0"], row["l0"], row["t1"], row["l1"])
-        regions.setdefault(row["campaign_id"], []).append(
-            RegionRecord(row["region"], ramp, row["target"], row["opened_at"])
-        )
+        planned = Ramp(row["plan_t0"], row["plan_l0"], row["plan_t1"], row["target"])
+        regions.setdefault(row["campaign_id"], []).append(RegionRecord(row["region"], ramp, planned, row["opened_at"]))
     approved = await approvals.of(connection, [row["id"] for row in rows])
     records = []
     for row in rows:

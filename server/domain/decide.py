@@ -43,14 +43,14 @@ class RegionView:
     ``waiting`` of them have not started (``starting`` of these are about to, the others wait to be admitted),
     ``in_flight`` have started and are not over, ``confirmed``, ``failed`` (explicitly) and ``silent`` are; ``excess``
     silent ones their neighbours' rate does not explain. ``candidates`` are the eligible devices, online or not, and
-    those of which nothing is known before their first hello; ``targeted`` of them are due once the ramp is at its
+    those of which nothing is known before their first hello; ``targeted`` of them are due once the level is at its
     target, and ``targeted_online`` of those are eligible and online. ``startable`` are the eligible ones above the
     level that are online.
     """
 
     region: Region
     ramp: Ramp
-    target: int = 0
+    planned: Ramp
     eligible: int = 0
     eligible_online: int = 0
     candidates: int = 0
@@ -68,6 +68,11 @@ class RegionView:
     controls: int = 0
     control_silent: int = 0
     startable: Startable = field(default_factory=Startable.nobody)
+
+    @property
+    def target(self) -> int:
+        """The level that the wave is for."""
+        return self.planned.l1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class Snapshot:
     def lines(self) -> list[Line]:
         """The levels of the regions, in their order."""
         return [
-            Line(view.region, view.ramp, view.target, view.starting, view.in_flight, view.startable)
+            Line(view.region, view.ramp, view.planned, view.starting, view.in_flight, view.startable)
             for view in self.regions
         ]
 
@@ -263,7 +268,6 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
         snapshot.verdict,
         snapshot.starting_in_classes,
         policy=snapshot.policy,
-        ramp_s=snapshot.plan.waves[snapshot.wave].ramp_s,
         now=now,
     )
     if ramps:

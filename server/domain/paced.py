@@ -1,4 +1,4 @@
-"""How fast levels rise: never faster than the plan says, and never past what the evidence leaves room for (pure).
+"""How fast levels rise: never above the plan's line, and never past what the evidence leaves room for (pure).
 
 The halt rule says how many more devices may be in flight, per region and per hardware class. A region's level rises in
 short lines, each to the height of the last device that there is room for; while the rule brakes, or a region's weather
@@ -21,6 +21,9 @@ from server.domain.identity import Region
 from server.domain.plan import Policy
 
 _EMPTY: Final = np.empty(0, np.int64)
+
+_CATCH_UP: Final = 2
+"""A level that was held back rises so many times as fast as its plan, until it is where the plan has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,11 @@ class Startable:
 
 
 class Line(NamedTuple):
-    """One region's level: its line and the level it is for; those about to start, in flight, and above it."""
+    """One region's level: its line and the one that the plan has; those about to start, in flight, and above it."""
 
     region: Region
     ramp: Ramp
-    target: int
+    planned: Ramp
     starting: int
     in_flight: int
     startable: Startable
@@ -105,13 +108,11 @@ def raised(
     starting_in_classes: Sequence[int],
     *,
     policy: Policy,
-    ramp_s: int,
     now: float,
 ) -> dict[Region, Ramp]:
     """Return the new lines of the regions whose level should go on, or stop, now.
 
-    ``starting_in_classes`` counts the devices that are about to start by hardware class; ``ramp_s`` is the time that
-    the plan gives a whole wave.
+    ``starting_in_classes`` counts the devices that are about to start by hardware class.
     """
     changed = {}
     for line in lines:
@@ -120,7 +121,7 @@ def raised(
     rising = [
         index
         for index, line in enumerate(lines)
-        if now >= line.ramp.t1 and line.ramp.l1 < line.target and not _is_still(line, verdict)
+        if now >= line.ramp.t1 and line.ramp.l1 < line.planned.l1 and not _is_still(line, verdict)
     ]
     if not rising:
         return changed
@@ -129,8 +130,7 @@ def raised(
     for index in rising:
         line, room = lines[index], min(whole, in_regions[index])
         level = line.ramp.l1
-        slope = UNBOUNDED if ramp_s == 0 else ceil(line.target * step_s / ramp_s)
-        most = min(line.target, level + slope)
+        most = _highest(line, step_s, now, may_catch_up=verdict.pace >= 1)
         above = line.startable.above(level)
         new = level_within(above.heights, above.classes, room=room, room_in_classes=in_classes, level=most)
         if new > level:
@@ -140,6 +140,15 @@ def raised(
             start = int(now)
             changed[line.region] = Ramp(start, level, start + max(1, round(step_s)), new)
     return changed
+
+
+def _highest(line: Line, step_s: float, now: float, *, may_catch_up: bool) -> int:
+    """Return how high a level may be in ``step_s``: on the plan's line, unless it is too far behind that."""
+    level, planned = line.ramp.l1, line.planned
+    if planned.t0 == planned.t1:
+        return planned.l1
+    rise = ceil((planned.l1 - planned.l0) * step_s / (planned.t1 - planned.t0))
+    return max(level, min(level + (_CATCH_UP if may_catch_up else 1) * rise, planned.level(now + step_s)))
 
 
 def _is_still(line: Line, verdict: Verdict) -> bool:

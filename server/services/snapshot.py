@@ -355,7 +355,7 @@ def _view(region: RegionRecord, tally: _Tally) -> RegionView:
     return RegionView(
         region=region.region,
         ramp=region.ramp,
-        target=region.target,
+        planned=region.planned,
         eligible=tally.eligible,
         eligible_online=tally.eligible_online,
         candidates=len(tally.candidates),

@@ -97,8 +97,8 @@ def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime, 
     wanted = 0 if wave.devices else level_for_count(heights, wave.count or 1)
     if wave.ratio is not None:
         wanted = max(wanted, level_for_ratio(wave.ratio))
-    target = max(region.target, level, min(wanted, most))
-    return replace(region, ramp=Ramp.flat(level, start), target=target, opened_at=region.opened_at or now)
+    planned = Ramp(start, level, start + wave.ramp_s, max(region.target, level, min(wanted, most)))
+    return replace(region, ramp=Ramp.flat(level, start), planned=planned, opened_at=region.opened_at or now)
 
 
 def paused(campaign: CampaignRecord, cause: Cause, *, now: datetime) -> CampaignRecord:
@@ -189,7 +189,7 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
     It counts as halted no more, so that directives stop naming its release among those that were.
     """
     return replace(
-        _frozen(campaign, now),
+        _planned_anew(_frozen(campaign, now)),
         state=next_state(campaign.state, Event.RESUME),
         run=campaign.run + 1,
         run_at=now,
@@ -201,6 +201,21 @@ def reopened(campaign: CampaignRecord, *, now: datetime) -> CampaignRecord:
         advanced=None,
         answer=None,
     )
+
+
+def _planned_anew(campaign: CampaignRecord) -> CampaignRecord:
+    """Return a campaign that has nothing to make up for: what is left of its lines begins where its levels are."""
+    regions = tuple(
+        replace(region, planned=_shifted(region.planned, region.ramp.l1, region.ramp.t1)) for region in campaign.regions
+    )
+    return replace(campaign, regions=regions)
+
+
+def _shifted(planned: Ramp, level: int, at: int) -> Ramp:
+    """Return the rest of a line, from ``level`` on, as steep as it was and begun at ``at``."""
+    rise = planned.l1 - planned.l0
+    share = (planned.l1 - level) / rise if rise else 0.0
+    return Ramp(at, level, at + round((planned.t1 - planned.t0) * share), max(planned.l1, level))
 
 
 def supplied(campaign: CampaignRecord) -> CampaignRecord:

@@ -54,7 +54,9 @@ async def test_a_changed_campaign_comes_back_as_it_was(
     store: Database, repository: CampaignRepository, bundle: BundleRecord
 ) -> None:
     draft = await add_campaign(store, bundle, regions=(EU, US))
-    eu = RegionRecord(EU, Ramp(1_800_000_000, 5, 1_800_000_060, FULL), FULL, after(1))
+    eu = RegionRecord(
+        EU, Ramp(1_800_000_000, 5, 1_800_000_060, 90), Ramp(1_800_000_000, 5, 1_800_003_600, FULL), after(1)
+    )
     changed = replace(
         draft,
         state=State.PAUSED,

@@ -168,6 +168,13 @@ verdicts = st.builds(
 
 
 @st.composite
+def planned_lines(draw: st.DrawFn, ramp: Ramp) -> Ramp:
+    """Return a line of the plan that goes at least where the level's own goes."""
+    begun, took = draw(st.integers(0, ramp.t0)), draw(st.integers(0, 100_000))
+    return Ramp(begun, draw(st.integers(0, ramp.l0)), begun + took, draw(st.integers(ramp.l1, FULL)))
+
+
+@st.composite
 def views(draw: st.DrawFn, region: Region) -> RegionView:
     counts = {
         name: draw(st.integers(0, 400))
@@ -184,9 +191,9 @@ def views(draw: st.DrawFn, region: Region) -> RegionView:
         )
     }
     ramp = draw(ramps())
-    target = max(ramp.l1, draw(st.integers(0, FULL)))
+    planned = draw(planned_lines(ramp))
     excess = draw(st.floats(0, 400))
-    return RegionView(region, ramp, target=target, excess=excess, startable=draw(startables()), **counts)
+    return RegionView(region, ramp, planned=planned, excess=excess, startable=draw(startables()), **counts)
 
 
 @st.composite

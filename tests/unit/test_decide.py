@@ -41,7 +41,7 @@ def view(region: Region = EU, *, silent: int = 0, **counts: Any) -> RegionView:
         "control_silent": 1,
     } | counts
     ramp = counts.pop("ramp", REACHED_LONG_AGO)
-    return RegionView(region, ramp, target=ramp.l1, **counts)
+    return RegionView(region, ramp, planned=ramp, **counts)
 
 
 def snapshot(*views: RegionView, **members: Any) -> Snapshot:
@@ -168,7 +168,7 @@ def test_no_wave_passes_while_the_rule_brakes() -> None:
 def test_a_level_rises_to_where_there_is_room() -> None:
     heights = np.arange(10, dtype=np.int64) * 1000 + 500_000
     low = view(ramp=Ramp.flat(1000, NOW - 100), startable=Startable(heights, np.zeros(10, np.int64)), starting=1)
-    low = replace(low, target=FULL)
+    low = replace(low, planned=Ramp.flat(FULL))
     verdict = Verdict(room_in_regions=np.array([4]), room_in_classes=np.array([8]))
 
     decision = decide(replace(WELL, wave=2, regions=(low,), verdict=verdict, starting_in_classes=[1]), NOW)

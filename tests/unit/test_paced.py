@@ -16,11 +16,11 @@ TEN = Startable(np.arange(100, 1100, 100), np.array([0, 1] * 5))
 ROOMY = Verdict(room_in_regions=np.array([10, 10]), room_in_classes=np.array([6, 8]), room=12)
 
 
-AT_ZERO = Ramp.flat(0)
+AT_ZERO, AT_ONCE = Ramp.flat(0), Ramp.flat(5000)
 
 
-def line(region=EU, *, ramp=AT_ZERO, starting=0, in_flight=0, startable=TEN):
-    return Line(region, ramp, 5000, starting, in_flight, startable)
+def line(region=EU, *, ramp=AT_ZERO, planned=AT_ONCE, starting=0, in_flight=0, startable=TEN):
+    return Line(region, ramp, planned, starting, in_flight, startable)
 
 
 def half_way(level):
@@ -62,6 +62,37 @@ def test_regions_whose_lines_begin_at_different_times_share_the_room_of_a_class(
     verdict = Verdict(room_in_regions=np.array([10, 10]), room_in_classes=np.array([2, 2]))
     first = line(ramp=half_way(400))
 
-    drawn = raised([first, line(US)], verdict, (0, 0), policy=Policy(), ramp_s=0, now=NOW)
+    drawn = raised([first, line(US)], verdict, (0, 0), policy=Policy(), now=NOW)
 
     assert drawn == {US: Ramp(NOW, 0, NOW + 60, 100)}
+
+
+HOUR = Ramp(NOW - 600, 1000, NOW + 3000, 4600)
+"""A level for each second; ten minutes of it are over."""
+
+
+@pytest.mark.parametrize(
+    ("level", "pace", "reached"),
+    [
+        (1600, 1.0, 1660),  # as the plan has it
+        (1550, 1.0, 1660),  # a little behind, which is made up for at once
+        (1000, 1.0, 1120),  # far behind: twice as fast
+        (1000, 0.1, 1120),  # slow: a line of two minutes, and nothing is made up for
+        (1700, 1.0, None),  # ahead of it, as after a change of the clock: the plan comes
+    ],
+)
+def test_a_level_that_was_held_back_makes_up_for_it_and_is_never_above_the_plan(level, pace, reached):
+    behind = line(ramp=Ramp.flat(level, NOW - 60), planned=HOUR, startable=Startable.nobody())
+
+    drawn = raised([behind], Verdict(pace=pace), (0, 0), policy=Policy(), now=NOW)
+
+    assert ({} if reached is None else {EU: reached}) == {name: ramp.l1 for name, ramp in drawn.items()}
+
+
+def test_a_wave_takes_its_time_also_where_most_are_above_its_beginning():
+    """From 85 to 95 % in an hour: a sixtieth of ten percent in a minute."""
+    closing = line(ramp=Ramp.flat(85_000, NOW), planned=Ramp(NOW, 85_000, NOW + 3600, 95_000))
+
+    drawn = raised([closing], Verdict(), (0, 0), policy=Policy(), now=NOW)
+
+    assert drawn[EU].l1 == pytest.approx(85_000 + 10_000 / 60, abs=1)

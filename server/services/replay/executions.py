@@ -166,7 +166,7 @@ class Executions:
         return RegionView(
             region=record.region,
             ramp=record.ramp,
-            target=record.target,
+            planned=record.planned,
             eligible=end - begin,
             eligible_online=int(np.count_nonzero(self._online[begin:end])),
             candidates=candidates,
