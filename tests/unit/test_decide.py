@@ -510,6 +510,17 @@ def test_a_watched_campaign_finishes_when_its_time_is_over() -> None:
     )
 
 
+def test_what_is_found_while_a_campaign_is_watched_holds_it_for_those_who_come_late() -> None:
+    watched = replace(WELL, state=State.WATCHING, wave=2, watching_since=NOW - 100, regions=(view(), view(US)))
+    doubtful = Verdict(Call.HOLD, why="7 of 40 devices died within two days.")
+
+    decision = decide(replace(watched, verdict=doubtful), NOW)
+
+    assert (decision.kind, decision.cause) == (Kind.PAUSE, Cause.EVIDENCE)
+    assert decision.sentence == "On hold: 7 of 40 devices died within two days."
+    assert decide(replace(watched, verdict=Verdict(is_blind=True)), NOW).kind is Kind.NOTHING
+
+
 def test_the_evidence_of_a_decision_has_every_region_and_is_plain_data() -> None:
     import json
 
