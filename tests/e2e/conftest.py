@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from server.embedded import EmbeddedBroker
-from tests.servers import ServerProcess, open_folder
+from tests.servers import ServerProcess, open_folder, stop_shared_server
 from tests.stage import Stage
 
 
@@ -31,3 +31,7 @@ async def stage(database: str) -> AsyncIterator[Stage]:
                 node.wake()
                 node.kill()
     shutil.rmtree(folder)
+
+
+def pytest_sessionfinish() -> None:
+    stop_shared_server()
