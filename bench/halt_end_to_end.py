@@ -8,8 +8,8 @@ trace says so and meet its fate. Then ``tidegate halt replay`` plays the same tr
 the heights of that campaign. ``halt_end_to_end.json`` and ``.md`` say how both ended; results that are there of other
 cases with the same figures are kept.
 
-A machine that stops the agents for seconds makes devices silent that nothing is wrong with: 15 s are the fast clock's 15
-minutes. So a good release that is halted here says first of all that the machine had too much else to do.
+A machine that stops the agents for seconds makes devices silent that nothing is wrong with: 15 s are the fast clock's
+15 minutes. So a good release that is halted here says first of all that the machine had too much else to do.
 """
 
 import argparse
