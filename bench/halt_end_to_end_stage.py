@@ -37,6 +37,8 @@ class Ran:
     """How it ended, in the words of a replay; ``after_s`` in the trace's time, ``cores`` that all processes kept busy.
 
     ``bricked``: dark or flapping because of the release, of the ``rebooted`` ones, at the decision.
+    ``pauses`` of the whole campaign: one that waits for the weather of a single region is not paused, and a replay
+    counts that, too.
     """
 
     campaign: str
