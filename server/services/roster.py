@@ -13,7 +13,7 @@ import numpy.typing as npt
 from server.domain.gate import height
 from server.domain.halt import Population
 from server.domain.halt.view import Indices
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.services.fleet import Device, Fleet
 
 _GONE: Final = float("-inf")
@@ -51,14 +51,13 @@ class Roster:
         self._hardware: list[int] = []
         self._height: list[int] = []
         self._unsteady: list[bool] = []
+        self._sites: dict[tuple[Region, str], int] = {}
+        self._site: list[int] = []
         self._named = frozenset(named)
         self._population: Population | None = None
         for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
             device = fleet.get(name)
-            if device is None:
-                self._append(name, regions[0], "", unsteady=False)
-            else:
-                self._append(name, device.region, device.hardware, unsteady=device.is_unsteady)
+            self._append(device or Device(name, regions[0], Cohort(""), 0.0))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +70,7 @@ class Roster:
         """Return the index of a device, which it is given now if it has none."""
         found = self.index.get(device.id)
         if found is None:
-            found = self._append(device.id, device.region, device.hardware, unsteady=device.is_unsteady)
+            found = self._append(device)
         return found
 
     def height(self, index: int) -> int:
@@ -91,6 +90,7 @@ class Roster:
                 hardware=np.asarray(self._hardware, np.int16),
                 height=np.asarray(self._height, np.uint32),
                 unsteady=np.asarray(self._unsteady, np.bool_),
+                site=np.asarray(self._site, np.int64),
                 named=np.asarray([name in self._named for name in self.ids], np.bool_) if self._named else None,
             )
         return self._population
@@ -115,12 +115,15 @@ class Roster:
     def indices(self, devices: Iterable[DeviceId]) -> Indices:
         return np.asarray([self.index[name] for name in devices if name in self.index], np.int64)
 
-    def _append(self, name: DeviceId, region: Region, hardware: str, *, unsteady: bool) -> int:
-        index = self.index[name] = len(self.ids)
-        self.ids.append(name)
-        self._region.append(self._regions.get(region, 0))
-        self._hardware.append(self._classes.setdefault(hardware, len(self._classes)))
-        self._height.append(height(self._campaign, name))
-        self._unsteady.append(unsteady)
+    def _append(self, device: Device) -> int:
+        index = self.index[device.id] = len(self.ids)
+        self.ids.append(device.id)
+        self._region.append(self._regions.get(device.region, 0))
+        self._hardware.append(self._classes.setdefault(device.hardware, len(self._classes)))
+        self._height.append(height(self._campaign, device.id))
+        self._unsteady.append(device.is_unsteady)
+        # One that says nothing of its site is a site of its own.
+        place = (device.region, device.site)
+        self._site.append(self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index)
         self._population = None
         return index
