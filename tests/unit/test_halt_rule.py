@@ -307,6 +307,25 @@ def test_named_canaries_are_compared_with_nothing_and_judged_by_the_guard_rails(
     assert (verdict.call, verdict.channel) == (Call.HALT, "rail")
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_named_canaries_are_compared_with_nothing_later_either(is_named: bool) -> None:
+    fleet = population(2000)
+    updated = lowest(fleet, 30)
+    named = np.zeros(2000, np.bool_)
+    named[updated] = is_named
+    fleet = replace(fleet, named=named)
+    rule, vanished, back = HaltRule(fleet, HaltPolicy()), updated[:10], updated[10:]
+    play(rule, fleet, range(3))
+    rule.step(moment(fleet, 3, started=updated))
+    play(rule, fleet, range(4, 30), dark=vanished)
+    rule.step(moment(fleet, 30, rebooted=back))
+    play(rule, fleet, range(31, 75))
+    play(rule, fleet, range(75, 240), dark=updated)
+
+    has_bet = [bool((rows != 0).any()) for rows in np.split(rule.wealth.log, [Process.STALL, Process.STAY_FIRST_HOUR])]
+    assert has_bet == [not is_named] * 3
+
+
 def test_many_silent_devices_in_all_halt_whatever_the_odds() -> None:
     fleet = population(3000)
     policy = HaltPolicy(beta=10, d0=0.4, rail_excess=5, rail_share=0.001)

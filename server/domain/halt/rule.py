@@ -268,10 +268,12 @@ class HaltRule:
         scene = Scene(moment, self.world, self.weather.clock)
         is_bare = np.count_nonzero(scene.free) < self.policy.min_controls
         bare = is_late_news(moment, at, self.policy) | is_bare
+        bare_begun = np.full(len(begun), is_bare)
         if self.population.named is not None:
             bare |= self.population.named[rebooted]
+            bare_begun |= self.population.named[begun]
         self.trials.enter(Kind.REBOOT, rebooted, bare, scene)
-        self.trials.enter(Kind.STALL, begun, np.full(len(begun), is_bare), scene)
+        self.trials.enter(Kind.STALL, begun, bare_begun, scene)
 
 
 def _explained(tables: Tables) -> Floats:

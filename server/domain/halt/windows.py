@@ -185,6 +185,8 @@ class Windows:
         group[never & (population.height >= world.sentinel_height)] = _SENTINEL
         updated = np.flatnonzero(roster.rebooted_at <= since - after_s)
         group[updated] = np.searchsorted(AGE_LIMITS_S, since - roster.rebooted_at[updated], side="right")
+        if population.named is not None:
+            group[population.named] = _NOBODY
         return group
 
 
