@@ -1,11 +1,12 @@
 """What a gate asks of the failures it has seen: excess silence, and one-sided 95 % bounds of a share (Wilson 1927)."""
 
-from math import exp, sqrt
+from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Final
 
 _ONE_SIDED_95: Final = NormalDist().inv_cdf(0.95)
 _ONCE_IN_A_HUNDRED: Final = 0.01
+_NEGLIGIBLE: Final = 1e-9
 
 
 def upper(failures: float, trials: int) -> float:
@@ -27,12 +28,18 @@ def excess(*, silent: int, judged: int, controls: int, control_silent: int) -> f
 
 def is_luck(seen: int, expected: float) -> bool:
     """Tell whether at least ``seen`` are no rarer than once in a hundred times where so many are expected (Poisson)."""
-    below = exp(-expected)
-    fewer = 0.0
-    for number in range(seen):
-        fewer += below
-        below *= expected / (number + 1)
-    return 1 - fewer >= _ONCE_IN_A_HUNDRED
+    if seen <= expected:
+        return True  # what is expected, or less, comes about every second time
+    if expected <= 0:
+        return False
+    # From the first term of the tail on, whose logarithm is at hand also where exp(-expected) is 0.
+    term = tail = exp(seen * log(expected) - expected - lgamma(seen + 1))
+    number = seen
+    while term > _NEGLIGIBLE:
+        number += 1
+        term *= expected / number
+        tail += term
+    return tail >= _ONCE_IN_A_HUNDRED
 
 
 def _wilson(failures: float, trials: int, z: float) -> float:
