@@ -32,7 +32,7 @@ from server.domain.windows import needed_s
 from server.protocol.reasons import Reason
 from server.services import identifiers
 from server.services.campaigns import NO_REASON, Draft
-from server.services.openings import preview
+from server.services.openings import preview, told_by
 from server.services.tokens import Right
 
 ZONE_CHARACTERS_MOST = 64
@@ -168,7 +168,8 @@ async def preview_windows(call: Call[None]) -> WindowList:
             raise InvalidInputError("A zone is given as REGION=ZONE, such as eu=Europe/Berlin.", pointer="?zone")
         zones[region(where)] = zone
     count = call.query_int("count", 3, most=10)
-    found = await asyncio.to_thread(preview, campaign, call.context.fleet, zones, now=time.time(), count=count)
+    told = told_by(call.context.fleet, campaign)
+    found = await asyncio.to_thread(preview, campaign, told, zones, now=time.time(), count=count)
     return WindowList(
         windows=list(campaign.policy.windows),
         needed_seconds=needed_s(campaign.policy.trial_s),

@@ -28,16 +28,29 @@ class Opening:
     opens_at: tuple[float, ...]
 
 
+Told = Mapping[Region, Counter[int | None]]
+"""How many devices of each region of a campaign have told which offset."""
+
+
+def told_by(fleet: Fleet, campaign: CampaignRecord) -> Told:
+    """Count the offsets, which is done in the loop that changes the fleet."""
+    return {
+        entry.region: Counter(device.utc_offset_minutes for device in fleet.members(campaign.cohort, entry.region))
+        for entry in campaign.regions
+    }
+
+
 def preview(
-    campaign: CampaignRecord, fleet: Fleet, zones: Mapping[Region, str], *, now: float, count: int
+    campaign: CampaignRecord, told: Told, zones: Mapping[Region, str], *, now: float, count: int
 ) -> list[Opening]:
     """Return when windows open next; ``zones``: regions whose devices all go by one zone's wall clock.
+
+    It takes its time (and a thread), and looks at nothing that may change meanwhile.
 
     Raises:
         InvalidInputError: there is no such zone, or the campaign has no such region.
     """
-    regions = [region.region for region in campaign.regions]
-    strangers = sorted(set(zones) - set(regions))
+    strangers = sorted(set(zones) - set(told))
     if strangers:
         raise InvalidInputError(f"The campaign has no region {strangers[0]}.", pointer="?zone")
     windows, needed = campaign.policy.device_windows, needed_s(campaign.policy.trial_s)
@@ -52,13 +65,12 @@ def preview(
         return known[clock]
 
     shown = []
-    for region in regions:
-        told = Counter(device.utc_offset_minutes for device in fleet.members(campaign.cohort, region))
+    for region, offsets in told.items():
         if region in zones:
             offset, is_open, opens_at = ask(zones[region])
-            shown.append(Opening(region, zones[region], offset, told.total(), is_open, opens_at))
+            shown.append(Opening(region, zones[region], offset, offsets.total(), is_open, opens_at))
             continue
-        for minutes, devices in sorted(told.items(), key=lambda item: (item[0] is None, item[0] or 0)):
+        for minutes, devices in sorted(offsets.items(), key=lambda item: (item[0] is None, item[0] or 0)):
             _, is_open, opens_at = ask(minutes)
             shown.append(Opening(region, None, minutes, devices, is_open, opens_at))
     return shown
