@@ -72,6 +72,9 @@ class Webhooks:
         except StoreUnavailableError as exc:
             log.warning("webhooks_not_asked", reason=str(exc))
             return
+        except Exception:  # a campaign that cannot be read ends no server
+            log.exception("webhooks_not_asked")
+            return
         for campaign in waiting:
             if campaign.id not in self._busy:
                 self._busy[campaign.id] = asyncio.create_task(self._try(campaign), name="ask a webhook")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.database import Database
@@ -208,3 +209,20 @@ async def test_a_webhook_that_is_not_there_keeps_its_wave_waiting_and_that_is_sa
     waiting = await world.campaign(campaign)
     assert waiting.wave == 0
     assert waiting.sentence == "Wave 1 waits for its webhook, which cannot be asked: there is no connection to it."
+
+
+async def test_a_campaign_that_cannot_be_read_ends_nobodys_asking(world: World, store: Database) -> None:
+    await start(world, Gate(webhook="http://127.0.0.1:1/gate"))
+    async with store.transaction() as connection:
+        await connection.execute("""UPDATE campaign SET plan = '{"waves": []}'""")
+
+    with capture_logs() as logs:
+        asking = asyncio.create_task(webhooks(world).run())
+        while not logs and not asking.done():
+            await asyncio.sleep(0.01)
+        is_over = asking.done()
+        asking.cancel()
+        await asyncio.wait((asking,))
+
+    assert not is_over
+    assert [(entry["event"], entry["log_level"]) for entry in logs[:1]] == [("webhooks_not_asked", "error")]
