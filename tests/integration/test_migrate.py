@@ -173,3 +173,36 @@ async def test_a_pool_gives_connections_with_limits(database: str) -> None:
     async with await open_pool(database) as pool:
         assert await pool.fetchval("SHOW statement_timeout") == "25s"
         assert await pool.fetchval("SHOW timezone") == "UTC"
+
+
+async def test_a_wave_that_was_open_before_plans_were_lines_keeps_its_pace(empty_database: str, tmp_path: Path) -> None:
+    files = sorted(Path(__file__).parents[2].glob("migrations/*.sql"))
+    for file in files[:10]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    await apply_migrations(empty_database, tmp_path)
+    plan = '{"waves": [{"ratio": 0.1, "ramp_s": 0}, {"ratio": 0.5, "ramp_s": 7200}]}'
+    connection = await asyncpg.connect(empty_database)
+    try:
+        await connection.execute("SET session_replication_role = replica")  # no bundle, and nobody's lease
+        await connection.execute(
+            "INSERT INTO campaign"
+            " (id, name, cohort, bundle_id, state, plan, wave, policy, reason, created_by, created_at)"
+            " SELECT gen_random_uuid(), 'old', 'main', gen_random_uuid(), 'running', $1, 1, '{}', '', 'ann', now()",
+            plan,
+        )
+        await connection.execute(
+            "INSERT INTO campaign_region (campaign_id, region, position, cohort, t0, l0, t1, l1, target)"
+            " SELECT id, 'eu', 0, 'main', 1000, 400, 1060, 500, 900 FROM campaign"
+            " UNION ALL SELECT id, 'us', 1, 'main', 1000, 900, 1060, 900, 900 FROM campaign"
+        )
+    finally:
+        await connection.close()
+    for file in files[10:]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+
+    await apply_migrations(empty_database, tmp_path)
+
+    lines = "SELECT array_agg(ARRAY[plan_t1 - plan_t0, plan_l0, target] ORDER BY region) FROM campaign_region"
+    assert await fetch_value(empty_database, lines) == [[7200, 500, 900], [0, 900, 900]]
+    begun = "SELECT extract(epoch FROM now()) - plan_t0 < 60 FROM campaign_region WHERE region = 'eu'"
+    assert await fetch_value(empty_database, begun) is True
