@@ -15,7 +15,7 @@ import structlog
 from firmware_store.errors import InvalidInputError
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.db.freezes import FreezeRecord, FreezeRepository
-from server.domain.campaign import Cause, Event, State
+from server.domain.campaign import OFFERING, Cause, Event, State
 from server.domain.freeze import Freeze, check_zone
 from server.domain.identity import Region
 from server.protocol.orders import Action
@@ -89,7 +89,7 @@ class Freezes:
         """Hold what is frozen now, and let go of what is not any more."""
         at = datetime.fromtimestamp(now, UTC)
         freezes = [record.freeze for record in await self._repository.all()]
-        for campaign in await self._campaign_repository.in_states(frozenset({State.RUNNING, State.PAUSED})):
+        for campaign in await self._campaign_repository.in_states(OFFERING | {State.PAUSED}):
             freeze = _holding(campaign, freezes, at)
             if freeze is not None and Cause.FREEZE not in campaign.causes:
                 sentence = f"Held by a freeze until {freeze.ends:%Y-%m-%d %H:%M} {freeze.zone}: {freeze.reason}"

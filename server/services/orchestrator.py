@@ -27,7 +27,7 @@ from firmware_store.errors import (
 )
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
-from server.domain.campaign import JUDGED, OFFERING, Cause, State
+from server.domain.campaign import JUDGED, OFFERING, Cause
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
 from server.domain.identity import CampaignId
@@ -242,7 +242,7 @@ class Orchestrator:
         try:
             await self._directives.check_release(bundle, now=now)
         except (ExpiredError, SignerUnavailableError) as exc:
-            if campaign.state is not State.RUNNING:
+            if campaign.state not in OFFERING:
                 return True
             sentence = f"Held: {exc}"
             changed, action = replace(paused(campaign, Cause.TRUST, now=at), sentence=sentence), Action.HOLD

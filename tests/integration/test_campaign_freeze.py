@@ -13,6 +13,7 @@ from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.services.campaigns import Draft
+from server.services.transitions import completed
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 
@@ -73,6 +74,22 @@ async def test_a_freeze_holds_a_campaign_and_lets_it_go_on(world: World, region:
     assert level <= going_on.regions[0].ramp.l0 < 1.5 * level
     decisions = await world.campaigns.decisions(campaign, 2)
     assert [(d.kind, d.actor) for d in decisions] == [("resume", "freeze"), ("pause", "freeze")]
+
+
+async def test_a_freeze_also_holds_what_is_watched_and_lets_late_devices_in(world: World) -> None:
+    campaign = await running(world)
+    at = datetime.fromtimestamp(world.now, UTC)
+    assert await world.repository.save(completed(await world.campaign(campaign), now=at)) is not None
+    await add(world, EU, after_s=10, for_s=100)
+
+    await world.live(5)
+    assert (await world.campaign(campaign)).state is State.WATCHING
+    await world.live(10)
+    held = await world.campaign(campaign)
+    assert (held.state, held.causes, action(world)) == (State.PAUSED, {Cause.FREEZE}, Action.HOLD)
+    await world.live(110)
+
+    assert ((await world.campaign(campaign)).causes, action(world)) == (set(), Action.OFFER)
 
 
 async def test_another_regions_freeze_holds_nothing(world: World) -> None:

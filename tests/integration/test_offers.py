@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from server.protocol.messages import Counter
 from server.protocol.orders import HALTED_MOST, Action, Directive, Envelope
 from server.protocol.topics import CohortAudience
 from server.services.directives import envelope_of
+from server.services.transitions import completed
 from tests.records import EU, LAB, MAIN, US
 from tests.servers import make_bundle
 from tests.service_world import World
@@ -250,6 +251,18 @@ async def test_a_campaign_is_held_while_the_status_has_expired_and_goes_on_from_
     for before, after in zip(held.regions, going_on.regions, strict=True):
         assert before.ramp.l1 <= after.ramp.l0 < 1.5 * before.ramp.l1
         assert after.target == before.target
+
+
+async def test_what_is_watched_is_held_as_well_while_the_status_has_expired(world: World) -> None:
+    campaign, _ = await run(world)
+    watching = completed(await world.campaign(campaign), now=datetime.fromtimestamp(world.now, UTC))
+    assert await world.repository.save(watching) is not None
+    await world.trust.accept_status(world.keys.status(expires=int(world.now) + 50), actor="sam")
+
+    await world.live(100)
+
+    held = await world.campaign(campaign)
+    assert (held.state, held.causes, action_in(world, EU)) == (State.PAUSED, {Cause.TRUST}, Action.HOLD)
 
 
 async def test_a_person_cannot_resume_what_trust_holds_and_their_own_pause_stays(world: World) -> None:
