@@ -33,7 +33,10 @@ from server.services.replay.world import population_of
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = (
     "server/domain/halt",
-    *(f"server/domain/{name}.py" for name in ("bounds", "campaign", "decide", "gate", "late", "paced", "plan")),
+    *(
+        f"server/domain/{name}.py"
+        for name in ("bounds", "campaign", "decide", "gate", "late", "paced", "plan", "snapshot", "wave_gate")
+    ),
     "server/services/transitions.py",
     *(
         f"server/services/replay/{name}.py"

@@ -10,10 +10,10 @@ from server.api.routing import Call
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.decide import regions_of
 from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
 from server.domain.plan import MaintenanceWindow, Plan, Policy
+from server.domain.snapshot import regions_of
 from server.services import identifiers
 from server.services.approvals import missing
 from server.services.rollbacks import Progress

@@ -13,13 +13,13 @@ from server.db.campaigns import CampaignRecord, RegionRecord
 from server.db.executions import ExecutionRecord, ExecutionRepository, Progress
 from server.db.halts import HaltRepository
 from server.domain.bounds import excess
-from server.domain.decide import RegionView, Snapshot
 from server.domain.eligibility import Target, fits
 from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.late import Waiting
 from server.domain.paced import Startable
+from server.domain.snapshot import RegionView, Snapshot
 from server.protocol.reasons import Reason
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting

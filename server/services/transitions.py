@@ -12,10 +12,11 @@ from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import Cause, Event, State, allowed, next_state
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.decide import Decision, Kind, regions_of
+from server.domain.decide import Decision, Kind
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
 from server.domain.identity import Region
 from server.domain.plan import Wave
+from server.domain.snapshot import regions_of
 from server.protocol.orders import Action
 
 

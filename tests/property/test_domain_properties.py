@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from firmware_store.errors import IllegalTransitionError
 from server.domain import campaign, execution
-from server.domain.decide import Kind, RegionView, Snapshot, decide
+from server.domain.decide import Kind, decide
 from server.domain.gate import DEAD_MAN_S, FULL, Ramp, height, is_due, level_for_count, level_for_ratio
 from server.domain.halt import Call, Verdict
 from server.domain.halt.pace import level_within
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
+from server.domain.snapshot import RegionView, Snapshot
 
 levels = st.integers(0, FULL)
 heights = st.integers(0, FULL - 1)

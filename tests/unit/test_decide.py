@@ -8,12 +8,13 @@ import pytest
 
 from server.domain.campaign import JUDGED, Cause, State
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.decide import NOTHING, Decision, Kind, RegionView, Snapshot, decide, duration
+from server.domain.decide import NOTHING, Decision, Kind, decide, duration
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import Call, HaltPolicy, Verdict
 from server.domain.identity import DeviceId, Region
 from server.domain.paced import Startable
 from server.domain.plan import Gate, Plan, Policy, Wave
+from server.domain.snapshot import RegionView, Snapshot
 
 EU, US = Region("eu"), Region("us")
 NOW = 1_800_000_000

@@ -16,13 +16,14 @@ import numpy as np
 from firmware_store.errors import InvalidInputError
 from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import OFFERING, State
-from server.domain.decide import Decision, Kind, RegionView, Snapshot, decide
+from server.domain.decide import Decision, Kind, decide
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
 from server.domain.halt.view import Indices, Moment, Population, Verdict
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.late import Waiting, choose
 from server.domain.paced import rooms
 from server.domain.plan import Plan, Policy, Wave
+from server.domain.snapshot import RegionView, Snapshot
 from server.services.replay.executions import Executions
 from server.services.transitions import ceiling, decided
 

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 
 from server.db.campaigns import RegionRecord
-from server.domain.decide import RegionView
 from server.domain.gate import Ramp
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 from server.domain.paced import Startable
 from server.domain.plan import Policy
+from server.domain.snapshot import RegionView
 
 _NOBODY: Final = np.empty(0, np.int64)
 _BITS: Final = 33
