@@ -109,6 +109,27 @@ async def test_the_end_of_a_campaign_is_a_signed_none_for_everybody(world: World
         assert order.action is Action.NONE
 
 
+async def test_a_watched_campaign_that_is_paused_offers_nothing_and_is_watched_again_when_resumed(world: World) -> None:
+    campaign = await start(world, AT_ONCE)
+    while await state_of(world, campaign) is not State.WATCHING:
+        await update_all_due(world, campaign)
+        await world.live(20)
+
+    await world.campaigns.pause(campaign, caller="ann", reason="somebody called")
+    await world.live()
+    held = world.order(EU)
+    paused = await state_of(world, campaign)
+    await world.campaigns.resume(campaign, caller="ann", reason="it was nothing")
+    await world.live(70)  # its last wave soaks
+
+    assert held is not None
+    assert (held.action, paused) == (Action.HOLD, State.PAUSED)
+    assert await state_of(world, campaign) is State.WATCHING
+    record = await world.campaign(campaign)
+    assert record.watching_since is not None
+    assert world.now - record.watching_since.timestamp() <= 20
+
+
 async def test_no_wave_opens_before_the_blobs_are_at_the_broker(world: World) -> None:
     campaign = await start(world)
     record = await world.campaign(campaign)
