@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -338,40 +339,42 @@ class Campaigns:
         """
         if action is Action.OFFER and (campaign.state is not State.RUNNING or not campaign.blobs_ready):
             action = None  # still paused for another cause, or offered once its blobs are there
-        orders: list[Directive] = []
-        proposal = None
-        if action is not None and was_active:
-            bundle = await self._bundles.get(campaign.bundle_id)
-            if action is Action.HALT and decision.actor != TRUST_ACTOR:
-                proposal = proposal_of(campaign, bundle, decision)
-            now = decision.at.timestamp()
-            orders = [
-                self._directives.order(campaign, bundle, region, action, now=now)
-                for region in (_audience(campaign, action) if regions is None else regions)
-            ]
-            if action not in {Action.OFFER, Action.HOLD}:
-                orders += self._directives.withdrawn(campaign, now=now)
-        told = {order.audience for order in orders}
-        for other, why in superseded:
-            ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
-            orders += [order for order in ends if order.audience not in told]
-        store = partial(
-            self._repository.save,
-            campaign,
-            decision=decision,
-            sign=self._directives.sign,
-            floor=self._directives.floor,
-            proposal=proposal,
-            superseded=superseded,
-        )
-        try:
-            saved = await store(orders=orders)
-        except SignerUnavailableError as exc:
-            if action is not Action.HALT:
-                raise
-            log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
-            self._directives.owe()
-            saved = await store()  # no offer is renewed from here on, and levels stop by themselves
+        is_end = action is Action.NONE or bool(superseded)
+        async with self._directives.naming if is_end else nullcontext():
+            orders: list[Directive] = []
+            proposal = None
+            if action is not None and was_active:
+                bundle = await self._bundles.get(campaign.bundle_id)
+                if action is Action.HALT and decision.actor != TRUST_ACTOR:
+                    proposal = proposal_of(campaign, bundle, decision)
+                now = decision.at.timestamp()
+                orders = [
+                    self._directives.order(campaign, bundle, region, action, now=now)
+                    for region in (_audience(campaign, action) if regions is None else regions)
+                ]
+                if action not in {Action.OFFER, Action.HOLD}:
+                    orders += self._directives.withdrawn(campaign, now=now)
+            told = {order.audience for order in orders}
+            for other, why in superseded:
+                ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
+                orders += [order for order in ends if order.audience not in told]
+            store = partial(
+                self._repository.save,
+                campaign,
+                decision=decision,
+                sign=self._directives.sign,
+                floor=self._directives.floor,
+                proposal=proposal,
+                superseded=superseded,
+            )
+            try:
+                saved = await store(orders=orders)
+            except SignerUnavailableError as exc:
+                if action is not Action.HALT:
+                    raise
+                log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
+                self._directives.owe()
+                saved = await store()  # no offer is renewed from here on, and levels stop by themselves
         if saved is None:
             return None
         if proposal is not None:

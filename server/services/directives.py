@@ -61,6 +61,8 @@ class Directives:
         self._behind: set[Audience] = set()
         self._owing = False
         self.before_flush: Callable[[], Awaitable[None]] | None = None
+        self.naming = asyncio.Lock()
+        """Held while offers by name are stored, and while a campaign ends with them, so that none is missed."""
         self.sign = authority.sign_directive
 
     @property
@@ -188,9 +190,12 @@ class Directives:
     ) -> None:
         """Let these devices in by name: each gets an offer of its own, which its cohort's order may narrow."""
         orders = self._offers(campaign, bundle, devices, now=now)
-        if orders and await self._repository.renew(
-            orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
-        ):
+        async with self.naming:
+            is_stored = await self._repository.renew(
+                orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
+            )
+            await self.load()
+        if is_stored:
             await self.flush()
 
     def offered_to(self, campaign: CampaignId) -> frozenset[DeviceId]:
@@ -200,7 +205,8 @@ class Directives:
     def withdrawn(self, campaign: CampaignRecord, *, now: float) -> list[Directive]:
         """Return the ends of what was offered by name: from then on the cohorts' orders hold alone.
 
-        An offer that another task is just storing is found by ``reissue`` a little later.
+        An offer that another task is just storing is missed, unless ``naming`` is held: a halt or a rollback waits for
+        nobody, and outweighs it.
         """
         blank = self._blank(campaign, issued=int(now))
         return [replace(blank, audience=DeviceAudience(*one)) for one in self._by_name(campaign.id)]

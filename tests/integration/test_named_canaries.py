@@ -1,5 +1,6 @@
 """Canaries by name: who is let in, by which order, by what they are judged, and how that ends."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -132,6 +133,26 @@ async def test_what_was_offered_by_name_ends_with_the_campaign(world: World, ver
     order = world.order(EU)
     assert order is not None
     assert order.action is (Action.HALT if verb == "halt" else Action.NONE)
+
+
+async def test_a_campaign_that_ends_while_devices_are_let_in_by_name_leaves_them_no_offer(world: World) -> None:
+    ends: list[asyncio.Task[object]] = []
+    sign = world.directives.sign
+
+    async def sign_slowly(order: Directive, of: State | None) -> bytes:
+        if isinstance(order.audience, DeviceAudience) and not ends:
+            act = world.campaigns.cancel(campaign, caller="bob", reason="because")
+            ends.append(asyncio.create_task(act))
+            await asyncio.wait(ends, timeout=0.3)  # it has read what there is to withdraw, and waits for this
+        return await sign(order, of)
+
+    world.directives.sign = sign_slowly
+    campaign = await world.start(await world.add_release(), PLAN, POLICY, EU, US)
+    await world.live()
+    await asyncio.gather(*ends)
+
+    assert len(ends) == 1
+    assert {order.action for order in own_orders(world).values()} == {Action.NONE}
 
 
 async def test_a_hold_of_the_cohort_stands_over_what_is_offered_by_name_and_offers_come_again_with_the_next_run(
