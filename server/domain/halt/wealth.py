@@ -69,14 +69,6 @@ class Wealth:
         """Return M."""
         return float(self.terms().sum())
 
-    def class_scope(self, hardware: int) -> int:
-        """Return the index of a class's scope."""
-        return 1 + hardware
-
-    def region_scope(self, region: int) -> int:
-        """Return the index of a region's scope."""
-        return 1 + self.classes + region
-
     def grow(self, classes: int, regions: int) -> None:
         """Make room for classes and regions that have appeared since; they begin at wealth 1.
 
