@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from server.domain.halt import Call, HaltRule
+from server.domain.halt import Call, HaltRule, Verdict
 from server.domain.halt.late import Late
 from server.domain.halt.ledger import Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
@@ -83,6 +83,37 @@ def test_an_outage_that_outlasts_the_bad_weather_takes_both_groups_and_wins_noth
     assert max(each.wealth for each in verdicts) < 2
     silent, control_silent = rule.wealth.tally[STAY].sum(axis=0)[[3, 4]].sum(axis=0)[[1, 3]]  # of r0 and r1
     assert min(silent, control_silent) > 50
+
+
+def updated_fleet(*outages: tuple[int, int, int, float]) -> tuple[Fleet, HaltRule, list[Verdict]]:
+    """Return a fleet of which everybody has been updated, and a rule that has watched a day."""
+    fleet = Fleet(population(1000, regions=4), rate=0.02, outages=outages)
+    rule = HaltRule(fleet.people, POLICY, fleet.seed)
+    rule.late.past[:] = (2000, 1)
+    _, verdicts = run(fleet, ticks=600, rule=rule)
+    assert (fleet.state == 2).all()
+    return fleet, rule, verdicts[-1:]
+
+
+def test_an_outage_after_everybody_was_updated_is_weather_and_no_late_failure() -> None:
+    fleet, rule, verdicts = updated_fleet((0, 700, 900, 0.6))
+    while fleet.tick < 1000:
+        verdicts.append(rule.step(fleet.next(verdicts[-1])))
+
+    assert {name for each in verdicts for name in each.bad_weather} == {"r0"}
+    assert {each.call for each in verdicts} == {Call.GO}
+    assert rule.late.watched > 1000
+
+
+def test_deaths_after_everybody_was_updated_are_held() -> None:
+    fleet, rule, verdicts = updated_fleet()
+    doomed = np.random.default_rng(3).permutation(1000)[:200]
+    while fleet.tick < 1000 and verdicts[-1].call is Call.GO:
+        fleet.bricked[doomed[: max(0, fleet.tick - 700) // 2]] = True
+        verdicts.append(rule.step(fleet.next(verdicts[-1])))
+
+    assert (verdicts[-1].call, verdicts[-1].channel) == (Call.HOLD, "late")
+    assert fleet.bricked.sum() < 150
 
 
 def test_bad_weather_ends_the_windows_that_have_no_controls_and_no_other() -> None:

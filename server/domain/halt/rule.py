@@ -15,7 +15,7 @@ from server.domain.halt.roster import Roster, Status
 from server.domain.halt.shadows import Scene, World
 from server.domain.halt.trials import Trials, is_late_news
 from server.domain.halt.view import Floats, Indices, Moment, Population, Verdict
-from server.domain.halt.wealth import Process, Wealth
+from server.domain.halt.wealth import AGE_LIMITS_S, Process, Wealth
 from server.domain.halt.weather import Weather
 from server.domain.halt.windows import Windows, settle_gone
 
@@ -136,7 +136,9 @@ class HaltRule:
     def _watch(self, moment: Moment, elapsed_s: float, *, is_blind: bool) -> None:
         """Look at the weather: at the steady sentinels that are not due yet, so that no dusk looks like an outage.
 
-        Where the fleet has too few of them, at all steady devices not due; else at all sentinels; else at all.
+        Where the fleet has too few of them, at all steady devices not due; else at all sentinels; else at all. When
+        nearly everybody is due, at those who came back from their update long ago: what takes many of these at once is
+        no late failure. They are no neutral watchers, so that the weather still counts as unknown.
         """
         population, regions = self.population, len(self.population.regions)
         waits = (self.roster.status == Status.NEVER) & moment.present
@@ -146,6 +148,7 @@ class HaltRule:
             lambda: self._not_due(np.flatnonzero(waits & ~population.unsteady), moment),
             lambda: sentinels,
             lambda: self._not_due(np.flatnonzero(waits), moment),
+            lambda: self._long_updated(moment),
         )
         for choice, whom in enumerate(choices):
             mine = whom()
@@ -156,6 +159,16 @@ class HaltRule:
         count = np.bincount(region, minlength=regions)
         dark = np.bincount(region[~moment.online[mine]], minlength=regions)
         self.weather.look(count, dark, now=moment.now, elapsed_s=elapsed_s, is_blind=is_blind, policy=self.policy)
+        if self.weather.choice == len(choices) - 1:
+            self.weather.is_known = False
+
+    def _long_updated(self, moment: Moment) -> Indices:
+        """Return the steady devices that have been back from their update for an hour."""
+        roster = self.roster
+        long_ago = roster.rebooted_at <= moment.now - AGE_LIMITS_S[0]
+        good = (roster.status == Status.GOOD) & moment.present & ~self.population.unsteady
+        out: Indices = np.flatnonzero(good & long_ago)
+        return out
 
     def _not_due(self, devices: Indices, moment: Moment) -> Indices:
         level = moment.level[self.population.region[devices]]

@@ -24,7 +24,7 @@ HALT_FIELDS: Final = (
 )
 """What a halt concluded stays, whatever comes after it."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _META: Final = "meta"
 _PLAIN: Final = ("now", "started", "halted")
 _ARRAYS: Final = ("judged", "expected", "bare_silent", "late_silent", "run_silent")

@@ -1,12 +1,12 @@
 """Weather: is the world between us and the devices unwell, whatever the release does?
 
-The sentinels, the highest devices of a region, are updated last and never shadows. When many more of them are dark
-than usual, silence says nothing about the release: the region is not judged until the weather has been good again for
-a while. What is usual is a slow average; while the weather is bad it follows six times more slowly, so that a dusk
-which falls into an outage is not taken for bad weather until dawn, and it stands still while we cannot see. A region
-with too few sentinels goes by those of the whole fleet, and a fleet with too few by all devices that are not due; with
-fewer of those, too, the weather is unknown. A few watchers are dark by chance: what is more than usual must also be
-more than three standard deviations.
+The sentinels, the highest devices of a region, are updated last and never shadows. When many more of them are dark than
+usual, silence says nothing about the release: the region is not judged until the weather has been good again for a
+while. What is usual is a slow average; while the weather is bad it follows six times more slowly, so that a dusk which
+falls into an outage is not taken for bad weather until dawn, and it stands still while we cannot see. A region with too
+few sentinels goes by those of the whole fleet, and a fleet with too few by all devices that are not due; with fewer of
+those, too, the weather is unknown: devices updated long ago tell of outages then. A few watchers are dark by chance:
+what is more than usual must also be more than three standard deviations.
 """
 
 from dataclasses import dataclass, field
