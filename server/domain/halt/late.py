@@ -8,8 +8,8 @@ site has one vote.
 ``history_d0``, whatever the votes before it were. Then each bet (`bet.log_e_single`) has an expectation of at most 1,
 and the wealth is an e-process. That an hour is like the same hour before, and that sites go dark independently, is
 assumed, not drawn by lot as heights are. Devices may die after a day in which none did, and a bet that was placed at
-the beginning would have lost all by then; so a share of the stake is kept for each of the next windows, and begins there
-(a mixture of e-processes is one). Only windows in good weather are bet on for that reason; the past may have bad
+the beginning would have lost all by then; so a share of the stake is kept for each of the next windows, and begins
+there (a mixture of e-processes is one). Only windows in good weather are bet on for that reason; the past may have bad
 weather in it, which only makes it look worse. So the authority of this channel is to hold and call a person, not to
 halt.
 """
