@@ -266,7 +266,8 @@ class Orchestrator:
             return campaign
         at = datetime.fromtimestamp(now, UTC)
         change = decided(campaign, decision, survey.heights, now=at)
-        if decision.kind is Kind.PACE:
+        is_same_wait = decision.kind is Kind.WAIT and decision.awaits is campaign.awaits
+        if decision.kind is Kind.PACE or is_same_wait:  # what a webhook says again and again fills no table
             return await self._repository.save(change.campaign)
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
         await self._campaigns.apply(change.campaign, change.action, record, regions=change.regions)

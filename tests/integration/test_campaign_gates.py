@@ -141,6 +141,8 @@ async def test_a_webhook_is_asked_until_it_says_go(world: World, hook: tuple[Hoo
     waiting = await world.campaign(campaign)
     assert (waiting.wave, waiting.sentence) == (0, "Wave 1 waits for its webhook: the [2J baker sleeps")
     assert len(server.asked) == 1
+    kinds = [decision.kind for decision in await world.campaigns.decisions(campaign, 100)]
+    assert kinds.count("wait") == 1  # what it says while it waits fills no table
     assert (server.asked[0]["wave"], server.asked[0]["waves"], server.asked[0]["cohort"]) == (1, 2, "main")
     server.say("go", "bread")
     await ask(world, 60)
