@@ -151,13 +151,14 @@ def _policy(devices: int) -> dict[str, Any]:
     """A lab's policy: the default one with its times scaled down, less so where many devices share two processors.
 
     What decides (tolerance, wealths, rails) is the default. A trial is longer than it takes to see a device fall
-    silent, so that the halt finds devices in trial.
+    silent, so that the halt finds devices in trial; and a campaign is watched until its last devices are through theirs.
     """
     scale = max(1.0, devices / SCALE_FROM)
+    trial_s = round(40 * scale)
     return {
         "halt": {**HaltPolicy().scaled(scale / LAB).model_dump(), "reboot_s": 3, "min_sentinels": 10, "slow_room": 8},
-        "trial_s": round(40 * scale),
-        "watch_s": 2,
+        "trial_s": trial_s,
+        "watch_s": trial_s + 5,
     }
 
 
