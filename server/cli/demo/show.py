@@ -151,7 +151,7 @@ def _policy(devices: int) -> dict[str, Any]:
     """A lab's policy: the default one with its times scaled down, less so where many devices share two processors.
 
     What decides (tolerance, wealths, rails) is the default. A trial is longer than it takes to see a device fall
-    silent, so that the halt finds devices in trial; and a campaign is watched until its last devices are through theirs.
+    silent, so that the halt finds devices in trial. A campaign is watched until its last devices are through theirs.
     """
     scale = max(1.0, devices / SCALE_FROM)
     trial_s = round(40 * scale)
