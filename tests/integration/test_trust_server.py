@@ -123,9 +123,10 @@ async def test_a_revocation_reaches_the_devices_with_the_halt_of_the_campaign(
 
     assert directive(fleet, offer).action is Action.OFFER
     assert printed == [campaign]
-    assert [where for where, _ in seen] == ["tg/1/trust/status", topic]
-    assert seen[0][1] == status
-    assert directive(fleet, seen[1][1]).status == StatusRef(1, hashlib.sha256(status).digest())
+    *before, told, halt = seen
+    assert {where for where, _ in before} <= {topic}  # an offer whose level was renewed meanwhile
+    assert told == ("tg/1/trust/status", status)
+    assert directive(fleet, halt[1]).status == StatusRef(1, hashlib.sha256(status).digest())
 
     view = (await api.get(f"/v1/campaigns/{campaign}")).body
     assert view["state"] == "halted"
