@@ -6,13 +6,13 @@ welcomes repeat it until it expires: what is lost on the way, or over a restart 
 Reboots of a campaign that bounds them for each site are granted in the same way, see ``server.services.sites``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from server.domain.gate import DEAD_MAN_S
 from server.domain.identity import CampaignId, DeviceId
 from server.protocol.orders import Admit
-from server.services.fleet import Fleet
+from server.services.fleet import Device, Fleet
 from server.services.presence import Presence
 
 ADMIT_S: Final = DEAD_MAN_S
@@ -32,15 +32,10 @@ class Admits:
         Whoever has been told and has time enough left is not told again.
         """
         told = []
-        for name in devices:
-            device = self._fleet.get(name)
-            if device is None or device.revoked or not self._fleet.is_online(device, now):
-                continue
-            if self.has_told(campaign, name, now=now):
-                continue
-            device.admit = Admit(campaign, int(until))
-            if self._presence.welcome_again(device, now):
-                told.append(name)
+        for device in self._reachable(devices, now):
+            if not _is_good(device.admit, campaign, now):
+                device.admit = Admit(campaign, int(until))
+                told += self._tell(device, now)
         return told
 
     def grant_reboots(self, campaign: CampaignId, devices: Iterable[DeviceId], *, now: float) -> list[DeviceId]:
@@ -49,20 +44,22 @@ class Admits:
         Whoever has been told and has time enough left is not told again.
         """
         told = []
-        for name in devices:
-            device = self._fleet.get(name)
-            if device is None or device.revoked or not self._fleet.is_online(device, now):
-                continue
-            held = device.reboot
-            if held is not None and held.campaign == campaign and held.until - now > ADMIT_S / 2:
-                continue
-            device.reboot, device.reboot_told_at = Admit(campaign, int(now + ADMIT_S)), now
-            if self._presence.welcome_again(device, now):
-                told.append(name)
+        for device in self._reachable(devices, now):
+            if not _is_good(device.reboot, campaign, now):
+                device.reboot, device.reboot_told_at = Admit(campaign, int(now + ADMIT_S)), now
+                told += self._tell(device, now)
         return told
 
-    def has_told(self, campaign: CampaignId, name: DeviceId, *, now: float) -> bool:
-        """Tell whether a device has an admit to the campaign that is good for half of ``ADMIT_S`` at least."""
-        device = self._fleet.get(name)
-        held = None if device is None else device.admit
-        return held is not None and held.campaign == campaign and held.until - now > ADMIT_S / 2
+    def _reachable(self, devices: Iterable[DeviceId], now: float) -> Iterator[Device]:
+        for name in devices:
+            device = self._fleet.get(name)
+            if device is not None and not device.revoked and self._fleet.is_online(device, now):
+                yield device
+
+    def _tell(self, device: Device, now: float) -> list[DeviceId]:
+        return [device.id] if self._presence.welcome_again(device, now) else []
+
+
+def _is_good(held: Admit | None, campaign: CampaignId, now: float) -> bool:
+    """Tell whether an admit is to this campaign, and good for half of ``ADMIT_S`` at least."""
+    return held is not None and held.campaign == campaign and held.until - now > ADMIT_S / 2
