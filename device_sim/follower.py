@@ -4,11 +4,12 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from device_sim.agent.device import Connect, DeviceConfig, Link
+from device_sim.agent.device import Connect, DeviceConfig
 from device_sim.agent.events import Note
 from device_sim.line import Line
 from device_sim.script import Script
-from server.mqtt.link import Incoming, Will
+from device_sim.slow_link import Deliver, delivering
+from server.mqtt.link import Incoming
 from server.traces.fates import Fate
 
 
@@ -50,25 +51,18 @@ class Follower:
     def slowed(self, connect: Connect) -> Connect:
         """Return a ``connect`` whose links deliver nothing of a release before its download has taken its time."""
 
-        def connect_slowed(
-            config: DeviceConfig,
-            *,
-            will: Will,
-            on_message: Callable[[Incoming], None],
-            on_up: Callable[[bool], None],
-            on_down: Callable[[str], None],
-        ) -> Link:
+        def slowed(config: DeviceConfig, deliver: Deliver) -> Deliver:
             blobs = f"{config.topic_root}/blob/"
 
-            def deliver(message: Incoming) -> None:
+            def deliver_in_time(message: Incoming) -> None:
                 if message.topic.startswith(blobs) and self._loop.time() < self._fetched_from:
-                    self._loop.call_at(self._fetched_from, on_message, message)
+                    self._loop.call_at(self._fetched_from, deliver, message)
                 else:
-                    on_message(message)
+                    deliver(message)
 
-            return connect(config, will=will, on_message=deliver, on_up=on_up, on_down=on_down)
+            return deliver_in_time
 
-        return connect_slowed
+        return delivering(connect, slowed)
 
     # --- the background ---
 

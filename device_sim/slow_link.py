@@ -6,26 +6,38 @@ from collections.abc import Callable
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
 from server.mqtt.link import Incoming, Will
 
+Deliver = Callable[[Incoming], None]
+"""Takes what comes in."""
+
+
+def delivering(connect: Connect, through: Callable[[DeviceConfig, Deliver], Deliver]) -> Connect:
+    """Return a ``connect`` whose links deliver to what ``through`` makes, anew for each link, of whoever listens."""
+
+    def connect_through(
+        config: DeviceConfig,
+        *,
+        will: Will,
+        on_message: Deliver,
+        on_up: Callable[[bool], None],
+        on_down: Callable[[str], None],
+    ) -> Link:
+        return connect(config, will=will, on_message=through(config, on_message), on_up=on_up, on_down=on_down)
+
+    return connect_through
+
 
 def slow_connect(bytes_per_s: int) -> Connect:
     """Return a ``connect`` whose links deliver what comes in no faster than ``bytes_per_s``, in order."""
 
-    def connect(
-        config: DeviceConfig,
-        *,
-        will: Will,
-        on_message: Callable[[Incoming], None],
-        on_up: Callable[[bool], None],
-        on_down: Callable[[str], None],
-    ) -> Link:
+    def slowed(_config: DeviceConfig, deliver: Deliver) -> Deliver:
         loop = asyncio.get_running_loop()
         free_at = loop.time()
 
         def deliver_in_time(message: Incoming) -> None:
             nonlocal free_at
             free_at = max(free_at, loop.time()) + len(message.payload) / bytes_per_s
-            loop.call_at(free_at, on_message, message)
+            loop.call_at(free_at, deliver, message)
 
-        return connect_mqtt(config, will=will, on_message=deliver_in_time, on_up=on_up, on_down=on_down)
+        return deliver_in_time
 
-    return connect
+    return delivering(connect_mqtt, slowed)
