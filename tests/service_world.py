@@ -37,8 +37,9 @@ from server.protocol.topics import Audience, CohortAudience, Topics
 from server.services.admits import Admits
 from server.services.authority import Authority
 from server.services.bundles import Bundles
-from server.services.campaigns import Campaigns, Draft
+from server.services.campaigns import Campaigns
 from server.services.directives import Directives
+from server.services.drafts import Draft
 from server.services.evidence import Evidence
 from server.services.fleet import Device, Fleet
 from server.services.freezes import Freezes

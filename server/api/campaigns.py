@@ -31,7 +31,8 @@ from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.domain.windows import needed_s
 from server.protocol.reasons import Reason
 from server.services import identifiers
-from server.services.campaigns import NO_REASON, Draft
+from server.services.campaigns import NO_REASON
+from server.services.drafts import Draft
 from server.services.openings import preview, told_by
 from server.services.tokens import Right
 

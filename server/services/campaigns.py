@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -14,14 +14,14 @@ from firmware_store.errors import ConflictError, InvalidInputError, SignerUnavai
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
-from server.domain.campaign import ACTIVE, Cause, Event, Membership, State
-from server.domain.identity import BundleId, CampaignId, Cohort, Region
-from server.domain.plan import Plan, Policy, check_steps, default_plan
+from server.db.revocations import RevocationRecord
+from server.domain.campaign import ACTIVE, Cause, Event, State
+from server.domain.identity import CampaignId
 from server.protocol.orders import Action, Directive
 from server.services import identifiers
 from server.services.approvals import approved, check_resume
 from server.services.directives import Directives
-from server.services.identifiers import new_uuid7
+from server.services.drafts import Draft, drawn_up
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
 from server.services.transitions import (
@@ -49,20 +49,6 @@ PERSONS: Final = frozenset({Cause.OPERATOR, Cause.GATE, Cause.EVIDENCE})
 
 _TRIES: Final = 5
 """How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What somebody asks for; without a plan the default one is made."""
-
-    name: str
-    cohort: Cohort
-    regions: tuple[Region, ...]
-    bundle: BundleId
-    plan: Plan | None
-    policy: Policy
-    reason: str
-    membership: Membership = Membership.DYNAMIC
 
 
 class Campaigns:
@@ -98,53 +84,11 @@ class Campaigns:
             InvalidInputError: its plan does not fit its regions.
             NotFoundError: no such bundle.
         """
-        if not draft.regions or len(set(draft.regions)) < len(draft.regions):
-            raise InvalidInputError("A campaign has at least one region, each once.", pointer="/regions")
-        await self._bundles.get(draft.bundle)
         wanted = max(draft.policy.approvals, self._least_approvals)
-        policy = draft.policy.model_copy(update={"approvals": wanted})
-        devices = {region: await self._devices.count_in(draft.cohort, region) for region in draft.regions}
-        plan = draft.plan or default_plan(
-            draft.regions,
-            devices[draft.regions[0]],
-            largest_step=policy.largest_step,
-            holdout=policy.holdout,
-        )
-        strangers = {name for wave in plan.waves for name in wave.regions} - set(draft.regions)
-        if strangers:
-            raise InvalidInputError(
-                f"The plan raises regions that the campaign does not have: {', '.join(sorted(strangers))}.",
-                pointer="/plan/waves",
-            )
-        check_steps(plan, policy, devices)
-        await self._check_named(plan, draft)
-        campaign = CampaignRecord(
-            id=CampaignId(new_uuid7()),
-            name=draft.name,
-            cohort=draft.cohort,
-            bundle_id=draft.bundle,
-            plan=plan,
-            policy=policy,
-            reason=draft.reason,
-            membership=draft.membership,
-            created_by=caller,
-            created_at=self._now(),
-            regions=tuple(RegionRecord(name) for name in draft.regions),
-        )
+        asked = replace(draft, policy=draft.policy.model_copy(update={"approvals": wanted}))
+        campaign = await drawn_up(asked, caller=caller, now=self._now(), bundles=self._bundles, devices=self._devices)
         await self._repository.add(campaign)
         return campaign
-
-    async def _check_named(self, plan: Plan, draft: Draft) -> None:
-        """Return if every device that the plan names is one of the campaign's. Raises: InvalidInputError."""
-        places = await self._devices.places(sorted(plan.named(len(plan.waves))))
-        for index, wave in enumerate(plan.waves):
-            for device in wave.devices:
-                region, cohort = places.get(device, (None, None))
-                if cohort != draft.cohort or region not in draft.regions:
-                    raise InvalidInputError(
-                        f"Wave {index + 1} names {device}, which is not in this campaign's cohort and regions.",
-                        pointer=f"/plan/waves/{index}/devices",
-                    )
 
     async def get(self, campaign: CampaignId) -> CampaignRecord:
         """Raises: NotFoundError."""
@@ -341,40 +285,9 @@ class Campaigns:
             action = None  # still paused for another cause, or offered once its blobs are there
         is_end = action is Action.NONE or bool(superseded)
         async with self._directives.naming if is_end else nullcontext():
-            orders: list[Directive] = []
-            proposal = None
-            if action is not None and was_active:
-                bundle = await self._bundles.get(campaign.bundle_id)
-                if action is Action.HALT and decision.actor != TRUST_ACTOR:
-                    proposal = proposal_of(campaign, bundle, decision)
-                now = decision.at.timestamp()
-                orders = [
-                    self._directives.order(campaign, bundle, region, action, now=now)
-                    for region in (_audience(campaign, action) if regions is None else regions)
-                ]
-                if action not in {Action.OFFER, Action.HOLD}:
-                    orders += self._directives.withdrawn(campaign, now=now)
-            told = {order.audience for order in orders}
-            for other, why in superseded:
-                ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
-                orders += [order for order in ends if order.audience not in told]
-            store = partial(
-                self._repository.save,
-                campaign,
-                decision=decision,
-                sign=self._directives.sign,
-                floor=self._directives.floor,
-                proposal=proposal,
-                superseded=superseded,
+            saved, proposal = await self._store(
+                campaign, action if was_active else None, decision, regions=regions, superseded=superseded
             )
-            try:
-                saved = await store(orders=orders)
-            except SignerUnavailableError as exc:
-                if action is not Action.HALT:
-                    raise
-                log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
-                self._directives.owe()
-                saved = await store()  # no offer is renewed from here on, and levels stop by themselves
         if saved is None:
             return None
         if proposal is not None:
@@ -383,6 +296,51 @@ class Campaigns:
         for ended_with in [*superseded, (saved, decision)]:
             self.announce(*ended_with)
         return saved
+
+    async def _store(
+        self,
+        campaign: CampaignRecord,
+        action: Action | None,
+        decision: DecisionRecord,
+        *,
+        regions: Sequence[RegionRecord] | None,
+        superseded: Sequence[tuple[CampaignRecord, DecisionRecord]],
+    ) -> tuple[CampaignRecord | None, RevocationRecord | None]:
+        """Store a change with the orders that tell of it, and, of a halt, the revocation that it proposes."""
+        orders: list[Directive] = []
+        proposal = None
+        if action is not None:
+            bundle = await self.bundle_of(campaign)
+            if action is Action.HALT and decision.actor != TRUST_ACTOR:
+                proposal = proposal_of(campaign, bundle, decision)
+            now = decision.at.timestamp()
+            orders = [
+                self._directives.order(campaign, bundle, region, action, now=now)
+                for region in (_audience(campaign, action) if regions is None else regions)
+            ]
+            if action not in {Action.OFFER, Action.HOLD}:
+                orders += self._directives.withdrawn(campaign, now=now)
+        told = {order.audience for order in orders}
+        for other, why in superseded:
+            ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
+            orders += [order for order in ends if order.audience not in told]
+        store = partial(
+            self._repository.save,
+            campaign,
+            decision=decision,
+            sign=self._directives.sign,
+            floor=self._directives.floor,
+            proposal=proposal,
+            superseded=superseded,
+        )
+        try:
+            return await store(orders=orders), proposal
+        except SignerUnavailableError as exc:
+            if action is not Action.HALT:
+                raise
+            log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
+            self._directives.owe()
+            return await store(), proposal  # no offer is renewed from here on, and levels stop by themselves
 
     def _ends(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> list[Directive]:
         ends = [self._directives.order(campaign, bundle, region, Action.NONE, now=now) for region in campaign.regions]

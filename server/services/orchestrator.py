@@ -197,9 +197,8 @@ class Orchestrator:
         )
         decision = decide(replace(survey.snapshot, verdict=verdict), now)
         if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
-            await self._let_in(
-                campaign, bundle, survey, verdict, now
-            )  # all levels rise before anybody late is admitted
+            # all levels rise before anybody late is admitted
+            await self._let_in(campaign, bundle, survey, verdict, now)
         if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING:
             self._let_reboot(campaign, survey, now)
         standing = await self._carry_out(campaign, survey, decision, now)

@@ -15,7 +15,7 @@ from server.domain.gate import FULL
 from server.domain.identity import DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.approvals import missing
-from server.services.campaigns import Draft
+from server.services.drafts import Draft
 from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 

@@ -12,7 +12,7 @@ from server.domain.campaign import Cause, State
 from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
-from server.services.campaigns import Draft
+from server.services.drafts import Draft
 from server.services.transitions import completed
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World

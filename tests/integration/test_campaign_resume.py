@@ -15,7 +15,7 @@ from server.domain.identity import BundleId, CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, Directive
 from server.protocol.reasons import Reason
-from server.services.campaigns import Draft
+from server.services.drafts import Draft
 from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 from tests.trust_fleet import own_fleet

@@ -11,7 +11,7 @@ from server.domain.campaign import State
 from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
-from server.services.campaigns import Draft
+from server.services.drafts import Draft
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 

@@ -17,7 +17,7 @@ from server.domain.campaign import Cause, State
 from server.domain.identity import CampaignId, Cohort
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, StatusRef
-from server.services.campaigns import Draft
+from server.services.drafts import Draft
 from server.services.wire import Retained
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
