@@ -142,6 +142,19 @@ class ServerProcess:
         return found[1].decode()
 
 
+@contextmanager
+def own_server() -> Iterator[ServerProcess]:
+    """A running server that a test may change, kill and start again; it goes with its folder."""
+    server = ServerProcess(open_folder(), heartbeat_s="1")
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.is_alive:
+            server.stop()
+        shutil.rmtree(server.folder)
+
+
 @cache
 def shared_server() -> ServerProcess:
     """The one that all tests share which do not kill it; they keep to ids of their own."""
@@ -223,28 +236,26 @@ def simulated(
     """Let simulated devices live for the block, in a process of their own; they add themselves to the server."""
     image = folder / "factory.img"
     image.write_bytes(factory)
-    command = [
-        sys.executable,
-        "-m",
-        "server",
-        "sim",
-        "run",
-        "--dir",
-        str(folder / "devices"),
-        "--devices",
-        str(devices),
-    ]
-    command += ["--server", server.url, "--token", server.token, "--vendor", VENDOR, "--hardware", HARDWARE]
-    command += ["--factory", f"app={image}", "--reboot-s", "0.7", "--seed", "1", *options]
+    given = ["--devices", str(devices), "--server", server.url, "--token", server.token]
+    given += ["--vendor", VENDOR, "--hardware", HARDWARE]
+    given += ["--factory", f"app={image}", "--reboot-s", "0.7", "--seed", "1", *options]
     for region in regions:
-        command += ["--region", region]
+        given += ["--region", region]
+    with sim_process(folder, *given):
+        yield
+
+
+@contextmanager
+def sim_process(folder: Path, *options: str) -> Iterator[None]:
+    """Run `tidegate sim run` for the block, with the devices' own folders and its log in ``folder``."""
+    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(folder / "devices"), *options]
     with (folder / "sim.log").open("w+") as log:
         sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            sim.send_signal(signal.SIGTERM)
-            sim.wait(30)
+    try:
+        yield
+    finally:
+        sim.send_signal(signal.SIGTERM)
+        sim.wait(STOP_S)
 
 
 async def pour(url: str, path: str, headers: Mapping[str, str]) -> int:

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +13,7 @@ import asyncpg
 from server.embedded import EmbeddedBroker
 from server.mqtt.link import Incoming, MqttLink
 from server.protocol.topics import Topics
-from tests.servers import HARDWARE, ROOT, VENDOR, Api, ServerProcess
+from tests.servers import HARDWARE, VENDOR, Api, ServerProcess, sim_process
 
 REGION = "eu"
 FACTORY = b"the factory's app. " * 900
@@ -115,16 +112,9 @@ async def simulated(lines: list[dict[str, Any]], root: Path, ledger: Path) -> As
     folder = ledger.parent
     (folder / "devices.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "factory.img").write_bytes(FACTORY)
-    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(folder / "devices"), "--ledger", str(ledger)]
-    command += ["--devices-file", str(folder / "devices.jsonl"), "--root", str(root), "--reboot-s", "0.5"]
-    command += ["--factory", f"app={folder / 'factory.img'}"]
-    with (folder / "devices.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
+    options = ["--devices-file", str(folder / "devices.jsonl"), "--root", str(root), "--ledger", str(ledger)]
+    with sim_process(folder, *options, "--reboot-s", "0.5", "--factory", f"app={folder / 'factory.img'}"):
         yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(WAIT_S)
 
 
 async def until_ready(api: Api, count: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from firmware_store.documents import Kind, seal
 from firmware_store.root import RoleName, read_root
 from server.services.tokens import Role
-from tests.servers import Answer, Api, ServerProcess, open_folder, pour, unique
+from tests.servers import Answer, Api, ServerProcess, own_server, pour, unique
 from tests.trust_fleet import DAY_S, TrustFleet
 
 ROOT_MEDIA, STATUS_MEDIA = "application/tidegate-root+cbor", "application/tidegate-status+cbor"
@@ -21,10 +21,8 @@ Forge = Callable[[TrustFleet, TrustFleet], bytes]
 @pytest.fixture(scope="module")
 def own() -> Iterator[ServerProcess]:
     """A server of its own: what is accepted here changes it."""
-    server = ServerProcess(open_folder(), heartbeat_s="1")
-    server.start()
-    yield server
-    server.stop()
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture

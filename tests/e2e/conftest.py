@@ -6,18 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from server.embedded import EmbeddedBroker
-from tests.servers import ServerProcess, open_folder, stop_shared_server
+from tests.servers import ServerProcess, open_folder, own_server, stop_shared_server
 from tests.stage import Stage
 
 
 @pytest.fixture
 def server() -> Iterator[ServerProcess]:
-    process = ServerProcess(open_folder(), heartbeat_s="1")
-    process.start()
-    yield process
-    if process.is_alive:
-        process.stop()
-    shutil.rmtree(process.folder)
+    with own_server() as process:
+        yield process
 
 
 @pytest.fixture

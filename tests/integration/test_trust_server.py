@@ -17,7 +17,7 @@ from server.cli.root import app as root_app
 from server.cli.status import app as status_app
 from server.protocol.orders import Action, Directive, StatusRef, read_directive
 from tests.mqtt_client import MqttClient
-from tests.servers import Api, ServerProcess, make_bundle, open_folder, unique
+from tests.servers import Api, ServerProcess, make_bundle, own_server, unique
 from tests.trust_fleet import TrustFleet
 
 WAIT_S = 20
@@ -26,11 +26,8 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def own() -> Iterator[ServerProcess]:
-    server = ServerProcess(open_folder(), heartbeat_s="1")
-    server.start()
-    yield server
-    if server.is_alive:
-        server.stop()
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture
