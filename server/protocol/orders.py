@@ -17,6 +17,16 @@ from server.domain.gate import Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region, cohort, device_id, region
 from server.domain.windows import UTC_OFFSET_MOST_MINUTES, WINDOWS_MOST, Window
 from server.protocol.messages import PROTOCOL, Counter
+from server.protocol.sources import (
+    DeltaOffer,
+    HttpSource,
+    check_deltas,
+    check_http,
+    delta_rows,
+    http_row,
+    read_deltas,
+    read_http,
+)
 from server.protocol.strict_map import MapReader, as_bytes, as_uint
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience
 
@@ -72,7 +82,8 @@ class Directive:
     ``halted``: manifest digests, sorted, that were halted for this audience, whatever the action. ``status``: None
     where the fleet has no status document yet. ``members_before``: devices that joined the cohort then (Unix seconds)
     or later leave the offer alone; None where everybody is meant. ``windows``: when devices may start and activate;
-    none: always. ``reboots_admitted``: a device also waits for its welcome to let it reboot.
+    none: always. ``reboots_admitted``: a device also waits for its welcome to let it reboot. ``deltas`` and ``http``:
+    what else a device may fetch than the bundle's blobs at the broker; in offers alone.
     """
 
     fleet: bytes
@@ -93,8 +104,15 @@ class Directive:
     members_before: int | None = None
     windows: tuple[Window, ...] = ()
     reboots_admitted: bool = False
+    deltas: tuple[DeltaOffer, ...] = ()
+    http: HttpSource | None = None
 
     def __post_init__(self) -> None:
+        if self.action is not Action.OFFER and (self.deltas or self.http is not None):
+            raise InvalidInputError("Only an offer has deltas and another source.")
+        check_deltas(self.deltas)
+        if self.http is not None:
+            check_http(self.http)
         if len(self.windows) > WINDOWS_MOST:
             raise InvalidInputError(f"A directive has at most {WINDOWS_MOST} windows.")
         if len(self.halted) > HALTED_MOST or list(self.halted) != sorted(set(self.halted)):
@@ -176,6 +194,10 @@ def directive_map(directive: Directive) -> dict[int, Value]:
         m[16] = True
     limits = directive.deadlines
     m[17] = [limits.download_s, limits.trial_s, limits.confirm_s]
+    if directive.deltas:
+        m[18] = delta_rows(directive.deltas)
+    if directive.http is not None:
+        m[19] = http_row(directive.http)
     m[22] = directive.keep_on_halt
     return m
 
@@ -210,6 +232,8 @@ def read_directive(m: Mapping[int, Value]) -> Directive:
             members_before=r.uint(14) if 14 in m else None,
             windows=_windows(m[15]) if 15 in m else (),
             reboots_admitted=_true(r.boolean(16)) if 16 in m else False,
+            deltas=read_deltas(m[18]) if 18 in m else (),
+            http=read_http(r.array(19, 3)) if 19 in m else None,
         )
     except (InvalidInputError, ValueError) as exc:
         raise CodecError(f"A directive that cannot be: {exc}") from exc
@@ -279,7 +303,7 @@ def read_welcome(m: Mapping[int, Value]) -> Welcome:
         raise CodecError(f"A welcome that cannot be: {exc}") from exc
 
 
-_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys((*range(1, 18), 20, 21, 22)))
+_DIRECTIVE_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 23)))
 _WELCOME_KEYS: Final = MappingProxyType(dict.fromkeys(range(1, 16)))
 
 

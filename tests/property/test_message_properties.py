@@ -33,6 +33,7 @@ from server.protocol.orders import (
     welcome_map,
 )
 from server.protocol.reasons import Reason
+from server.protocol.sources import DeltaOffer, HttpSource, Transport
 from server.protocol.topics import CohortAudience, DeviceAudience, Topics, Up, UpTopic
 
 u63 = st.integers(0, (1 << 63) - 1)
@@ -101,7 +102,22 @@ audiences = st.builds(CohortAudience, regions, cohorts) | st.builds(DeviceAudien
 windows = st.builds(
     Window, st.sampled_from(["* * * * *", "0 2 * * 1-5", "*/5 22 L * MON#2", "59 23 29 2 *"]), st.integers(1, 604_800)
 )
-directives = st.builds(
+deltas = st.builds(
+    DeltaOffer,
+    component=st.integers(0, 31),
+    codec=st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True),
+    source_digest=digests,
+    target_digest=digests,
+    wire_bytes=st.integers(65_537, 1 << 34),
+    index_digest=digests,
+    index_size=st.integers(1, 65_536),
+    chunk_count=st.integers(1, 1 << 20),
+)
+urls = st.from_regex(r"https?://[a-z0-9.-]{1,32}(:[0-9]{1,5})?(/[A-Za-z0-9._~-]{1,8}){0,3}", fullmatch=True)
+https = st.builds(
+    HttpSource, st.sampled_from(Transport), urls, st.from_regex(r"[A-Za-z0-9._~+/=-]{1,128}", fullmatch=True)
+)
+ordered = st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
     audience=audiences,
@@ -121,7 +137,15 @@ directives = st.builds(
     members_before=st.none() | u63,
     windows=st.lists(windows, max_size=8).map(tuple),
     reboots_admitted=st.booleans(),
-) | st.builds(
+)
+offers = st.builds(
+    replace,
+    ordered,
+    action=st.just(Action.OFFER),
+    deltas=st.lists(deltas, max_size=8).map(tuple),
+    http=st.none() | https,
+)
+nothing = st.builds(
     Directive,
     fleet=st.binary(min_size=16, max_size=16),
     audience=audiences,
@@ -132,6 +156,7 @@ directives = st.builds(
     halted=halted,
     status=statuses,
 )
+directives = ordered | offers | nothing
 welcomes = st.builds(
     Welcome,
     fleet=st.binary(min_size=16, max_size=16),
@@ -380,6 +405,84 @@ def test_an_offset_beyond_a_day_is_refused_where_it_is_made() -> None:
             60,
             utc_offset_minutes=1441,
         )
+
+
+DELTA: list[Any] = [0, "zstd", bytes(32), bytes(32), 100, bytes(32), 39, 1]
+SOURCE: list[Any] = [1, "https://updates.example.com/ota", "tk_1_00"]
+
+
+def blank_offer() -> Directive:
+    return replace(blank(), action=Action.OFFER, envelope=Envelope(bytes(32), 1), ramp=Ramp(0, 0, 0, 0))
+
+
+def changed(row: list[Any], number: int, value: Any) -> list[Any]:
+    return [*row[:number], value, *row[number + 1 :]]
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [],
+        [DELTA] * 9,
+        [DELTA[:-1]],
+        [[*DELTA, 1]],
+        [changed(DELTA, 0, 32)],
+        [changed(DELTA, 0, -1)],
+        [changed(DELTA, 1, "ZSTD")],
+        [changed(DELTA, 1, "")],
+        [changed(DELTA, 1, "a" * 17)],
+        [changed(DELTA, 2, bytes(31))],
+        [changed(DELTA, 3, "0" * 32)],
+        [changed(DELTA, 4, 39)],
+        [changed(DELTA, 4, (1 << 34) + 1)],
+        [changed(DELTA, 5, b"")],
+        [changed(DELTA, 6, 0)],
+        [changed(DELTA, 6, 65_537)],
+        [changed(DELTA, 7, 0)],
+        [changed(DELTA, 7, (1 << 20) + 1)],
+        [changed(DELTA, 7, True)],
+        {0: DELTA},
+        None,
+    ],
+)
+def test_a_delta_that_cannot_be_is_refused(deltas: Any) -> None:
+    assert read_directive({**directive_map(blank_offer()), 18: [DELTA]}).deltas
+
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(blank_offer()), 18: deltas})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SOURCE[:-1],
+        [*SOURCE, 1],
+        changed(SOURCE, 0, 2),
+        changed(SOURCE, 0, True),
+        changed(SOURCE, 1, "ftp://updates.example.com"),
+        changed(SOURCE, 1, "https://updates.example.com/"),
+        changed(SOURCE, 1, "https://user@updates.example.com"),
+        changed(SOURCE, 1, "https://updates.example.com/?a=b"),
+        changed(SOURCE, 1, "https://updates.example.com/\r\nHost: a"),
+        changed(SOURCE, 1, "https://" + "a" * 250),
+        changed(SOURCE, 1, b"https://updates.example.com"),
+        changed(SOURCE, 2, ""),
+        changed(SOURCE, 2, "tk\r\nHost: a"),
+        changed(SOURCE, 2, "t" * 129),
+        None,
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(source: Any) -> None:
+    assert read_directive({**directive_map(blank_offer()), 19: SOURCE}).http
+
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(blank_offer()), 19: source})
+
+
+@pytest.mark.parametrize(("key", "value"), [(18, [DELTA]), (19, SOURCE)])
+def test_only_an_offer_names_sources(key: int, value: Any) -> None:
+    with pytest.raises(CodecError):
+        read_directive({**directive_map(blank()), key: value})
 
 
 @given(reports, st.binary(min_size=1, max_size=20))

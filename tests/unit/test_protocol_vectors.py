@@ -49,6 +49,7 @@ from server.protocol.orders import (
     welcome_map,
 )
 from server.protocol.reasons import EXPLICIT_FAILURES, Reason
+from server.protocol.sources import DeltaOffer, HttpSource, Transport
 from server.protocol.topics import CohortAudience, DeviceAudience
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +146,18 @@ VECTORS: dict[str, tuple[str, Any]] = {
         ),
     ),
     "directive_reboots": ("directive", replace(OFFER, reboots_admitted=True)),
+    "directive_sources": (
+        "directive",
+        replace(
+            OFFER,
+            deltas=(
+                DeltaOffer(
+                    0, "zstd", bytes(range(96, 128)), bytes(range(128, 160)), 9000, bytes(range(160, 192)), 39, 1
+                ),
+            ),
+            http=HttpSource(Transport.HTTP, "https://updates.example.com", "tk_1795086400_00ff"),
+        ),
+    ),
     "welcome": ("welcome", WELCOME),
     "welcome_reboot": ("welcome", replace(WELCOME, reboot=Admit(CAMPAIGN, 1_795_000_121))),
     "welcome_admit": ("welcome", replace(WELCOME, admit=Admit(CAMPAIGN, 1_795_000_301), utc_offset_minutes=-210)),
