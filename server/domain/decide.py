@@ -146,6 +146,7 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
         snapshot.starting_in_classes,
         policy=snapshot.policy,
         now=now,
+        starts_per_s=snapshot.starts_per_s,
     )
     if ramps:
         return Decision(Kind.PACE, ramps=ramps)

@@ -3,11 +3,14 @@
 The halt rule says how many more devices may be in flight, per region and per hardware class. A region's level rises in
 short lines, each to the height of the last device that there is room for; while the rule brakes, or a region's weather
 is bad, its line stops where it is.
+
+A cap on bytes per second bounds the slope: a line passes no more devices than may start in the time it takes. One that
+would let in a single device too soon takes longer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -24,6 +27,10 @@ _EMPTY: Final = np.empty(0, np.int64)
 
 _CATCH_UP: Final = 2
 """A level that was held back rises so many times as fast as its plan, until it is where the plan has it."""
+
+
+COUNTED_S: Final = 60.0
+"""Starts are counted over so long, or over the time in which one device may start, where that is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,10 @@ class Startable:
 
 
 class Line(NamedTuple):
-    """One region's level: its line and the one that the plan has; those about to start, in flight, and above it."""
+    """One region's level: its line and the one that the plan has; those about to start, in flight, and above it.
+
+    ``admitted``: late devices that were let in within ``counted_s``, where their rate is capped.
+    """
 
     region: Region
     ramp: Ramp
@@ -60,6 +70,7 @@ class Line(NamedTuple):
     starting: int
     in_flight: int
     startable: Startable
+    admitted: int = 0
 
     def promised(self, now: float) -> Startable:
         """Return those whom the line has yet to pass on its way."""
@@ -76,8 +87,19 @@ class Rooms(NamedTuple):
     in_classes: npt.NDArray[np.int64]
 
 
+def counted_s(starts_per_s: float) -> float:
+    """Return over how many seconds the starts of a region are counted, for a cap on them."""
+    return max(COUNTED_S, 1 / starts_per_s)
+
+
 def rooms(
-    lines: Sequence[Line], verdict: Verdict, starting_in_classes: Sequence[int], *, policy: Policy, now: float
+    lines: Sequence[Line],
+    verdict: Verdict,
+    starting_in_classes: Sequence[int],
+    *,
+    policy: Policy,
+    now: float,
+    starts_per_s: float = inf,
 ) -> Rooms:
     """Return what the verdict, the pace and the caps leave, without the devices that are about to start.
 
@@ -95,6 +117,8 @@ def rooms(
         room = int(given) - taken
         if policy.in_flight_most:
             room = min(room, policy.in_flight_most - line.in_flight - taken)
+        if starts_per_s < inf:
+            room = min(room, _starts_most(starts_per_s) - len(promised) - line.admitted)
         in_regions.append(0 if _is_still(line, verdict) else max(0, room))
         if len(promised):
             in_classes = in_classes - np.bincount(promised.classes, minlength=len(in_classes))
@@ -109,10 +133,12 @@ def raised(
     *,
     policy: Policy,
     now: float,
+    starts_per_s: float = inf,
 ) -> dict[Region, Ramp]:
     """Return the new lines of the regions whose level should go on, or stop, now.
 
-    ``starting_in_classes`` counts the devices that are about to start by hardware class.
+    ``starting_in_classes`` counts the devices that are about to start by hardware class; ``starts_per_s``: how many
+    devices of a region may start each second.
     """
     changed = {}
     for line in lines:
@@ -125,7 +151,9 @@ def raised(
     ]
     if not rising:
         return changed
-    whole, in_regions, in_classes = rooms(lines, verdict, starting_in_classes, policy=policy, now=now)
+    whole, in_regions, in_classes = rooms(
+        lines, verdict, starting_in_classes, policy=policy, now=now, starts_per_s=starts_per_s
+    )
     step_s = min(policy.halt.block_s / max(verdict.pace, 0.1), DEAD_MAN_S)
     for index in rising:
         line, room = lines[index], min(whole, in_regions[index])
@@ -137,8 +165,8 @@ def raised(
             let_in = above.classes[above.heights < new]
             whole -= len(let_in)
             in_classes = in_classes - np.bincount(let_in, minlength=len(in_classes))
-            start = int(now)
-            changed[line.region] = Ramp(start, level, start + max(1, round(step_s)), new)
+            start, takes_s = int(now), max(1, round(step_s), ceil(len(let_in) / starts_per_s))
+            changed[line.region] = Ramp(start, level, start + takes_s, new)
     return changed
 
 
@@ -149,6 +177,11 @@ def _highest(line: Line, step_s: float, now: float, *, may_catch_up: bool) -> in
         return planned.l1
     rise = ceil((planned.l1 - planned.l0) * step_s / (planned.t1 - planned.t0))
     return max(level, min(level + (_CATCH_UP if may_catch_up else 1) * rise, planned.level(now + step_s)))
+
+
+def _starts_most(starts_per_s: float) -> int:
+    """Return how many devices of a region may start in the time over which they are counted."""
+    return max(1, int(starts_per_s * COUNTED_S))
 
 
 def _is_still(line: Line, verdict: Verdict) -> bool:

@@ -24,6 +24,8 @@ _DAY: Final = 86_400
 _MOST: Final = 1_000_000_000
 """Every number has a bound: one stored plan or policy that cannot be computed with would stop its campaign for good."""
 
+_BYTES_MOST: Final = 1_000_000_000_000
+
 WAVES_MOST: Final = 64
 NAMED_MOST: Final = 50
 """So many devices one wave may name, each of which gets a directive of its own."""
@@ -184,6 +186,13 @@ class Policy(BaseModel):
     in_flight_most: int = Field(
         0, ge=0, le=_MOST, description="devices under way at once in a region, at most; 0: no cap"
     )
+    region_bytes_per_s_most: int = Field(
+        0,
+        ge=0,
+        le=_BYTES_MOST,
+        description="bytes per second for a region's devices, at most: as many start as could each fetch the whole "
+        "bundle at that rate; 0: no cap",
+    )
     site_reboots_most: int = Field(
         0, ge=0, le=_MOST, description="devices of a site between reboot and confirmation at once, at most; 0: no cap"
     )
@@ -197,6 +206,16 @@ class Policy(BaseModel):
         if not ever_fits(self.device_windows, needed_s=needs_s):
             raise ValueError(f"No window stays open for the trial and the reboot, which take {needs_s:g} seconds.")
         return self
+
+    def starts_per_s(self, device_bytes: int) -> float:
+        """Return how many devices of a region may start each second; infinite where no cap is set.
+
+        ``device_bytes``: what one device fetches, at most. It fetches less where it has a part already: what that
+        leaves unused is not given to others.
+        """
+        if not self.region_bytes_per_s_most or not device_bytes:
+            return math.inf
+        return self.region_bytes_per_s_most / device_bytes
 
     @property
     def device_windows(self) -> tuple[Window, ...]:

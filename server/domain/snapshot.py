@@ -21,7 +21,7 @@ class RegionView:
     silent ones their neighbours' rate does not explain. ``candidates`` are the eligible devices, online or not, and
     those of which nothing is known before their first hello; ``targeted`` of them are due once the level is at its
     target, and ``targeted_online`` of those are eligible and online. ``startable`` are the eligible ones above the
-    level that are online.
+    level that are online; ``admitted`` late ones were let in lately (see ``Line``).
     """
 
     region: Region
@@ -44,6 +44,7 @@ class RegionView:
     controls: int = 0
     control_silent: int = 0
     startable: Startable = field(default_factory=Startable.nobody)
+    admitted: int = 0
 
     @property
     def target(self) -> int:
@@ -57,7 +58,7 @@ class Snapshot:
 
     ``verdict`` is the halt rule's; its regions are in the order of ``regions``. ``advanced``: the wave that a person
     has let through; ``answer``: the last of the open wave's webhook. ``awaits`` and ``sentence``: whose word the
-    campaign says that it waits for, and how.
+    campaign says that it waits for, and how. ``device_bytes``: what one device fetches, at most; 0: not known.
     """
 
     state: State
@@ -75,12 +76,18 @@ class Snapshot:
     awaits: Awaited = Awaited.NOBODY
     sentence: str = ""
     answer: Answer | None = None
+    device_bytes: int = 0
+
+    @property
+    def starts_per_s(self) -> float:
+        """How many devices of a region may start each second."""
+        return self.policy.starts_per_s(self.device_bytes)
 
     @property
     def lines(self) -> list[Line]:
         """The levels of the regions, in their order."""
         return [
-            Line(view.region, view.ramp, view.planned, view.starting, view.in_flight, view.startable)
+            Line(view.region, view.ramp, view.planned, view.starting, view.in_flight, view.startable, view.admitted)
             for view in self.regions
         ]
 

@@ -212,7 +212,14 @@ class Orchestrator:
         if self.admits is None or not (survey.late or survey.named):
             return
         snapshot = survey.snapshot
-        left = rooms(snapshot.lines, verdict, snapshot.starting_in_classes, policy=campaign.policy, now=now)
+        left = rooms(
+            snapshot.lines,
+            verdict,
+            snapshot.starting_in_classes,
+            policy=campaign.policy,
+            now=now,
+            starts_per_s=snapshot.starts_per_s,
+        )
         in_regions = {line.region: room for line, room in zip(snapshot.lines, left.in_regions, strict=True)}
         in_classes = left.in_classes.tolist()
         named = choose(survey.named, room=left.whole, in_regions=in_regions, in_classes=in_classes)

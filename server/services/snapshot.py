@@ -18,9 +18,10 @@ from server.domain.execution import State
 from server.domain.gate import height, is_due
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.late import Waiting
-from server.domain.paced import Startable
+from server.domain.paced import Startable, counted_s
 from server.domain.snapshot import RegionView, Snapshot
 from server.protocol.reasons import Reason
+from server.services.admits import ADMIT_S
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
@@ -73,6 +74,7 @@ class _Tally:
     candidates: list[int] = field(default_factory=list)
     startable: list[tuple[int, int]] = field(default_factory=list)
     starting: int = 0
+    admitted: int = 0
     starting_in_classes: Counter[int] = field(default_factory=Counter)
     late: list[Waiting] = field(default_factory=list)
     named: list[Waiting] = field(default_factory=list)
@@ -163,6 +165,7 @@ class Surveyor:
         tallies: dict[Region, _Tally] = {}
         most, before = ceiling(campaign), campaign.members_before
         by_name = campaign.named
+        admitted_since = now - counted_s(campaign.policy.starts_per_s(bundle.size_bytes))
         for region in campaign.regions:
             tally = tallies[region.region] = _Tally()
             level = region.ramp.level(now)
@@ -177,6 +180,7 @@ class Surveyor:
                 if not self._is_eligible(device, target, progress):
                     continue
                 present.append(device)
+                tally.admitted += _is_admitted_since(device, campaign.id, admitted_since)
                 index = roster.meet(device)
                 tally.note_candidate(roster.height(index), region.target, most=most)
                 self._count(
@@ -211,6 +215,7 @@ class Surveyor:
             awaits=campaign.awaits,
             sentence=campaign.sentence,
             answer=campaign.answer,
+            device_bytes=bundle.size_bytes,
         )
         heights = {region: tally.candidates for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]
@@ -350,6 +355,10 @@ def _judged_regions(fair_since: Mapping[Region, float], by: float) -> set[Region
     return {region for region, since in fair_since.items() if since <= by}
 
 
+def _is_admitted_since(device: Device, campaign: CampaignId, since: float) -> bool:
+    return device.admit is not None and device.admit.campaign == campaign and device.admit.until - ADMIT_S > since
+
+
 def _view(region: RegionRecord, tally: _Tally) -> RegionView:
     order = sorted(tally.startable)
     return RegionView(
@@ -364,6 +373,7 @@ def _view(region: RegionRecord, tally: _Tally) -> RegionView:
         reached=tally.reached,
         waiting=tally.waiting,
         starting=tally.starting,
+        admitted=tally.admitted,
         in_flight=tally.in_flight,
         confirmed=tally.confirmed,
         failed=tally.failed,

@@ -1,5 +1,6 @@
 """What holds for every ramp, every state and every snapshot, not only for the ones we thought of."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,30 @@ def test_no_level_falls_passes_its_target_or_rises_while_the_rule_says_stop(snap
         assert view.ramp.level(now) <= line.l0 <= line.l1 <= max(view.target, view.ramp.level(now))
         is_still = snapshot.verdict.is_blind or snapshot.verdict.pace == 0
         assert not is_still or line.l0 == line.l1
+
+
+@given(snapshots(), moments, st.integers(1, 100), st.integers(1, 10_000))
+def test_a_level_lets_in_no_more_devices_a_second_than_their_bytes_allow(
+    snapshot: Snapshot, now: int, bytes_per_s: int, device_bytes: int
+) -> None:
+    capped = replace(
+        snapshot,
+        state=campaign.State.RUNNING,
+        causes=frozenset(),
+        wave=0,
+        blobs_ready=True,
+        verdict=Verdict(),
+        policy=Policy(region_bytes_per_s_most=bytes_per_s),
+        device_bytes=device_bytes,
+        regions=[replace(view, failed=0, excess=0.0) for view in snapshot.regions],
+    )
+    decision = decide(capped, max(now, *(view.ramp.t1 for view in snapshot.regions)))
+
+    for view in snapshot.regions:
+        line = decision.ramps.get(view.region)
+        if line is not None:
+            let_in = len(view.startable.within(line.l0, line.l1))
+            assert let_in * device_bytes <= bytes_per_s * (line.t1 - line.t0)
 
 
 @given(startables(), st.integers(-5, 40), rooms, st.integers(0, FULL), st.integers(0, FULL))

@@ -1,5 +1,7 @@
 """Whom a line under way has yet to pass was let in when it was drawn: nobody else gets that room."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,63 @@ def test_a_wave_takes_its_time_also_where_most_are_above_its_beginning():
     drawn = raised([closing], Verdict(), (0, 0), policy=Policy(), now=NOW)
 
     assert drawn[EU].l1 == pytest.approx(85_000 + 10_000 / 60, abs=1)
+
+
+# --- bytes per second ---
+
+
+def passed(ramp, startable=TEN):
+    return len(startable.within(ramp.l0, ramp.l1))
+
+
+@pytest.mark.parametrize(
+    ("starts_per_s", "devices", "seconds"),
+    [
+        (1.0, 10, 60),  # room for all: the line takes its block
+        (0.1, 6, 60),
+        (0.04, 2, 60),
+        (0.03, 1, 60),
+        (0.001, 1, 1000),  # one device, and as long as it takes
+    ],
+)
+def test_a_line_passes_no_more_than_may_start_while_it_rises(starts_per_s, devices, seconds):
+    drawn = raised([line()], Verdict(), (0, 0), policy=Policy(), now=NOW, starts_per_s=starts_per_s)[EU]
+
+    assert (passed(drawn), drawn.t1 - drawn.t0) == (devices, seconds)
+
+
+def test_the_slope_of_one_region_leaves_the_others_theirs():
+    drawn = raised([line(), line(US)], Verdict(), (0, 0), policy=Policy(), now=NOW, starts_per_s=0.1)
+
+    assert {name: passed(ramp) for name, ramp in drawn.items()} == {EU: 6, US: 6}
+
+
+def test_late_devices_that_were_let_in_and_whom_a_line_passes_count_together():
+    flying = line(ramp=half_way(400))._replace(admitted=1)
+
+    left = rooms([flying, line(US)], Verdict(), (0, 0), policy=Policy(), now=NOW, starts_per_s=0.1)
+
+    assert left.in_regions == [1, 6]
+
+
+def test_a_cap_is_the_bundles_that_fit_into_a_second():
+    assert Policy(region_bytes_per_s_most=1_000_000).starts_per_s(4_000_000) == 0.25
+    assert Policy().starts_per_s(4_000_000) == math.inf
+
+
+def test_level_by_level_no_more_start_than_the_cap_has_let_in_until_then():
+    """Two hundred devices at one every two seconds: nobody is early, and nobody waits for nothing."""
+    heights = np.sort(np.random.default_rng(7).integers(0, 100_000, 200))
+    many = Startable(heights, np.zeros(200, np.int64))
+    ramp, started = Ramp.flat(0, NOW), []
+    for now in range(NOW, NOW + 520):
+        state = line(ramp=ramp, planned=Ramp.flat(100_000), startable=many.above(ramp.level(now)))
+        drawn = raised([state], Verdict(), (0,), policy=Policy(), now=now, starts_per_s=0.5).get(EU)
+        if drawn is not None:
+            ramp = drawn
+            started += [ramp.due_at(int(height)) - NOW for height in many.within(ramp.l0, ramp.l1).heights]
+
+    started.sort()
+    assert all(number <= 0.5 * at + 30 for number, at in enumerate(started))
+    assert (len(started), ramp.l1) == (200, 100_000)
+    assert started[-1] > 340
