@@ -22,8 +22,11 @@ _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 GRACE_BEATS: Final = 2.5
 """Dark: nothing heard for so many heartbeat intervals, or the current session's last will."""
 
-UNSTEADY_FROM: Final = 3.0
 ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
+HABIT_FROM: Final = 3.0
+"""So many absences: who is away once a day comes to five."""
+UNSTEADY_FROM: Final = 10.0
+"""About two absences a day: silence of a quarter of an hour says less of such a device than of others."""
 
 
 @dataclass(slots=True)
@@ -66,8 +69,13 @@ class Device:
 
     @property
     def is_unsteady(self) -> bool:
-        """It was away again and again before it was last heard from: the halt rule compares it with its like."""
+        """It was away several times a day before it was last heard from: the halt rule compares it with its like."""
         return self.absences_at(self.last_seen) >= UNSTEADY_FROM
+
+    @property
+    def is_away_by_habit(self) -> bool:
+        """It was away every day or two: where hours of silence are judged, the halt rule leaves it out."""
+        return self.absences_at(self.last_seen) >= HABIT_FROM
 
     def absences_at(self, now: float) -> float:
         """How often it has been away, as ``absences`` counts."""

@@ -51,6 +51,7 @@ class Roster:
         self._hardware: list[int] = []
         self._height: list[int] = []
         self._unsteady: list[bool] = []
+        self._by_habit: list[bool] = []
         self._sites: dict[tuple[Region, str], int] = {}
         self._site: list[int] = []
         self._named = frozenset(named)
@@ -90,6 +91,7 @@ class Roster:
                 hardware=np.asarray(self._hardware, np.int16),
                 height=np.asarray(self._height, np.uint32),
                 unsteady=np.asarray(self._unsteady, np.bool_),
+                away_by_habit=np.asarray(self._by_habit, np.bool_),
                 site=np.asarray(self._site, np.int64),
                 named=np.asarray([name in self._named for name in self.ids], np.bool_) if self._named else None,
             )
@@ -122,6 +124,7 @@ class Roster:
         self._hardware.append(self._classes.setdefault(device.hardware, len(self._classes)))
         self._height.append(height(self._campaign, device.id))
         self._unsteady.append(device.is_unsteady)
+        self._by_habit.append(device.is_away_by_habit)
         # One that says nothing of its site is a site of its own.
         place = (device.region, device.site)
         self._site.append(self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index)

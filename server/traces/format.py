@@ -4,7 +4,8 @@ The first line is ``head``; ``release`` comes once; each device has a ``dev`` li
 when it was offline whatever the release did: seconds since the head's ``t0``, disjoint and rising. ``expect`` says what
 a replay should conclude, ``note`` names an outage that is already inside the ``off`` lines. A missing ``download_s``
 is 0, a missing ``site`` is a site of its own, and missing ``unsteady``, ``attrition_p``, ``slow``, ``faults``, ``sel``
-and ``fw`` of a device mean none; everything else is said or the trace is refused.
+and ``fw`` of a device mean none. ``unsteady``: away several times a day; ``habit``: away every day or two (missing: as
+``unsteady`` says). Everything else is said or the trace is refused.
 """
 
 import gzip
@@ -168,6 +169,7 @@ class _Dev(_Record):
     hw: Name
     site: Name | None = None
     unsteady: bool = False
+    habit: bool | None = None
     fw: str = ""
 
 
@@ -179,7 +181,10 @@ class _Off(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The fleet in columns of n: ``region``, ``hardware`` and ``site`` index the three tuples of names."""
+    """The fleet in columns of n: ``region``, ``hardware`` and ``site`` index the three tuples of names.
+
+    ``unsteady`` devices are away several times a day, ``away_by_habit`` every day or two (None: the unsteady ones).
+    """
 
     ids: Sequence[str]
     regions: tuple[str, ...]
@@ -189,6 +194,7 @@ class Devices:
     hardware: npt.NDArray[np.int16]
     site: npt.NDArray[np.int32]
     unsteady: npt.NDArray[np.bool_]
+    away_by_habit: npt.NDArray[np.bool_] | None = None
     fw: str = ""
 
     def __len__(self) -> int:
@@ -269,6 +275,7 @@ def lines_of(trace: Trace) -> Iterator[dict[str, Any]]:
     for note in trace.notes:
         yield _plain(note)
     devices, away = trace.devices, trace.away
+    by_habit = devices.unsteady if devices.away_by_habit is None else devices.away_by_habit
     bounds = np.searchsorted(away.device, np.arange(len(devices) + 1))
     for index, name in enumerate(devices.ids):
         yield {
@@ -278,6 +285,7 @@ def lines_of(trace: Trace) -> Iterator[dict[str, Any]]:
             "hw": devices.classes[devices.hardware[index]],
             "site": devices.sites[devices.site[index]],
             "unsteady": bool(devices.unsteady[index]),
+            "habit": bool(by_habit[index]),
             "fw": devices.fw,
         }
     for index, name in enumerate(devices.ids):
@@ -300,6 +308,7 @@ class _Reader:
         self._classes = _Names()
         self._sites = _Names()
         self._unsteady: list[bool] = []
+        self._by_habit: list[bool] = []
         self._fw = ""
         self._away: dict[int, list[Span]] = {}
 
@@ -341,6 +350,7 @@ class _Reader:
         self._classes.add(record.hw)
         self._sites.add(record.site if record.site is not None else f"alone-{record.id}")
         self._unsteady.append(record.unsteady)
+        self._by_habit.append(record.unsteady if record.habit is None else record.habit)
         self._fw = self._fw or record.fw
 
     def _take_off(self, record: _Off) -> None:
@@ -372,6 +382,7 @@ class _Reader:
             hardware=self._classes.column(np.int16),
             site=self._sites.column(np.int32),
             unsteady=np.array(self._unsteady, np.bool_),
+            away_by_habit=np.array(self._by_habit, np.bool_),
             fw=self._fw,
         )
         self._check_selections(devices)

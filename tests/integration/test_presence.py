@@ -164,6 +164,9 @@ def come_and_go(world: World, device: Device, times: int) -> None:
 async def test_a_device_that_comes_and_goes_is_unsteady_also_after_a_restart(world: World, device: Device) -> None:
     assert not device.is_unsteady
     come_and_go(world, device, 4)
+    assert device.is_away_by_habit
+    assert not device.is_unsteady
+    come_and_go(world, device, 7)
     assert device.is_unsteady
 
     await world.presence.save_seen_now()
@@ -175,14 +178,14 @@ async def test_a_device_that_comes_and_goes_is_unsteady_also_after_a_restart(wor
     assert known.is_unsteady
 
 
-async def test_a_device_that_stayed_for_weeks_is_steady_again(world: World, device: Device) -> None:
+async def test_a_device_that_stayed_for_weeks_is_settled_again(world: World, device: Device) -> None:
     come_and_go(world, device, 4)
 
     for _ in range(2 * 7 * 24 * 60):
         world.now += world.fleet.grace_s
         world.beat(device)
 
-    assert not device.is_unsteady
+    assert not device.is_away_by_habit
 
 
 async def test_what_the_server_could_not_hear_was_no_absence(world: World, device: Device) -> None:
@@ -191,7 +194,7 @@ async def test_what_the_server_could_not_hear_was_no_absence(world: World, devic
         world.fleet.listen(world.now - 1)
         world.beat(device)
 
-    assert not device.is_unsteady
+    assert not device.is_away_by_habit
 
 
 async def test_a_device_that_stays_away_after_the_server_is_back_was_away(world: World, device: Device) -> None:
@@ -200,4 +203,4 @@ async def test_a_device_that_stays_away_after_the_server_is_back_was_away(world:
         world.fleet.listen(world.now - world.fleet.grace_s - 1)
         world.beat(device)
 
-    assert device.is_unsteady
+    assert device.is_away_by_habit

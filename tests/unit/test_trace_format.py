@@ -68,6 +68,9 @@ def test_the_example_of_the_format_is_read(tmp_path):
     assert trace.release.download_s is None
     assert [trace.away.start[1], trace.away.end[1]] == [7200.0, 9000.0]
     assert trace.devices.unsteady.tolist() == [True]
+    assert trace.devices.away_by_habit.tolist() == [True]
+    steady = read_trace(write(tmp_path / "steady.jsonl", replaced(records, "dev", unsteady=False, habit=True)))
+    assert [steady.devices.unsteady.tolist(), steady.devices.away_by_habit.tolist()] == [[False], [True]]
 
 
 def replaced(records, kind, **fields):

@@ -134,9 +134,9 @@ class HaltRule:
         self.sentinels = np.flatnonzero(self.population.height >= self.world.sentinel_height)
 
     def _watch(self, moment: Moment, elapsed_s: float, *, is_blind: bool) -> None:
-        """Look at the weather: at the steady sentinels that are not due yet, so that no dusk looks like an outage.
+        """Look at the weather: at the settled sentinels that are not due yet, so that no dusk looks like an outage.
 
-        Where the fleet has too few of them, at all steady devices not due; else at all sentinels; else at all. When
+        Where the fleet has too few of them, at all settled devices not due; else at all sentinels; else at all. When
         nearly everybody is due, at those who came back from their update long ago: what takes many of these at once is
         no late failure. They are no neutral watchers, so that the weather still counts as unknown.
         """
@@ -144,8 +144,8 @@ class HaltRule:
         waits = (self.roster.status == Status.NEVER) & moment.present
         sentinels = self._not_due(self.sentinels[waits[self.sentinels]], moment)
         choices: tuple[Callable[[], Indices], ...] = (
-            lambda: sentinels[~population.unsteady[sentinels]],
-            lambda: self._not_due(np.flatnonzero(waits & ~population.unsteady), moment),
+            lambda: sentinels[population.settled[sentinels]],
+            lambda: self._not_due(np.flatnonzero(waits & population.settled), moment),
             lambda: sentinels,
             lambda: self._not_due(np.flatnonzero(waits), moment),
             lambda: self._long_updated(moment),
@@ -163,10 +163,10 @@ class HaltRule:
             self.weather.is_known = False
 
     def _long_updated(self, moment: Moment) -> Indices:
-        """Return the steady devices that have been back from their update for an hour."""
+        """Return the settled devices that have been back from their update for an hour."""
         roster = self.roster
         long_ago = roster.rebooted_at <= moment.now - AGE_LIMITS_S[0]
-        good = (roster.status == Status.GOOD) & moment.present & ~self.population.unsteady
+        good = (roster.status == Status.GOOD) & moment.present & self.population.settled
         out: Indices = np.flatnonzero(good & long_ago)
         return out
 

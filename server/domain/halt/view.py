@@ -25,7 +25,8 @@ class Population:
     """What does not change about ``n`` devices.
 
     ``region`` and ``hardware`` index ``regions`` and ``classes`` (int16, shape n); ``height`` is the device's height in
-    the campaign (uint32, shape n); ``unsteady`` devices were away a lot in their own last week (bool, shape n).
+    the campaign (uint32, shape n). In their own last week, ``unsteady`` devices were away several times a day (bool,
+    shape n), and those ``away_by_habit`` every day or two, the unsteady ones among them; None: the unsteady ones.
     ``named`` canaries are no random sample, so they are compared with nothing; ``site`` (any integers) is where devices
     go dark together. None: there are none, or it is not known.
     """
@@ -36,11 +37,17 @@ class Population:
     hardware: npt.NDArray[np.int16]
     height: npt.NDArray[np.uint32]
     unsteady: Bools
+    away_by_habit: Bools | None = None
     named: Bools | None = None
     site: Indices | None = None
 
     def __len__(self) -> int:
         return len(self.height)
+
+    @property
+    def settled(self) -> Bools:
+        """Devices whose silence of an hour says something: they are not away by habit (mask)."""
+        return ~(self.unsteady if self.away_by_habit is None else self.away_by_habit)
 
 
 @dataclass(frozen=True, slots=True)

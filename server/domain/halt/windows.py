@@ -18,7 +18,7 @@ thrown together: an outage of a region with many updated devices and few control
 failures take hours to show; to throw away each window of a region that has had an outage cost a third more devices.
 Where there are no controls nothing says that it was the weather: there such windows are left out.
 
-*Left out* of `stay` are all unsteady devices: who sleeps by habit sleeps again some hours after it was awake enough to
+*Left out* of `stay` is who is away by habit: who sleeps by habit sleeps again some hours after it was awake enough to
 be updated.
 """
 
@@ -143,7 +143,7 @@ class Windows:
         if moment.now - self.stay_from < policy.stay_window_s:
             return
         group = self._groups(world, moment, since=self.stay_from, after_s=0)
-        group[~(self.was_online & moment.present & ~roster.has_gone) | population.unsteady] = _NOBODY
+        group[~(self.was_online & moment.present & ~roster.has_gone) | ~population.settled] = _NOBODY
         since = moment.now - policy.reboot_s
         silent = np.flatnonzero((group != _NOBODY) & (moment.last_seen < since))
         counts = _count(group, population)

@@ -19,6 +19,8 @@ _DAY: Final = 24 * _HOUR
 _CARRIERS: Final = 3
 _SITE_SIZE: Final = 25
 _KINDS: Final = ("steady", "diurnal", "napper", "flaky")
+_NAPPER: Final = 2
+"""From here on: away more than once a day."""
 _CLASS_SHARES: Final = (0.4, 0.25, 0.15, 0.1, 0.1)
 """The last class is the tenth of the fleet that a release may break alone."""
 
@@ -70,7 +72,8 @@ def make_background(count: int, duration_s: float, habits: Habits, rng: Generato
         region=region,
         hardware=hardware,
         site=site,
-        unsteady=(kind != 0) | sleepers,
+        unsteady=(kind >= _NAPPER) | sleepers,
+        away_by_habit=(kind != 0) | sleepers,
         fw="1.0.0",
     )
     spans = [

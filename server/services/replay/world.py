@@ -67,6 +67,7 @@ def population_of(trace: Trace, campaign: CampaignId | None = None) -> Populatio
         hardware=devices.hardware,
         height=np.array([height(campaign, DeviceId(name)) for name in devices.ids], np.uint32),
         unsteady=devices.unsteady,
+        away_by_habit=devices.away_by_habit,
         site=devices.site.astype(np.int64),
     )
 
