@@ -118,6 +118,10 @@ class DigestError(TrustError):
     """Bytes that are not the ones a digest names."""
 
 
+class DeltaError(TrustError):
+    """A delta that is none, or that does not make what it was offered for."""
+
+
 # --- the operator must act ------------------------------------------------------------------------------------------
 
 
