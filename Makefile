@@ -25,9 +25,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench.ingest $(BENCH_ARGS)
 
-# One in twenty of the campaigns behind bench/results/halt_quality.md, played anew: some ten minutes of two cores.
+# One in twenty of the campaigns behind bench/results/halt_quality.md, played anew: do they still end as they did?
 quality: $(READY)
-	$(BIN)/python -m bench.halt_quality --fraction 0.05 --jobs 2 --out var $(QUALITY_ARGS)
+	$(BIN)/python -m bench.halt_quality --fraction 0.05 --jobs 2 --out var --against bench/results $(QUALITY_ARGS)
 
 # Where python3-venv (ensurepip) is missing, an outside pip fills the environment.
 $(READY): pyproject.toml

@@ -3,7 +3,8 @@
 ``python -m bench.halt_quality`` plays campaigns of 20,000 devices in virtual time: for each scenario many seeds, each
 a fleet with outages of its own. Every campaign is a JSON line in ``bench/results/halt_quality/SCENARIO.jsonl``; those
 that are there already, made by the same code, are not played again. ``bench/results/halt_quality.json`` and ``.md``
-are the summary, with Clopper-Pearson intervals of 95 %.
+are the summary, with Clopper-Pearson intervals of 95 %. ``--against FOLDER`` compares with results of
+whatever code, and says how many campaigns still end as they did.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.halt_quality_rules import Panel, Stop
-from bench.halt_quality_summary import summarise, table
+from bench.halt_quality_summary import compare, summarise, table
 from server.domain.halt import HaltPolicy, HaltRule
 from server.domain.halt.view import Population
 from server.domain.plan import Gate, Plan
@@ -148,11 +149,11 @@ def wanted(scenarios: Sequence[str], fraction: float, devices: int, code: str) -
         yield from (Task(name, seed, devices, code) for name in scenarios if seed <= counts[name])
 
 
-def read_lines(folder: Path, code: str, devices: int) -> list[dict[str, Any]]:
-    """Return the campaigns that were played by this code, in fleets of this size."""
+def read_lines(folder: Path, code: str | None, devices: int) -> list[dict[str, Any]]:
+    """Return the campaigns that were played by this code (None: any), in fleets of this size."""
     lines = [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
     sized = [line for line in lines if line["devices"] == devices or line["scenario"].startswith("small-")]
-    return [line for line in sized if line["code"] == code]
+    return [line for line in sized if code in {None, line["code"]}]
 
 
 def main() -> int:
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
     parser.add_argument("--code", default=None, help="take results of this digest for ours, and play none")
+    parser.add_argument("--against", type=Path, help="compare with the results in this folder, of whatever code")
     arguments = parser.parse_args()
     code = arguments.code or code_digest()
     folder = arguments.out / "halt_quality"
@@ -176,7 +178,12 @@ def main() -> int:
     ]
     if arguments.code is None:
         _play_all(tasks, arguments.jobs, folder)
-    summary = summarise(read_lines(folder, code, arguments.devices), code, list(CAMPAIGNS))
+    lines = read_lines(folder, code, arguments.devices)
+    summary = summarise(lines, code, list(CAMPAIGNS))
+    if arguments.against is not None:
+        comparison = compare(lines, read_lines(arguments.against / "halt_quality", None, arguments.devices))
+        print(comparison.says, file=sys.stderr)
+        summary["complaints"] += [] if comparison.is_same else [f"Is this another rule? {comparison.says}"]
     (arguments.out / "halt_quality.json").write_text(json.dumps(summary, indent=1) + "\n")
     (arguments.out / "halt_quality.md").write_text(table(summary))
     print(table(summary))

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 RULES: Final = ("tidegate", "fixed-2", "fixed-5", "aws-20", "hawkbit-5", "z-test")
 STOPPED: Final = ("halt", "hold")
@@ -23,7 +23,25 @@ MOST_BRICKED: Final = {
 }
 """Devices lost at the decision, median: 1.3 times the figure of the rule's own simulation, or 3 more."""
 
+LEAST_SAME: Final = 0.9
+"""Of campaigns that are played again: another processor's rounding may turn single ones, another rule turns many."""
+
 Line = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    is_same: bool
+    says: str
+
+
+def compare(lines: Sequence[Line], earlier: Sequence[Line]) -> Comparison:
+    """Compare how campaigns ended with how the same ones (by scenario and seed) ended earlier."""
+    before = {(line["scenario"], line["seed"]): line["tidegate"] for line in earlier}
+    both = [line for line in lines if (line["scenario"], line["seed"]) in before]
+    other = [line for line in both if line["tidegate"] != before[line["scenario"], line["seed"]]]
+    names = ", ".join(f"{line['scenario']} {line['seed']}" for line in other)
+    says = f"{len(both) - len(other)} of {len(both)} campaigns end as they did{f'; not so {names}' if other else ''}."
+    return Comparison(len(other) <= (1 - LEAST_SAME) * len(both), says)
 
 
 def clopper_pearson(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from scipy.stats import beta
 
 from bench.halt_quality import ungated
 from bench.halt_quality_rules import Panel
-from bench.halt_quality_summary import clopper_pearson
+from bench.halt_quality_summary import clopper_pearson, compare
 from server.services.replay.run import replay
 from server.services.replay.scenarios import make_trace
 from server.services.replay.world import population_of
@@ -50,6 +50,22 @@ def test_rules_that_only_look_at_the_updated_wait_for_a_hundred():
 def test_a_threshold_of_twenty_percent_never_sees_two():
     assert "aws-20" not in stops("brick-2")
     assert np.isfinite(stops("brick-2")["z-test"].at)
+
+
+def line(seed, verdict="halt"):
+    return {"scenario": "brick-5", "seed": seed, "code": f"of {seed}", "cpu_s": seed, "tidegate": {"verdict": verdict}}
+
+
+def test_campaigns_that_end_otherwise_than_they_did_are_named():
+    earlier = [line(seed) for seed in range(1, 21)]
+
+    assert compare(earlier[:3], earlier) == (True, "3 of 3 campaigns end as they did.")
+    assert compare([line(1), line(2, "hold")], earlier) == (
+        False,
+        "1 of 2 campaigns end as they did; not so brick-5 2.",
+    )
+    assert compare([*earlier[:19], line(20, "hold")], earlier).is_same
+    assert compare([line(99)], earlier).is_same
 
 
 def bench(folder, *arguments):
