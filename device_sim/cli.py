@@ -71,6 +71,7 @@ def run(
     ] = None,
     factor: Annotated[float, Parameter(help="How many times faster than the trace the devices live.")] = 1.0,
     connects_per_s: Annotated[float, Parameter(help="How fast the devices come up at the start.")] = 100.0,
+    http: Annotated[bool, Parameter(help="Whether the devices can fetch over HTTP where an offer says so.")] = True,
 ) -> None:
     """Run devices until SIGINT or SIGTERM. Says READY when all of them have reached the broker.
 
@@ -110,6 +111,7 @@ def run(
         factory_version=factory_version,
         factory=_pairs(factory or []),
         scripts={} if recorded is None else scripts_of(recorded, factor),
+        has_http=http,
     )
     configs = [
         entry.config(directory=dir, root_bytes=root_bytes, host=host, port=port, lab_factor=factor) for entry in entries

@@ -15,6 +15,7 @@ from device_sim.agent.bootloader import boot
 from device_sim.agent.device import DeviceConfig, connect_mqtt
 from device_sim.agent.events import Note
 from device_sim.agent.file_slots import FileSlots, provision
+from device_sim.agent.http_client import Http, HttpClient
 from device_sim.agent.runner import Outcome, Runner
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
@@ -24,7 +25,7 @@ from device_sim.ledger import Ledger
 from device_sim.line import Line
 from device_sim.outages import Outage
 from device_sim.script import Script
-from device_sim.slow_link import slow_connect
+from device_sim.slow_link import SlowHttp, slow_connect
 from server.domain.identity import DeviceId
 
 CONNECTS_PER_S: Final = 100.0
@@ -49,6 +50,8 @@ class FleetOptions:
     factory: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     scripts: Mapping[DeviceId, Script] = field(default_factory=lambda: MappingProxyType({}))
     """What devices follow that live by a trace; it begins once every device has reached the broker."""
+    has_http: bool = True
+    """Without it, all devices fetch over MQTT alone."""
 
 
 class Fleet:
@@ -68,12 +71,13 @@ class Fleet:
 
     async def run(self) -> None:
         """Live all devices' lives; their starts are spread, or the broker would see all of them at once."""
-        async with asyncio.TaskGroup() as around:
+        async with HttpClient() as http, asyncio.TaskGroup() as around:
             outages = [around.create_task(self._strike(each), name="outage") for each in self._options.outages]
             async with asyncio.TaskGroup() as group:
                 for number, device in enumerate(self._devices.values()):
                     delay_s = number / self._options.connects_per_s
-                    group.create_task(device.live(delay_s), name=f"device {device.device_id}")
+                    shared = http if self._options.has_http else None
+                    group.create_task(device.live(delay_s, shared), name=f"device {device.device_id}")
             for task in outages:
                 task.cancel()
 
@@ -127,7 +131,7 @@ class SimulatedDevice:
         self._on_note = on_note
         self._faults = DeviceFaults.of(options.faults, config.device_id, config.hardware_class, seed=options.seed)
         self._rng = random.Random(f"{options.seed}|{config.device_id}")
-        speed = self._faults.bytes_per_s
+        self._bytes_per_s = speed = self._faults.bytes_per_s
         self._line = Line()
         carried = connect_mqtt if speed is None else slow_connect(speed)
         self._script = options.scripts.get(config.device_id)
@@ -137,6 +141,7 @@ class SimulatedDevice:
             self._follower = Follower(self._script, self._line, rng=rng, on_death=self._died)
             carried = self._follower.slowed(carried)
         self._connect = self._line.carry(carried)
+        self._http: Http | None = None
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
         self._version = ""
@@ -162,8 +167,14 @@ class SimulatedDevice:
         self._line.mend()
         self._observe(Note("let_back", version=self._version))
 
-    async def live(self, delay_s: float) -> None:
-        """Boot, run, reboot, until stopped or bricked; whatever breaks one device leaves the others alone."""
+    async def live(self, delay_s: float, http: Http | None) -> None:
+        """Boot, run, reboot, until stopped or bricked; whatever breaks one device leaves the others alone.
+
+        ``http`` is the client that it shares with others, if it has any.
+        """
+        self._http = http
+        if http is not None and self._bytes_per_s is not None:
+            self._http = SlowHttp(http, self._bytes_per_s)
         await self._without_power(delay_s)
         while not self._stopping.is_set():
             attempts = 1
@@ -191,7 +202,12 @@ class SimulatedDevice:
             return 0
         self._note_by_itself("booted", running)
         self._runner = Runner(
-            self._config, slots, check_health=self._check_health, observe=self._observe, connect=self._connect
+            self._config,
+            slots,
+            check_health=self._check_health,
+            observe=self._observe,
+            connect=self._connect,
+            http=self._http,
         )
         if self._stopping.is_set():
             return 0

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
+from device_sim.agent.events import Get, Got
+from device_sim.agent.http_client import Http
 from server.mqtt.link import Incoming, Will
 
 Deliver = Callable[[Incoming], None]
@@ -41,3 +43,19 @@ def slow_connect(bytes_per_s: int) -> Connect:
         return deliver_in_time
 
     return delivering(connect_mqtt, slowed)
+
+
+class SlowHttp:
+    """An HTTP client whose bodies come no faster than ``bytes_per_s``, one after the other."""
+
+    def __init__(self, http: Http, bytes_per_s: int) -> None:
+        self._http = http
+        self._bytes_per_s = bytes_per_s
+        self._line = asyncio.Lock()
+
+    async def get(self, request: Get) -> Got:
+        """See ``HttpClient``."""
+        got = await self._http.get(request)
+        async with self._line:
+            await asyncio.sleep(len(got.payload) / self._bytes_per_s)
+        return got

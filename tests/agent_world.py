@@ -17,9 +17,12 @@ from uuid import UUID
 from device_sim.agent.bootloader import boot
 from device_sim.agent.core import Agent
 from device_sim.agent.events import (
+    Answer,
     CheckHealth,
     Effect,
     Event,
+    Get,
+    Got,
     HealthChecked,
     LinkDown,
     LinkUp,
@@ -29,6 +32,7 @@ from device_sim.agent.events import (
     Received,
     Reconnect,
     StepFailed,
+    StopGets,
     Subscribe,
     Tick,
     Unsubscribe,
@@ -39,6 +43,7 @@ from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
 from firmware_store.chunks import chunk_image, decode_index, decode_page
 from firmware_store.codec import encode
+from firmware_store.deltas import Codec, codecs, make_delta
 from firmware_store.documents import Kind, seal
 from firmware_store.keys import SigningKey, load_key
 from firmware_store.root import Root, init_dev_keys
@@ -61,6 +66,7 @@ from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, 
 from server.protocol.messages import Beat, Counter, Hello, Report, decode_beat, decode_hello, decode_report, encode_ack
 from server.protocol.orders import Action, Admit, Deadlines, Directive, Envelope, Welcome, directive_map, welcome_map
 from server.protocol.reasons import Reason
+from server.protocol.sources import DeltaOffer, HttpSource, Transport
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 
 EPOCH = int(time.time()) - 1000  # the server's clock at 0 s; real, so that the same keys serve a real broker, too
@@ -70,6 +76,7 @@ DEVICE = DeviceId("gw-0001")
 EU, MAIN = Region("eu"), Cohort("main")
 CAMPAIGN = CampaignId(UUID(int=1))
 OTHER_CAMPAIGN = CampaignId(UUID(int=2))
+HTTP = HttpSource(Transport.MQTT, "http://updates.example", "tk_1_00")
 LIMITS = Deadlines(download_s=3600, trial_s=60, confirm_s=600)
 
 
@@ -134,10 +141,12 @@ def make_bundle(
     blank: bool = False,
     slots: tuple[int, ...] = (),
     release: tuple[SigningKey, ...] = (),
+    contents: tuple[tuple[str, bytes], ...] = (),
 ) -> Bundle:
     blobs: dict[bytes, bytes] = {}
     components: list[Component] = []
     images = {name: b"\xff" * size if blank else picture(seed or hash_of(name, version), size) for name, size in sizes}
+    images |= dict(contents)
     for name, data in images.items():
         if not slots:
             components.append(Component(name, *chunk(data, blobs)))
@@ -171,6 +180,35 @@ def chunk(data: bytes, blobs: dict[bytes, bytes]) -> tuple[bytes, int, Fetch]:
     for blob in (index.root, *index.pages):
         blobs[hashlib.sha256(blob).digest()] = blob
     return index.image_digest, index.image_size, index.fetch
+
+
+def delta(
+    source: Bundle, target: Bundle, name: str = "app", codec: Codec = Codec.ZSTD, *, made: bytes | None = None
+) -> tuple[DeltaOffer, dict[bytes, bytes]]:
+    """A delta between the images of a component, and its blobs; ``made`` is what it is instead of the real one."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, after, out = (Path(folder) / part for part in ("before", "after", "out"))
+        before.write_bytes(source.images[name])
+        after.write_bytes(target.images[name])
+        if made is None:
+            make_delta(codec, before, after, out)
+            made = out.read_bytes()
+    blobs: dict[bytes, bytes] = {}
+    _, _, fetch = chunk(made, blobs)
+    digest_of = lambda bundle: hashlib.sha256(bundle.images[name]).digest()
+    return (
+        DeltaOffer(
+            component=list(target.images).index(name),
+            codec=codec.value,
+            source_digest=digest_of(source),
+            target_digest=digest_of(target),
+            wire_bytes=sum(map(len, blobs.values())),
+            index_digest=fetch.index_digest,
+            index_size=fetch.index_size,
+            chunk_count=fetch.chunk_count,
+        ),
+        blobs,
+    )
 
 
 def manifest_bstr(manifest: bytes) -> bytes:
@@ -207,6 +245,7 @@ class World:
     admits: bool = True
     """Whoever reports to be late is admitted at once."""
     heartbeat_s: int = 60
+    has_http: bool = True
     boots: Callable[[str], bool] = lambda _version: True
 
     def __post_init__(self) -> None:
@@ -225,6 +264,10 @@ class World:
         self.is_up = False
         self.reboots = 0
         self.fetched: list[bytes] = []
+        self.served: dict[str, bytes] = {}
+        """What the HTTP server has, by path."""
+        self.answers_get: Callable[[Get], Got | None] = self.serve
+        self.gets: list[Get] = []
         self.fail_step: dict[str, StepFailed] = {}
         self.nonce = b""
         self.cut_at: int | None = None
@@ -247,6 +290,8 @@ class World:
             booted=self.slots.booted(),
             boot_id=self.reboots.to_bytes(8, "big"),
             now=self.now,
+            has_http=self.has_http,
+            codecs=frozenset(map(str, codecs())),
             rng=random.Random(1),
         )
         self.is_up = False
@@ -325,6 +370,13 @@ class World:
                 self.subscribed.difference_update(topics)
             case Publish(topic, payload):
                 self._published(topic, payload)
+            case Get():
+                self.gets.append(effect)
+                got = self.answers_get(effect)
+                if got is not None:
+                    self._inbox.append(got)
+            case StopGets():
+                self._inbox = [event for event in self._inbox if not isinstance(event, Got)]
             case CheckHealth():
                 self._inbox.insert(0, HealthChecked(self.healthy, "" if self.healthy else "self test failed"))
             case Reboot():
@@ -338,6 +390,25 @@ class World:
                 self._inbox.append(LinkUp(self.nonce))
 
     # --- the server ---
+
+    def serve(self, get: Get) -> Got:
+        """What a well-kept HTTP server answers."""
+        body = self.served.get(get.url.removeprefix(HTTP.base_url))
+        if body is None:
+            return Got(get.number, Answer.GONE)
+        first = get.first or 0
+        return Got(get.number, Answer.BODY, body[first : first + get.size_bytes])
+
+    def serve_blobs(self, *bundles: Bundle) -> None:
+        for bundle in bundles:
+            self.served |= {f"/v1/blobs/{digest.hex()}": blob for digest, blob in bundle.blobs.items()}
+
+    def serve_images(self, bundle: Bundle) -> None:
+        for image in bundle.images.values():
+            self.served[f"/v1/images/{hashlib.sha256(image).hexdigest()}"] = image
+
+    def hold_delta(self, blobs: dict[bytes, bytes]) -> None:
+        self.retained |= {self.topics.blob(digest): blob for digest, blob in blobs.items()}
 
     def _published(self, topic: str, payload: bytes) -> None:
         if not self.is_up:
@@ -405,18 +476,17 @@ class World:
             expires=self.server_now + 86_400,
             action=Action.NONE,
         )
-        directive = replace(directive, **changes)
+        named: dict[str, object] = {"action": action}
         if bundle is not None:
-            directive = replace(
-                directive,
-                campaign=CAMPAIGN,
-                manifest_digest=bundle.manifest_digest,
-                sequence_number=bundle.sequence_number,
-                envelope=bundle.named,
-                ramp=crossing(directive.issued),
-                deadlines=LIMITS,
-            )
-        return replace(directive, **{"action": action, **changes})
+            named |= {
+                "campaign": CAMPAIGN,
+                "manifest_digest": bundle.manifest_digest,
+                "sequence_number": bundle.sequence_number,
+                "envelope": bundle.named,
+                "ramp": crossing(changes.get("issued", directive.issued)),
+                "deadlines": LIMITS,
+            }
+        return replace(directive, **{**named, **changes})
 
     def seal_directive(self, directive: Directive, signer: SigningKey | None = None) -> bytes:
         return seal(Kind.DIRECTIVE, directive_map(directive), [signer or self.keys.directive])

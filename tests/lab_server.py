@@ -65,14 +65,14 @@ class LabServer:
             username=credential.username,
             password=credential.password,
             on_message=self._on_message,
-            on_up=lambda _: self._up.set(),
+            on_up=self._on_up,
         )
 
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self.link.run())
         async with asyncio.timeout(WAIT_S):
             await self._up.wait()
-        await self.link.subscribe_acked([(f"{self.topics.root}/{self.region}/device/+/up/+", 1)])
+        await self.link.subscribe_acked(self._all_up)
         return self
 
     async def __aexit__(
@@ -128,6 +128,15 @@ class LabServer:
     async def withhold(self, bundle: Bundle) -> None:
         """Take the last chunk of a bundle off the broker, so that its download does not end."""
         await self.retain(self.topics.blob(chunk_digests(bundle)[-1]), b"")
+
+    @property
+    def _all_up(self) -> list[tuple[str, int]]:
+        return [(f"{self.topics.root}/{self.region}/device/+/up/+", 1)]
+
+    def _on_up(self, _session_present: bool) -> None:
+        if self._up.is_set():  # the broker has been away
+            self.link.subscribe(self._all_up)
+        self._up.set()
 
     def _on_message(self, message: Incoming) -> None:
         _, device, kind = self.topics.parse_up(message.topic)

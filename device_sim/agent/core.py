@@ -13,7 +13,9 @@ from device_sim.agent.directives import Directives
 from device_sim.agent.events import (
     Effect,
     Event,
+    Got,
     HealthChecked,
+    ImageDone,
     LinkDown,
     LinkUp,
     Note,
@@ -21,6 +23,7 @@ from device_sim.agent.events import (
     Received,
     Reconnect,
     Reused,
+    Staged,
     Step,
     StepDone,
     StepFailed,
@@ -44,7 +47,8 @@ from server.protocol.topics import CohortAudience, DeviceAudience, Topics
 class Agent:
     """One boot of one device. Call ``boot`` first; feed ``handle``; carry out what they return, in order.
 
-    ``root`` is the one that the factory has pinned: the device may have walked on from it since.
+    ``root`` is the one that the factory has pinned: the device may have walked on from it since. ``has_http`` and
+    ``codecs``: whether the platform carries out ``Get``, and which deltas it can apply.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Agent:
         boot_id: bytes,
         now: float,
         topics: Topics | None = None,
+        has_http: bool = False,
+        codecs: frozenset[str] = frozenset(),
         rng: random.Random | None = None,
     ) -> None:
         journal = Journal(_with_highest(state, slots))
@@ -74,6 +80,8 @@ class Agent:
             booted=booted,
             booted_at=now,
             now=now,
+            has_http=has_http,
+            codecs=codecs,
         )
         self._reports = Reports(self._situation)
         self._updates = Updates(self._situation, self._reports)
@@ -124,8 +132,8 @@ class Agent:
                     self._trial.step_failed(step, detail)
                 else:
                     self._updates.step_failed(step, reason, detail)
-            case Reused(found):
-                self._updates.reused(found)
+            case Reused() | Staged() | ImageDone() | Got():
+                self._updates.fetched(event)
             case HealthChecked():
                 self._trial.health_checked(event)
             case Tick():

@@ -42,11 +42,14 @@ class Directives:
         self._store = store
         self._current: dict[str, Directive] = {}
         self._void: dict[str, Directive] = {}
+        self.changes = 0
+        """Rises whenever another directive is in force, renewals included."""
         self.recheck()
 
     def recheck(self) -> None:
         """Ask again who may sign: after a boot, and whenever root or status has changed."""
         state = self._journal.state
+        self.changes += 1
         self._current.clear()
         self._void.clear()
         for audience in (DEVICE_AUDIENCE, cohort_key(state)):
@@ -69,6 +72,7 @@ class Directives:
             sealed, trust=self._store.trust, device=self._identity.device, state=self._journal.state
         )
         before = self._current.get(audience)
+        self.changes += 1
         self._current[audience] = directive
         self._void.pop(audience, None)
         held = MappingProxyType({**self._journal.state.held, audience: fresh})
@@ -81,6 +85,7 @@ class Directives:
     def move(self, to_region: Region, to_cohort: Cohort) -> None:
         """Follow the device to another region or cohort: its counters stay known, the old cohort's orders do not."""
         left = cohort_key(self._journal.state)
+        self.changes += 1
         held = dict(self._journal.state.held)
         if left in held:
             held[left] = Held(held[left].counter, held[left].payload_digest)

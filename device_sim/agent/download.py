@@ -1,155 +1,135 @@
-"""A release on its way into the inactive slot: envelope, index, pages, chunks, each verified before the next.
-
-Pages are worked through one at a time, so that memory does not grow with the image. Before a page's chunks are fetched
-they are looked for on the device itself: in the slot that is being written (where an interrupted download goes on) and
-in the running one (what has not changed does not travel).
-"""
+"""A release on its way into the inactive slot: the envelope, then one image after the other."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
 
-from device_sim.agent.events import Reuse, Seal, Subscribe, Unsubscribe, Write
-from device_sim.agent.fetcher import Arrival, Fetcher
+from device_sim.agent.blobs import Blobs, Loss
+from device_sim.agent.events import Fetched, Got, ImageDone, Reused, Seal, Staged
+from device_sim.agent.http_fetcher import Want
+from device_sim.agent.image_fetch import ImageFetch
 from device_sim.agent.situation import Situation
-from device_sim.agent.slots import Piece
-from firmware_store.chunks import Chunk, Page, decode_index, decode_page, unpack_chunk
-from firmware_store.errors import ManifestError
+from device_sim.agent.state import Update
 from firmware_store.suit import Component, Manifest
-from server.protocol.orders import Envelope
-
-REUSE_BATCH: Final = 64
-"""Chunks looked for at once: about a megabyte to read and to hash, so that nothing else waits for long."""
+from server.protocol.orders import Directive
+from server.protocol.sources import HttpSource
 
 
 class Download:
-    """Drives a ``Fetcher``; blobs come in by ``arrived``, effects go out by the journal, ``Seal`` is the last one."""
+    """Drives ``Blobs``; what comes goes in by ``message`` and ``take``, effects go out by the journal.
 
-    def __init__(self, situation: Situation, envelope: Envelope) -> None:
+    ``Seal`` is the last effect. ``failure`` ends the attempt, and is to be looked at after every call.
+    """
+
+    def __init__(self, situation: Situation, update: Update) -> None:
         self._situation = situation
-        self._fetcher = Fetcher()
-        self._next: Callable[[bytes, bytes], None] = self._envelope_came
+        self._update = update
+        self._blobs = Blobs(situation)
+        self._source: HttpSource | None = None
+        self._heeded = -1
         self._components: deque[tuple[int, Component]] = deque()
-        self._pages: deque[Page] = deque()
-        self._to_reuse: deque[tuple[Piece, Chunk]] = deque()
-        self._asked_reuse: list[tuple[Piece, Chunk]] = []
-        self._places: dict[bytes, list[tuple[int, Chunk]]] = {}  # wire digest -> offsets
-        self._component: tuple[int, Component] | None = None
-        self._page: Page | None = None
-        self._offset = 0
+        self._image: ImageFetch | None = None
         self.envelope: bytes | None = None
         """Here once it has come; the owner checks it, opens a slot and calls ``begin``."""
-        self.done_bytes = 0
-        self._fetcher.want(envelope.digest, envelope.size_bytes)
+        self.failure: Loss | None = None
+        self._heed_offer()
+        self._blobs.want(update.envelope.digest, update.envelope.size_bytes)
 
     @property
     def next_at(self) -> float | None:
-        """When to look for blobs that have not come (monotonic seconds)."""
-        return self._fetcher.next_at if self._situation.is_up else None
+        """When to look for what has not come (monotonic seconds)."""
+        return self._blobs.next_at
 
     def begin(self, manifest: Manifest) -> None:
         """The slot is open: fetch what the manifest lists."""
         self._components.extend(enumerate(manifest.components))
-        self._next_component()
+        self._next_image()
 
-    def arrived(self, digest: bytes, payload: bytes) -> Arrival:
+    def message(self, digest: bytes, payload: bytes) -> None:
         """Take a message on a blob's topic.
 
         Raises:
             ManifestError, DigestError: authentic, and yet not what a release of ours is made of.
         """
-        arrival = self._fetcher.take(digest, payload, self._situation.now)
-        if arrival is Arrival.GOOD:
-            self._next(digest, payload)
-        return arrival
+        self._arrived(self._blobs.message(digest, payload), payload)
 
-    def reused(self, found: tuple[bool, ...]) -> None:
-        """Which of the pieces asked for are in place already; the others have to be fetched."""
-        for (piece, chunk), is_here in zip(self._asked_reuse, found, strict=True):
-            if is_here:
-                self.done_bytes += chunk.raw_size
-            else:
-                self._places.setdefault(chunk.wire_digest, []).append((piece.offset, chunk))
-                self._fetcher.want(chunk.wire_digest, chunk.wire_size)
-        self._asked_reuse = []
-        self._look_on_the_device()
+    def take(self, event: Fetched) -> None:
+        """Take the answer to an effect. Raises: see ``message``."""
+        image = self._image
+        if isinstance(event, Got):
+            self._arrived(self._blobs.got(event), event.payload)
+            return
+        if image is None:
+            return  # of a download that is over
+        match event:
+            case Reused(found):
+                image.reused(found)
+            case Staged(size_bytes):
+                image.staged(size_bytes)
+            case ImageDone(_, whole, detail):
+                image.image_done(whole, detail)
+        self._settle()
+
+    def staging_failed(self, detail: str) -> None:
+        """Nothing more can be staged for the image at hand."""
+        if self._image is not None:
+            self._image.staging_failed(detail)
+            self._settle()
 
     def request(self) -> None:
-        """Subscribe to what is next, and leave what has come."""
-        if not self._situation.is_up:
-            return
-        leave, subscribe = self._fetcher.requests(self._situation.now)
-        topics = self._situation.topics
-        if leave:
-            self._situation.journal.emit(Unsubscribe(tuple(map(topics.blob, leave))))
-        if subscribe:
-            self._situation.journal.emit(Subscribe(tuple(map(topics.blob, subscribe))))
+        """Ask for what is next, and leave what has come."""
+        self._heed_offer()
+        self._blobs.request()
+        if self._blobs.loss is not None:
+            self._settle()
+            self._blobs.request()
 
     def link_lost(self) -> None:
-        self._fetcher.link_lost()
+        self._blobs.link_lost()
 
     def stop(self) -> None:
-        """Leave every blob topic; what is written stays in the slot."""
-        leave = self._fetcher.subscribed()
-        if leave and self._situation.is_up:
-            self._situation.journal.emit(Unsubscribe(tuple(map(self._situation.topics.blob, leave))))
+        """Leave every blob topic, and end every request; what is written stays in the slot."""
+        self._blobs.stop()
 
-    def _envelope_came(self, _digest: bytes, payload: bytes) -> None:
-        self.envelope = payload
+    def _heed_offer(self) -> None:
+        """Take the HTTP source as the newest offer names it. While there is none, as on hold, the last one is good."""
+        directives = self._situation.directives
+        if self._heeded != directives.changes:
+            self._heeded = directives.changes
+            offer = self._offer
+            if offer is not None:
+                self._blobs.use(offer.http)
 
-    def _next_component(self) -> None:
+    @property
+    def _offer(self) -> Directive | None:
+        return self._situation.directives.offer(self._update.campaign, self._update.manifest_digest)
+
+    def _arrived(self, want: Want | None, payload: bytes) -> None:
+        if want is not None:
+            if self.envelope is None:
+                self.envelope = payload
+            elif self._image is not None:
+                self._image.came(want, payload)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Find other ways for what was lost, and go on to the next image after the last one."""
+        while (loss := self._blobs.loss) is not None and self.failure is None:
+            if self._image is None or loss.is_final:
+                self.failure = loss
+                return
+            self._image.lost(loss)
+            self.failure = self._image.failure
+        if self._image is not None:
+            self.failure = self._image.failure
+            if self._image.is_done:
+                self._next_image()
+
+    def _next_image(self) -> None:
         if not self._components:
+            self._image = None
             self._situation.journal.emit(Seal())
             return
-        self._component = self._components.popleft()
-        self._offset = 0
-        self._next = self._index_came
-        fetch = self._component[1].fetch
-        self._fetcher.want(fetch.index_digest, fetch.index_size)
-
-    def _index_came(self, _digest: bytes, payload: bytes) -> None:
-        assert self._component is not None
-        self._pages.extend(decode_index(payload, self._component[1].fetch))
-        self._next_page()
-
-    def _next_page(self) -> None:
-        assert self._component is not None
-        if not self._pages:
-            if self._offset != self._component[1].image_size:
-                raise ManifestError("an index whose chunks do not add up to the image")
-            self._next_component()
-            return
-        self._page = self._pages.popleft()
-        self._next = self._page_came
-        self._fetcher.want(self._page.digest, self._page.size)
-
-    def _page_came(self, _digest: bytes, payload: bytes) -> None:
-        assert self._page is not None
-        assert self._component is not None
-        for chunk in decode_page(payload, self._page):
-            self._to_reuse.append((Piece(self._offset, chunk.raw_size, chunk.raw_digest), chunk))
-            self._offset += chunk.raw_size
-        if self._offset > self._component[1].image_size:
-            raise ManifestError("an index whose chunks reach past the end of the image")
-        self._next = self._chunk_came
-        self._look_on_the_device()
-
-    def _look_on_the_device(self) -> None:
-        if self._to_reuse:
-            assert self._component is not None
-            self._asked_reuse = [self._to_reuse.popleft() for _ in range(min(REUSE_BATCH, len(self._to_reuse)))]
-            pieces = tuple(piece for piece, _ in self._asked_reuse)
-            self._situation.journal.emit(Reuse(self._component[0], pieces))
-        else:
-            self._end_page_if_complete()
-
-    def _chunk_came(self, digest: bytes, payload: bytes) -> None:
-        assert self._component is not None
-        for offset, chunk in self._places.pop(digest):
-            self._situation.journal.emit(Write(self._component[0], offset, unpack_chunk(chunk, payload)))
-            self.done_bytes += chunk.raw_size
-        self._end_page_if_complete()
-
-    def _end_page_if_complete(self) -> None:
-        if not self._places and not self._asked_reuse and not self._to_reuse:
-            self._next_page()
+        number, component = self._components.popleft()
+        offer = self._offer
+        deltas = () if offer is None else offer.deltas
+        self._image = ImageFetch(self._situation, self._blobs, number, component, deltas)
+        self._image.begin()

@@ -1,11 +1,12 @@
 """What goes into the agent's core and what comes out: events in, effects out, no I/O in between.
 
-Effects are carried out in order. An effect that answers (``Install``, ``Reuse``, ``Seal``, ``Activate``, ``Confirm``,
-``Revert``) does so with an event before any later event from outside; when one fails, the effects after it in the same
-batch are dropped. ``CheckHealth`` is answered whenever the check is done.
+Effects are carried out in order. An effect that answers (``Install``, ``Adopt``, ``Stage``, ``Reuse``, ``Make``,
+``Seal``, ``Activate``, ``Confirm``, ``Revert``) does so with an event before any later event from outside; when a step
+fails, the effects after it in the same batch are dropped. ``CheckHealth`` and ``Get`` are answered whenever they are
+done.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from device_sim.agent.boot_environment import SlotInfo
@@ -20,6 +21,7 @@ class Step(StrEnum):
 
     INSTALL = "install"
     WRITE = "write"
+    STAGE = "stage"
     SEAL = "seal"
     ACTIVATE = "activate"
     CONFIRM = "confirm"
@@ -81,6 +83,39 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """How much of the staged file there is."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDone:
+    """Whether an image is in place to the last byte after ``Adopt`` or ``Make``; ``detail`` says why it is not."""
+
+    image: int
+    whole: bool
+    detail: str = ""
+
+
+class Answer(StrEnum):
+    """How an HTTP request ended."""
+
+    BODY = "body"  # as many bytes as were asked for, or fewer
+    GONE = "gone"  # not there, or not any more
+    FAILED = "failed"  # anything else
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """The answer to a ``Get``; what came is not verified."""
+
+    number: int
+    answer: Answer
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class HealthChecked:
     """What the device thinks of the image it runs."""
 
@@ -88,7 +123,10 @@ class HealthChecked:
     detail: str = ""
 
 
-Event = LinkUp | LinkDown | Received | Tick | StepDone | StepFailed | Reused | HealthChecked
+Fetched = Reused | Staged | ImageDone | Got
+"""What a download waits for, beside messages from the broker."""
+
+Event = LinkUp | LinkDown | Received | Tick | StepDone | StepFailed | HealthChecked | Fetched
 
 
 # --- effects --------------------------------------------------------------------------------------------------------
@@ -128,6 +166,44 @@ class Install:
     """Open the inactive slot for a release; answered by ``StepDone``."""
 
     release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Look whether an image is on the device already, and put it in place; answered by ``ImageDone``."""
+
+    image: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Open the staged file of this name; answered by ``Staged``."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Turn the staged file into an image, by ``codec`` or as it is; answered by ``ImageDone``."""
+
+    image: int
+    codec: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Ask for at most ``size_bytes`` over HTTP, of an image those from ``first`` on; answered by ``Got``."""
+
+    number: int
+    url: str
+    ticket: str = field(repr=False)
+    size_bytes: int
+    first: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopGets:
+    """End every ``Get`` that is under way, at once; none of them is answered any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +277,11 @@ Effect = (
     | Publish
     | Reconnect
     | Install
+    | Adopt
+    | Stage
+    | Make
+    | Get
+    | StopGets
     | Reuse
     | Write
     | Seal

@@ -8,6 +8,7 @@ for many topics.
 
 import hashlib
 from collections import deque
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -15,7 +16,12 @@ WINDOW_START: Final = 4
 WINDOW_MOST: Final = 64
 UNDER_WAY_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
-"""A blob that has not come by then is subscribed to again: QoS 0 may lose it, and the broker may not have it yet."""
+"""A blob that has not come by then is subscribed to again: QoS 0 may lose it, and the broker may not have it yet.
+
+Each time for the same blob the wait is twice as long, so that a slow line is not asked for more and more of the same.
+"""
+LATE_MOST: Final = 3
+"""So many times in a row for one blob, and the broker does not seem to have what is wanted: 70 s."""
 WRONG_MOST: Final = 3
 WRONG_AGAIN_S: Final = 1.0
 TOMBSTONE_BYTES: Final = 1
@@ -47,6 +53,7 @@ class Fetcher:
         self._asked: dict[bytes, float] = {}  # oldest first
         self._later: deque[tuple[float, bytes]] = deque()
         self._wrong: dict[bytes, int] = {}
+        self._late: dict[bytes, int] = {}
         self._leave: list[bytes] = []
         self._window = WINDOW_START
         self._narrowed_at = float("-inf")
@@ -54,16 +61,29 @@ class Fetcher:
     @property
     def next_at(self) -> float | None:
         """When ``requests`` will have something new without an arrival (monotonic seconds)."""
-        times = [next(iter(self._asked.values())) + TIMEOUT_S] if self._asked else []
-        if self._later:
-            times.append(self._later[0][0])
+        times = [at for at in (self._late_at, self._later[0][0] if self._later else None) if at is not None]
         return min(times, default=None)
+
+    @property
+    def wanted(self) -> Mapping[bytes, int]:
+        """The blobs that have not come, and their sizes in bytes."""
+        return self._sizes
+
+    @property
+    def is_stuck(self) -> bool:
+        """Tell whether a blob has been asked for in vain too often."""
+        return any(times >= LATE_MOST for times in self._late.values())
 
     def want(self, digest: bytes, size_bytes: int) -> None:
         """Ask for a blob, once however often it is wanted."""
         if digest not in self._sizes:
             self._sizes[digest] = size_bytes
             self._waiting.append(digest)
+
+    def drop(self, digest: bytes) -> None:
+        """Want a blob no more."""
+        if digest in self._sizes:
+            self._forget(digest)
 
     def take(self, digest: bytes, payload: bytes, now: float) -> Arrival:
         """Judge a message on the topic of ``digest``."""
@@ -97,8 +117,8 @@ class Fetcher:
         if len(self._asked) <= self._window // 2:
             while self._waiting and len(self._asked) < self._window:
                 digest = self._waiting.popleft()
-                if digest not in self._sizes:
-                    continue  # it came late
+                if digest not in self._sizes or digest in self._asked:
+                    continue  # it came late, or is wanted no more or anew
                 self._asked[digest] = now
                 subscribe.append(digest)
         leave = self._leave
@@ -113,24 +133,40 @@ class Fetcher:
 
     def link_lost(self) -> None:
         """Nothing is subscribed to any more; ask for it again, in the order it was asked for."""
+        self._late.clear()
         self._waiting.extendleft(reversed(self._asked))
         self._asked.clear()
         self._leave.clear()
 
     def _forget(self, digest: bytes) -> None:
         del self._sizes[digest]
-        self._asked.pop(digest, None)
         self._wrong.pop(digest, None)
-        self._leave.append(digest)
+        self._late.pop(digest, None)
+        if self._asked.pop(digest, None) is not None:
+            self._leave.append(digest)
+
+    @property
+    def _late_at(self) -> float | None:
+        """When the first of the blobs that were asked for is late."""
+        if self._late:
+            return min(map(self._due_at, self._asked), default=None)
+        return next(iter(self._asked.values())) + TIMEOUT_S if self._asked else None
 
     def _time_out(self, now: float) -> None:
-        late = [digest for digest, asked_at in self._asked.items() if now - asked_at >= TIMEOUT_S]
+        late_at = self._late_at
+        if late_at is None or now < late_at:
+            return
+        late = [digest for digest, asked_at in self._asked.items() if now >= self._due_at(digest)]
         for digest in late:
             del self._asked[digest]
+            self._late[digest] = self._late.get(digest, 0) + 1
             self._leave.append(digest)
             self._waiting.append(digest)
         if late:
             self._narrow(now)
+
+    def _due_at(self, digest: bytes) -> float:
+        return self._asked[digest] + TIMEOUT_S * 2.0 ** min(self._late.get(digest, 0), LATE_MOST)
 
     def _adapt(self, took_s: float, now: float) -> None:
         if took_s <= UNDER_WAY_S:

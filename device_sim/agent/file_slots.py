@@ -1,11 +1,9 @@
 """The slot backend that keeps images as files, for the simulator and for boards whose slots are mounted folders."""
 
-import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -22,12 +20,12 @@ from device_sim.agent.boot_environment import (
     write_environment,
 )
 from device_sim.agent.durable_file import StorageError, sync_directory
-from device_sim.agent.slots import Piece, Release
+from device_sim.agent.file_installation import FileInstallation, digest_of, image_holds, storage_errors
+from device_sim.agent.slots import Release
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
 from firmware_store.suit_values import is_component_name
 from server.protocol.reasons import Reason
 
-_BLOCK_BYTES: Final = 1 << 20
 _SPARE_BYTES: Final = 1 << 20  # left free, for the state files
 
 
@@ -45,7 +43,7 @@ class FileSlots:
     def booted(self) -> str:
         return self._environment.booted
 
-    def install(self, release: Release) -> "FileInstallation":
+    def install(self, release: Release) -> FileInstallation:
         """See ``SlotBackend``.
 
         Raises:
@@ -69,7 +67,15 @@ class FileSlots:
         _check_room(self.folder(name), release.images)
         self._save(self._environment.with_slot(target))  # before its first byte changes
         _lay_out(self.folder(name), release.images)
-        return FileInstallation(self, target, self.folder(running.name))
+        return FileInstallation(
+            name,
+            target.images,
+            folder=self.folder(name),
+            running=running.images,
+            running_folder=self.folder(running.name),
+            staging=self._directory / "slots" / "staging",
+            seal=lambda: self.seal(name),
+        )
 
     def activate(self, slot: str) -> None:
         """See ``SlotBackend``.
@@ -143,49 +149,11 @@ class FileSlots:
 
     def _is_intact(self, slot: SlotInfo) -> bool:
         folder = self.folder(slot.name)
-        return all(_image_holds(folder / f"{image.name}.img", image) for image in slot.images)
+        return all(image_holds(folder / f"{image.name}.img", image) for image in slot.images)
 
     def _save(self, environment: BootEnvironment) -> None:
         write_environment(self._directory, environment, durable=self._durable)
         self._environment = environment
-
-
-class FileInstallation:
-    """See ``Installation``."""
-
-    def __init__(self, slots: FileSlots, target: SlotInfo, running: Path) -> None:
-        self.slot = target.name
-        self._slots = slots
-        self._images = target.images
-        self._folder = slots.folder(target.name)
-        self._running = running
-
-    def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
-        name = f"{self._images[image].name}.img"
-        found = _pieces_in(self._folder / name, pieces)
-        missing = [piece for piece, have in zip(pieces, found, strict=True) if have is None]
-        copied = dict(zip(missing, _pieces_in(self._running / name, missing), strict=True))
-        for piece, data in copied.items():
-            if data is not None:
-                self.write(image, piece.offset, data)
-        return tuple(have is not None or copied[piece] is not None for piece, have in zip(pieces, found, strict=True))
-
-    def write(self, image: int, offset: int, data: bytes) -> None:
-        target = self._images[image]
-        if offset < 0 or offset + len(data) > target.size_bytes:
-            raise StorageError("a chunk that reaches past the end of its image")
-        try:
-            descriptor = os.open(self._folder / f"{target.name}.img", os.O_WRONLY)
-            try:
-                if os.pwrite(descriptor, data, offset) != len(data):
-                    raise StorageError("a chunk was written in part", reason=Reason.STORAGE_FULL)
-            finally:
-                os.close(descriptor)
-        except OSError as exc:
-            raise _storage_error(exc) from exc
-
-    def seal(self) -> None:
-        self._slots.seal(self.slot)
 
 
 def provision(
@@ -200,27 +168,25 @@ def provision(
     for name, seed in (seeds or {}).items():
         image = folder / f"{name}.img"
         shutil.copyfile(seed, image)
-        images.append(Image(name, _digest(image), image.stat().st_size))
+        images.append(Image(name, digest_of(image), image.stat().st_size))
     factory = SlotInfo("a", SlotState.CONFIRMED, 0, version, b"", tuple(images))
     slots = MappingProxyType({"a": factory, "b": SlotInfo("b")})
     write_environment(directory, BootEnvironment(slots, active="a", booted="a"), durable=durable)
 
 
 def _check_room(folder: Path, images: tuple[Image, ...]) -> None:
-    try:
+    with storage_errors():
         folder.mkdir(parents=True, exist_ok=True)
         have = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
         free = shutil.disk_usage(folder).free
-    except OSError as exc:
-        raise _storage_error(exc) from exc
     if sum(image.size_bytes for image in images) - have + _SPARE_BYTES > free:
         raise StorageError("no room for the release", reason=Reason.STORAGE_FULL)
 
 
 def _lay_out(folder: Path, images: tuple[Image, ...]) -> None:
     """Give each image a file of its size; what a file held before stays, for chunks that are the same."""
-    try:
-        keep = {f"{image.name}.img" for image in images}
+    keep = {f"{image.name}.img" for image in images}
+    with storage_errors():
         for path in folder.iterdir():
             if path.name not in keep:
                 path.unlink()
@@ -230,47 +196,10 @@ def _lay_out(folder: Path, images: tuple[Image, ...]) -> None:
                 os.ftruncate(descriptor, image.size_bytes)
             finally:
                 os.close(descriptor)
-    except OSError as exc:
-        raise _storage_error(exc) from exc
-
-
-def _pieces_in(path: Path, pieces: Sequence[Piece]) -> list[bytes | None]:
-    """Return each piece's bytes where the file has them, else None."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return [None] * len(pieces)  # no such component there, or an unreadable one: nothing to reuse
-    try:
-        return [_piece_in(descriptor, piece) for piece in pieces]
-    finally:
-        os.close(descriptor)
-
-
-def _piece_in(descriptor: int, piece: Piece) -> bytes | None:
-    try:
-        data = os.pread(descriptor, piece.size_bytes, piece.offset)
-    except OSError:
-        return None
-    return data if len(data) == piece.size_bytes and hashlib.sha256(data).digest() == piece.digest else None
-
-
-def _image_holds(path: Path, image: Image) -> bool:
-    try:
-        return path.stat().st_size == image.size_bytes and _digest(path) == image.digest
-    except OSError:
-        return False
-
-
-def _digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.digest()
 
 
 def _sync_files(folder: Path, images: tuple[Image, ...]) -> None:
-    try:
+    with storage_errors():
         for image in images:
             descriptor = os.open(folder / f"{image.name}.img", os.O_RDONLY)
             try:
@@ -278,15 +207,6 @@ def _sync_files(folder: Path, images: tuple[Image, ...]) -> None:
             finally:
                 os.close(descriptor)
         sync_directory(folder)
-    except OSError as exc:
-        raise _storage_error(exc) from exc
-
-
-def _storage_error(exc: OSError) -> StorageError:
-    full = exc.errno in {ENOSPC, EDQUOT}
-    return StorageError(
-        f"the slot's storage failed: {exc.strerror}", reason=Reason.STORAGE_FULL if full else Reason.STORAGE_ERROR
-    )
 
 
 def _illegal(slot: SlotInfo, verb: str, needed: SlotState) -> IllegalTransitionError:

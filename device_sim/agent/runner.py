@@ -20,23 +20,28 @@ from device_sim.agent.events import (
     CheckHealth,
     Effect,
     Event,
-    HealthChecked,
+    Get,
     LinkDown,
     LinkUp,
+    Make,
     Note,
     Publish,
     Reboot,
     Received,
     Reconnect,
     StepFailed,
+    StopGets,
     Subscribe,
     Tick,
     Unsubscribe,
 )
+from device_sim.agent.health import ask_health, assume_healthy
+from device_sim.agent.http_client import Gets, Http
 from device_sim.agent.slots import SlotBackend
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
+from firmware_store.deltas import codecs
 from firmware_store.errors import BrokerUnavailableError
 from firmware_store.root import Root, open_root
 from server.mqtt.link import Incoming, Will
@@ -45,7 +50,6 @@ from server.protocol.topics import Topics, Up
 
 QUEUE_MOST: Final = 512
 """Messages waiting for the core; more than a window of blobs and everything else a broker has to say at once."""
-HEALTH_TIMEOUT_S: Final = 60.0
 EVENTS_PER_TURN: Final = 32  # then the other devices of the process have theirs
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_LONGEST_S: Final = 60.0
@@ -63,17 +67,15 @@ class Outcome(StrEnum):
     STOPPED = "stopped"
 
 
-async def assume_healthy() -> bool:
-    """The health check of a device that has none of its own: being welcome is proof enough."""
-    return True
-
-
 def ignore_note(_note: Note) -> None:
     """Keep no log."""
 
 
 class Runner:
-    """``await run()`` until the device reboots or ``stop`` is called. Each boot is a new runner."""
+    """``await run()`` until the device reboots or ``stop`` is called. Each boot is a new runner.
+
+    Without ``http`` the device fetches over MQTT alone.
+    """
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Runner:
         check_health: Callable[[], Awaitable[bool]] = assume_healthy,
         observe: Callable[[Note], None] = ignore_note,
         connect: Connect = connect_mqtt,
+        http: Http | None = None,
     ) -> None:
         self._config = config
         self._topics = Topics(config.topic_root)
@@ -100,6 +103,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
         self._link: Link | None = None
+        self._gets = Gets(http, self._put)
         self.shed = 0
         """Messages dropped because the queue was full."""
         self._agent = Agent(
@@ -118,6 +122,8 @@ class Runner:
             boot_id=self._boot_id,
             now=self._loop.time(),
             topics=self._topics,
+            has_http=http is not None,
+            codecs=codecs(),
         )
 
     def stop(self) -> None:
@@ -150,7 +156,7 @@ class Runner:
             tasks = [task for task in (core, sessions, self._checking) if task is not None]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(self._gets.close(), *tasks, return_exceptions=True)
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._outcome.done():
@@ -256,9 +262,13 @@ class Runner:
                 self._session_over.set()
             case Reboot():
                 self._finish(Outcome.REBOOT)
+            case Get():
+                self._gets.start(effect)
+            case StopGets():
+                self._gets.stop()
             case CheckHealth():
                 self._checking = asyncio.create_task(self._ask_health(), name=f"health {self._config.device_id}")
-            case _ if self._config.durable:
+            case _ if self._config.durable or isinstance(effect, Make):
                 return await asyncio.to_thread(self._storage.perform, effect)
             case _:
                 return self._storage.perform(effect)
@@ -274,17 +284,7 @@ class Runner:
             log.debug("device_message_lost", device=self._config.device_id, error=str(exc))
 
     async def _ask_health(self) -> None:
-        """Beside the core: a halt must not wait for a slow check."""
-        healthy, detail = False, "the health check says no"
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                healthy = await self._check_health()
-        except TimeoutError:
-            detail = f"the health check took more than {HEALTH_TIMEOUT_S:g} s"
-        except Exception as exc:
-            log.exception("health_check_failed", device=self._config.device_id)
-            detail = f"the health check failed: {type(exc).__name__}"
-        self._put(HealthChecked(healthy, "" if healthy else detail))
+        self._put(await ask_health(self._config.device_id, self._check_health))
 
     def _set_timer(self) -> None:
         at = self._agent.wake_at

@@ -1,7 +1,9 @@
 """What the parts of the agent's core share: who the device is, what it runs, what it was told, and the time."""
 
+import itertools
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from device_sim.agent.boot_environment import SlotInfo
@@ -65,6 +67,12 @@ class Situation:
     """The highest ``clock_offset`` of this boot: what has expired once does not become valid again."""
     is_trust_late: bool = False
     """A root or a status that was announced has not come in good time."""
+    has_http: bool = False
+    """The platform has an HTTP client."""
+    codecs: frozenset[str] = frozenset()
+    """Of deltas, those that the platform can apply."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    """Of HTTP requests: none comes twice in a boot."""
     refusals: int = 0
 
     @property

@@ -7,9 +7,12 @@ is never given up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from device_sim.agent.boot_environment import Image, SlotInfo
+
+STAGED: Final = -1
+"""Stands for the staged file where an image is named by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +34,34 @@ class Piece(NamedTuple):
 
 
 class Installation(Protocol):
-    """The inactive slot while it is written. ``image`` is an index into the release's images."""
+    """The inactive slot while it is written, and one staged file beside it.
+
+    ``image`` is an index into the release's images, or ``STAGED`` where pieces are concerned.
+    """
 
     slot: str
+
+    def adopt(self, image: int) -> bool:
+        """Tell whether an image is in place to the last byte; it is copied where the running slot has the same."""
 
     def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
         """For each piece: it is in place, already there or copied from the running slot, and its digest holds."""
 
     def write(self, image: int, offset: int, data: bytes) -> None:
         """Put verified bytes in their place."""
+
+    def stage(self, name: bytes) -> int:
+        """Open the staged file of this name, and return its size in bytes: a restart takes nothing away from it.
+
+        There is one at a time: those of other names are gone from now on.
+        """
+
+    def make(self, image: int, codec: str | None) -> None:
+        """Turn the staged file into an image: by ``codec`` from the running slot's image, or as it is.
+
+        Raises:
+            TrustError, StorageError: it is not the image that was signed; the slot is as before, the staged file gone.
+        """
 
     def seal(self) -> None:
         """Read everything back and make the slot bootable. Raises: DigestError, and the slot is unbootable."""

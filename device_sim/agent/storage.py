@@ -9,21 +9,26 @@ import structlog
 from device_sim.agent.durable_file import StorageError, replace_file
 from device_sim.agent.events import (
     Activate,
+    Adopt,
     Confirm,
     Effect,
     Event,
+    ImageDone,
     Install,
+    Make,
     Persist,
     Reuse,
     Reused,
     Revert,
     Seal,
+    Stage,
+    Staged,
     Step,
     StepDone,
     StepFailed,
     Write,
 )
-from device_sim.agent.slots import Installation, SlotBackend
+from device_sim.agent.slots import STAGED, Installation, SlotBackend
 from device_sim.agent.state import AgentState, decode_state, encode_state
 from firmware_store.errors import CodecError, DigestError, TidegateError
 from server.protocol.reasons import Reason
@@ -68,8 +73,15 @@ class Storage:
                 return self._step(Step.INSTALL, lambda: self._install(self._slots.install(release)))
             case Reuse(image, pieces):
                 return Reused(self._open.reuse(image, pieces))
+            case Adopt(image):
+                return self._image_step(image, lambda: self._open.adopt(image))
+            case Stage(name):
+                return self._stage(name)
+            case Make(image, codec):
+                return self._image_step(image, lambda: self._open.make(image, codec))
             case Write(image, offset, data):
-                done = self._step(Step.WRITE, lambda: self._open.write(image, offset, data))
+                step = Step.STAGE if image == STAGED else Step.WRITE
+                done = self._step(step, lambda: self._open.write(image, offset, data))
                 return done if isinstance(done, StepFailed) else None
             case Seal():
                 return self._step(Step.SEAL, self._open.seal)
@@ -94,6 +106,19 @@ class Storage:
             replace_file(self._path, encode_state(state), durable=self._durable)
         except OSError as exc:
             raise StorageError(f"cannot store the agent's state: {exc.strerror}") from exc
+
+    def _stage(self, name: bytes) -> Event:
+        sizes: list[int] = []
+        done = self._step(Step.STAGE, lambda: sizes.append(self._open.stage(name)))
+        return done if isinstance(done, StepFailed) else Staged(*sizes)
+
+    def _image_step(self, image: int, call: Callable[[], bool | None]) -> Event:
+        """What could not be put in place is fetched in another way, so that no failure here is the update's."""
+        try:
+            whole = call()
+        except TidegateError as exc:
+            return ImageDone(image, whole=False, detail=str(exc))
+        return ImageDone(image, whole=whole is not False)
 
     def _step(self, step: Step, call: Callable[[], object]) -> Event:
         try:

@@ -4,13 +4,13 @@ The logic is level-triggered: ``reconcile`` compares what the device is doing wi
 whatever event came, in whatever order. What was begun and not finished before a restart is taken up by ``resume``.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from device_sim.agent.boot_environment import Image, SlotState, other
 from device_sim.agent.download import Download
-from device_sim.agent.events import Activate, Install, Reboot, Revert, Step
-from device_sim.agent.fetcher import Arrival
+from device_sim.agent.events import Activate, Fetched, Install, Reboot, Revert, Step
 from device_sim.agent.offers import Offers
 from device_sim.agent.reports import Reports, report_update
 from device_sim.agent.situation import Situation
@@ -84,6 +84,7 @@ class Updates:
             return
         if self._download is not None:
             self._download.request()
+            self._heed_download(self._download)
 
     def _reconcile_update(self, update: Update) -> None:
         self._offers.look_away()
@@ -133,7 +134,7 @@ class Updates:
             return
         self._report(State.DOWNLOADING)
         here.note("started")
-        self._download = Download(here, offer.envelope)
+        self._download = Download(here, update)
 
     # --- downloading ---
 
@@ -147,35 +148,34 @@ class Updates:
             self._end(State.FAILED, Reason.DOWNLOAD_DEADLINE)
             return
         if self._download is None:  # after a restart
-            self._download = Download(self._situation, update.envelope)
+            self._download = Download(self._situation, update)
 
     def blob_came(self, digest: bytes, payload: bytes) -> None:
         """Take a message on a blob's topic."""
+        self._let_download(lambda download: download.message(digest, payload))
+
+    def fetched(self, event: Fetched) -> None:
+        """Take what answers the download's effects."""
+        self._let_download(lambda download: download.take(event))
+
+    def _let_download(self, take: Callable[[Download], None]) -> None:
         if self._download is None:
             return
         try:
-            arrival = self._download.arrived(digest, payload)
+            take(self._download)
         except DigestError as exc:
             self._end(State.FAILED, Reason.CHUNK_MISMATCH, str(exc))
             return
         except TidegateError as exc:
             self._end(State.REJECTED, reason_of(exc), str(exc))
-            return
-        if arrival is Arrival.WITHDRAWN:
-            self._end(State.FAILED, Reason.WITHDRAWN)
-        elif arrival is Arrival.SPENT:
-            self._end(State.FAILED, Reason.CHUNK_MISMATCH, f"blob {digest.hex()} came wrong again and again")
-        elif self._manifest is None and self._download.envelope is not None:
-            self._envelope_came(self._download.envelope)
+        else:
+            self._heed_download(self._download)
 
-    def reused(self, found: tuple[bool, ...]) -> None:
-        """The device has looked for pieces of the release in its own slots."""
-        if self._download is None:
-            return
-        try:
-            self._download.reused(found)
-        except TidegateError as exc:
-            self._end(State.REJECTED, reason_of(exc), str(exc))
+    def _heed_download(self, download: Download) -> None:
+        if download.failure is not None:
+            self._end(State.FAILED, download.failure.reason, download.failure.detail)
+        elif self._manifest is None and download.envelope is not None:
+            self._envelope_came(download.envelope)
 
     def _envelope_came(self, envelope: bytes) -> None:
         here, update = self._situation, self._situation.update
@@ -205,8 +205,9 @@ class Updates:
             return
         if step is Step.INSTALL and update.phase is Phase.DOWNLOADING:
             self._change(slot=slot)
-            if self._download is not None and self._manifest is not None:
-                self._download.begin(self._manifest)
+            manifest = self._manifest
+            if manifest is not None:
+                self._let_download(lambda download: download.begin(manifest))
         elif step is Step.SEAL and update.phase is Phase.DOWNLOADING:
             self._download = None
             self._change(phase=Phase.WRITTEN)
@@ -220,6 +221,9 @@ class Updates:
     def step_failed(self, step: Step, reason: Reason, detail: str) -> None:
         """Nothing was activated; what is in the slot is not bootable, or not booted."""
         update = self._situation.update
+        if step is Step.STAGE:  # only one of several ways has come to its end
+            self._let_download(lambda download: download.staging_failed(detail))
+            return
         self._busy = None
         if update is None:
             return

@@ -53,6 +53,7 @@ class Reason(IntEnum):
     CHUNK_MISMATCH = 40
     DOWNLOAD_DEADLINE = 41
     WITHDRAWN = 42
+    TOO_SLOW = 43
     # storage
     STORAGE_FULL = 50
     STORAGE_ERROR = 51

@@ -15,7 +15,6 @@ from server.protocol.reasons import Reason
 from tests.agent_world import (
     CAMPAIGN,
     DEVICE,
-    LIMITS,
     OTHER_CAMPAIGN,
     World,
     chunk_digests,
@@ -297,11 +296,11 @@ def test_a_withdrawn_chunk_ends_the_attempt(world: World) -> None:
 
 
 def test_an_attempt_that_takes_too_long_fails(world: World) -> None:
-    world.offer(BUNDLE)
+    world.offer(BUNDLE, deadlines=Deadlines(download_s=200, trial_s=10, confirm_s=100))
     world.withhold(BUNDLE)
     world.connect()
 
-    world.pass_time(LIMITS.download_s + 1)
+    world.pass_time(201)
 
     assert world.outcome == (State.FAILED, Reason.DOWNLOAD_DEADLINE)
 

@@ -414,10 +414,13 @@ def test_what_is_written_when_the_window_has_closed_is_activated_in_the_next_one
     world.withhold(BUNDLE)
     world.direct(Action.OFFER, BUNDLE, windows=windows, deadlines=replace(LIMITS, download_s=86_400))
     world.connect()
-    world.pass_time(3600)
+    world.pass_time(200)
+    world.disconnect()
+    world.pass_time(3400)
     assert world.last.state is State.DOWNLOADING
 
     world.hold_blobs(BUNDLE)
+    world.connect()
     world.pass_time(3590)
     assert world.states == [State.DOWNLOADING, State.INSTALLING]
     world.pass_time(100)

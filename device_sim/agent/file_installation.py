@@ -1,0 +1,180 @@
+"""The inactive slot of the file backend while it is written, and the file beside it in which a delta is staged."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import Final
+
+from device_sim.agent.boot_environment import Image
+from device_sim.agent.durable_file import StorageError
+from device_sim.agent.slots import STAGED, Piece
+from firmware_store.deltas import Codec, apply_delta
+from firmware_store.errors import DigestError
+from server.protocol.reasons import Reason
+
+_BLOCK_BYTES: Final = 1 << 20
+
+
+class FileInstallation:
+    """See ``Installation``. ``seal`` does the backend's part of sealing."""
+
+    def __init__(
+        self,
+        slot: str,
+        images: Sequence[Image],
+        *,
+        folder: Path,
+        running: Sequence[Image],
+        running_folder: Path,
+        staging: Path,
+        seal: Callable[[], None],
+    ) -> None:
+        self.slot = slot
+        self._images = images
+        self._folder = folder
+        self._running_digests = {image.name: image.digest for image in running}
+        self._running = running_folder
+        self._staging = staging
+        self._staged: Path | None = None
+        self._seal = seal
+
+    def adopt(self, image: int) -> bool:
+        wanted = self._images[image]
+        target, source = self._folder / f"{wanted.name}.img", self._running / f"{wanted.name}.img"
+        if _was_written(target) and image_holds(target, wanted):
+            return True
+        if self._running_digests.get(wanted.name) != wanted.digest:
+            return False
+        with storage_errors():
+            shutil.copyfile(source, target)
+        return image_holds(target, wanted)
+
+    def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
+        if image == STAGED:
+            return tuple(data is not None for data in _pieces_in(self._open, pieces))
+        name = f"{self._images[image].name}.img"
+        found = _pieces_in(self._folder / name, pieces)
+        missing = [piece for piece, have in zip(pieces, found, strict=True) if have is None]
+        copied = dict(zip(missing, _pieces_in(self._running / name, missing), strict=True))
+        for piece, data in copied.items():
+            if data is not None:
+                self.write(image, piece.offset, data)
+        return tuple(have is not None or copied[piece] is not None for piece, have in zip(pieces, found, strict=True))
+
+    def stage(self, name: bytes) -> int:
+        with storage_errors():
+            self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._staged = self._staging / name.hex()
+            for path in self._staging.iterdir():
+                if path != self._staged:
+                    path.unlink()
+            self._staged.touch(mode=0o600)
+            return self._staged.stat().st_size
+
+    def write(self, image: int, offset: int, data: bytes) -> None:
+        if image == STAGED:
+            _write_into(self._open, offset, data)
+            return
+        target = self._images[image]
+        if offset < 0 or offset + len(data) > target.size_bytes:
+            raise StorageError("a chunk that reaches past the end of its image")
+        _write_into(self._folder / f"{target.name}.img", offset, data)
+
+    def make(self, image: int, codec: str | None) -> None:
+        wanted = self._images[image]
+        made = self._open
+        try:
+            if codec is not None:
+                source, made = self._running / f"{wanted.name}.img", self._staging / "made"
+                with storage_errors():
+                    apply_delta(Codec(codec), source, self._open, made, target_bytes=wanted.size_bytes)
+                    made.chmod(0o600)
+            if not image_holds(made, wanted):
+                raise DigestError(f"what was made of {wanted.name} is not what was signed")
+            with storage_errors():
+                made.replace(self._folder / f"{wanted.name}.img")
+        finally:
+            with storage_errors():
+                made.unlink(missing_ok=True)
+                self._open.unlink(missing_ok=True)
+                self._staged = None
+
+    def seal(self) -> None:
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._seal()
+
+    @property
+    def _open(self) -> Path:
+        assert self._staged is not None, "the core writes into a staged file only after it has opened one"
+        return self._staged
+
+
+def image_holds(path: Path, image: Image) -> bool:
+    """Tell whether a file is an image, to the last byte; one that cannot be read is not."""
+    try:
+        return path.stat().st_size == image.size_bytes and digest_of(path) == image.digest
+    except OSError:
+        return False
+
+
+def digest_of(path: Path) -> bytes:
+    """Return the SHA-256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.digest()
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the system says of the medium into ``StorageError``."""
+    try:
+        yield
+    except OSError as exc:
+        full = exc.errno in {ENOSPC, EDQUOT}
+        raise StorageError(
+            f"the slot's storage failed: {exc.strerror}", reason=Reason.STORAGE_FULL if full else Reason.STORAGE_ERROR
+        ) from exc
+
+
+def _write_into(path: Path, offset: int, data: bytes) -> None:
+    with storage_errors():
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            if os.pwrite(descriptor, data, offset) != len(data):
+                raise StorageError("a chunk was written in part", reason=Reason.STORAGE_FULL)
+        finally:
+            os.close(descriptor)
+
+
+def _was_written(path: Path) -> bool:
+    """Tell a file that has been laid out and nothing more, which need not be read."""
+    try:
+        return path.stat().st_blocks > 0
+    except OSError:
+        return False
+
+
+def _pieces_in(path: Path, pieces: Sequence[Piece]) -> list[bytes | None]:
+    """Return each piece's bytes where the file has them, else None."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return [None] * len(pieces)  # no such component there, or an unreadable one: nothing to reuse
+    try:
+        return [_piece_in(descriptor, piece) for piece in pieces]
+    finally:
+        os.close(descriptor)
+
+
+def _piece_in(descriptor: int, piece: Piece) -> bytes | None:
+    try:
+        data = os.pread(descriptor, piece.size_bytes, piece.offset)
+    except OSError:
+        return None
+    return data if len(data) == piece.size_bytes and hashlib.sha256(data).digest() == piece.digest else None
