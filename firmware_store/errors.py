@@ -38,6 +38,10 @@ class NotFoundError(TidegateError):
     """No such object, or none that this caller may see."""
 
 
+class WithdrawnError(NotFoundError):
+    """It was there, and is given to nobody any more."""
+
+
 class ConflictError(TidegateError):
     """The state of things forbids it now; asking again later, or for something else, may work."""
 

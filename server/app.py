@@ -34,6 +34,7 @@ from server.db.migrate import check_schema
 from server.db.pool import close_pool, open_pool
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
+from server.db.tickets import TicketRepository
 from server.db.tokens import TokenRepository
 from server.db.trust import TrustRepository
 from server.mqtt.ingest import Ingest
@@ -44,6 +45,7 @@ from server.services.admission import Admission
 from server.services.admits import Admits
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
+from server.services.catalogue import Catalogue
 from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
 from server.services.enrolment import Enrolment
@@ -61,6 +63,7 @@ from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
+from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
 from server.services.webhooks import Webhooks
@@ -288,7 +291,9 @@ async def build(
     )
     ingest = Ingest(session=session, topics=topics, fleet=fleet, presence=presence, reports=reports, metrics=metrics)
     session.on_message = ingest.take
-    campaigns.on_change = orchestrator.wake
+    catalogue = Catalogue(repository=bundle_repository, store=store, authority=authority)
+    bundles.on_change = catalogue.note_change
+    campaigns.on_change = _all_of(catalogue.note_change, orchestrator.wake)
     reports.on_stored = _waker(orchestrator)
     rollbacks = Rollbacks(
         repository=campaign_repository, executions=executions, bundles=bundle_repository, campaigns=campaigns
@@ -320,8 +325,10 @@ async def build(
         devices=device_repository,
         executions=executions,
         authority=authority,
+        blobs=store,
         bundles=bundles,
         campaigns=campaigns,
+        catalogue=catalogue,
         enrolment=enrolment,
         evidence=evidence,
         fleet=fleet,
@@ -333,12 +340,21 @@ async def build(
         revocations=Revocations(RevocationRepository(database)),
         rollbacks=rollbacks,
         surveyor=surveyor,
+        tickets=await Tickets.load(TicketRepository(database), authority.root.fleet),
         tokens=Tokens(TokenRepository(database)),
         trust=trust,
         wire=session,
         topic_root=settings.topic_root,
     )
     return Parts(context, session, reports, presence, orchestrator, directives, webhooks)
+
+
+def _all_of(*hear: Callable[[], None]) -> Callable[[], None]:
+    def tell() -> None:
+        for one in hear:
+            one()
+
+    return tell
 
 
 def _waker(orchestrator: Orchestrator) -> Callable[[Stored], None]:

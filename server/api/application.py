@@ -4,11 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
-from server.api import bundles, campaigns, devices, enrolment, freezes, system, trust
+from server.api import blobs, bundles, campaigns, devices, enrolment, freezes, system, trust
 from server.api.context import CONTEXT, Context
 from server.api.routing import JSON_MOST_BYTES, ROUTES, bind, errors
 
-MODULES: Final = (bundles, campaigns, devices, enrolment, freezes, system, trust)
+MODULES: Final = (blobs, bundles, campaigns, devices, enrolment, freezes, system, trust)
 """Importing them fills ``ROUTES``."""
 
 
@@ -17,5 +17,6 @@ def make_application(context: Context) -> web.Application:
     application = web.Application(middlewares=[errors], client_max_size=JSON_MOST_BYTES)
     application[CONTEXT] = context
     for entry in ROUTES:
-        application.router.add_route(entry.method, entry.path, bind(entry))
+        for method in (entry.method, *(["HEAD"] if entry.fetched else [])):
+            application.router.add_route(method, entry.path, bind(entry))
     return application

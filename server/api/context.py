@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from firmware_store.blobs import BlobStore
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
@@ -12,6 +13,7 @@ from server.services.admission import Admission
 from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
+from server.services.catalogue import Catalogue
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.fleet import Fleet
@@ -23,6 +25,7 @@ from server.services.quarantine import Quarantine
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.snapshot import Surveyor
+from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
 from server.services.wire import Wire
@@ -37,8 +40,10 @@ class Context:
     devices: DeviceRepository
     executions: ExecutionRepository
     authority: Authority
+    blobs: BlobStore
     bundles: Bundles
     campaigns: Campaigns
+    catalogue: Catalogue
     enrolment: Enrolment
     evidence: Evidence
     fleet: Fleet
@@ -50,6 +55,7 @@ class Context:
     revocations: Revocations
     rollbacks: Rollbacks
     surveyor: Surveyor
+    tickets: Tickets
     tokens: Tokens
     trust: TrustDocuments
     wire: Wire

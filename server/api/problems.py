@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from firmware_store import errors
+from server.api.ranges import RangeNotSatisfiableError
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,9 @@ _TYPE_BASE: Final = "https://tidegate.dev/problems/"
 STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingProxyType(
     {
         errors.TooLargeError: (413, "too-large"),
+        RangeNotSatisfiableError: (416, "range-not-satisfiable"),
         errors.InvalidInputError: (422, "invalid-input"),
+        errors.WithdrawnError: (410, "withdrawn"),
         errors.NotFoundError: (404, "not-found"),
         errors.IllegalTransitionError: (409, "illegal-transition"),
         errors.ConflictError: (409, "conflict"),
@@ -52,6 +55,8 @@ def from_error(error: errors.TidegateError, request_id: str) -> web.Response:
     response = respond(status, kind, str(error), request_id, members)
     if isinstance(error, errors.RateLimitedError):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, RangeNotSatisfiableError):
+        response.headers["Content-Range"] = f"bytes */{error.size_bytes}"
     return response
 
 

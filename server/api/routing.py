@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError, TooLargeError
 from server.api import problems
 from server.api.context import CONTEXT, Context
+from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ BODY_S: Final = 30.0
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 ANYBODY: Final = Caller("anybody", Role.VIEWER)
+TICKET_HOLDER: Final = Caller("a device with a ticket", Role.VIEWER)
 
 B_co = TypeVar("B_co", covariant=True)
 
@@ -70,6 +72,7 @@ class Route:
     """A row of the API.
 
     ``right`` None: open to anybody (health, metrics, and devices that enrol). ``limited``: only so often.
+    ``fetched``: by devices; HEAD is answered, too, and a device's ticket lets in as well as a token with the right.
     """
 
     method: str
@@ -80,6 +83,7 @@ class Route:
     status: int
     limited: bool
     most_bytes: int
+    fetched: bool
 
 
 ROUTES: Final[list[Route]] = []
@@ -94,11 +98,12 @@ def route(
     status: int = 200,
     limited: bool = False,
     most_bytes: int = JSON_MOST_BYTES,
+    fetched: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Register a handler. ``body``: the model of its JSON; None where it reads the request's stream or nothing."""
 
     def register(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, path, handler, right, body, status, limited, most_bytes))
+        ROUTES.append(Route(method, path, handler, right, body, status, limited, most_bytes, fetched))
         return handler
 
     return register
@@ -111,7 +116,7 @@ def bind(entry: Route) -> _Handle:
         context = request.app[CONTEXT]
         if entry.limited:
             context.admission.admit(request.remote, now=time.monotonic())
-        caller = ANYBODY if entry.right is None else await _authenticate(context, request)
+        caller = ANYBODY if entry.right is None else await _authenticate(context, request, tickets=entry.fetched)
         if entry.right is not None:
             caller.require(entry.right)
         body = None if entry.body is None else entry.body.model_validate(await _read_json(request, entry.most_bytes))
@@ -155,8 +160,13 @@ def bearer(request: web.Request, form: str) -> str:
     return text.strip()
 
 
-async def _authenticate(context: Context, request: web.Request) -> Caller:
-    return await context.tokens.authenticate(bearer(request, "tg_<id>_<secret>"))
+async def _authenticate(context: Context, request: web.Request, *, tickets: bool) -> Caller:
+    text = bearer(request, "tg_<id>_<secret>")
+    if not (tickets and text.startswith(PREFIX)):
+        return await context.tokens.authenticate(text)
+    if not context.tickets.is_valid(text, time.time()):
+        raise AuthenticationError("This ticket is not ours, or has expired; the next directive has another.")
+    return TICKET_HOLDER
 
 
 async def _read_json(request: web.Request, most_bytes: int) -> Any:

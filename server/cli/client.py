@@ -96,6 +96,7 @@ _FAMILIES: Final = {
     403: errors.ForbiddenError,
     404: errors.NotFoundError,
     409: errors.ConflictError,
+    410: errors.WithdrawnError,
     413: errors.InvalidInputError,
     415: errors.InvalidInputError,
     422: errors.InvalidInputError,

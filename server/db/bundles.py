@@ -1,7 +1,7 @@
 """Bundles: what a verified envelope says, and which blobs its devices will ask the broker for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +10,7 @@ import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Connection, Database
+from server.domain.campaign import State
 from server.domain.identity import BundleId
 
 
@@ -60,6 +61,18 @@ BEFORE: Final = f"""
 
 BLOBS: Final = "SELECT digest, size_bytes FROM bundle_blob WHERE bundle_id = $1"
 
+# In order, as one value: tens of thousands of digests are 32 bytes each, and no row each.
+DIGESTS: Final = (
+    "SELECT coalesce(string_agg(digest, ''::bytea ORDER BY digest), '') FROM bundle_blob WHERE bundle_id = $1"
+)
+
+HOLDING: Final = "SELECT bundle_id FROM bundle_blob WHERE digest = $1 ORDER BY bundle_id DESC"
+
+IS_HALTED: Final = """
+    SELECT coalesce(bool_or(halted_at IS NOT NULL), false) AND NOT coalesce(bool_or(state = ANY ($2)), false)
+      FROM campaign WHERE bundle_id = $1
+"""
+
 
 class BundleRepository:
     """One method, one transaction."""
@@ -107,6 +120,23 @@ class BundleRepository:
         """Return the digests and sizes in bytes of everything a device may fetch for this bundle."""
         async with self._database.transaction() as connection:
             return {row["digest"]: row["size_bytes"] for row in await connection.fetch(BLOBS, bundle)}
+
+    async def digests(self, bundle: BundleId) -> bytes:
+        """Return the digests of the same, 32 bytes each, sorted, as one string of bytes."""
+        async with self._database.transaction() as connection:
+            digests: bytes = await connection.fetchval(DIGESTS, bundle)
+        return digests
+
+    async def holding(self, digest: bytes) -> list[BundleId]:
+        """Return the bundles that a blob belongs to, the newest first."""
+        async with self._database.transaction() as connection:
+            return [BundleId(row["bundle_id"]) for row in await connection.fetch(HOLDING, digest)]
+
+    async def is_halted(self, bundle: BundleId, *, unless: Collection[State]) -> bool:
+        """Whether a campaign of the bundle was halted, and none is in one of the states ``unless``."""
+        async with self._database.transaction() as connection:
+            halted: bool = await connection.fetchval(IS_HALTED, bundle, [state.value for state in unless])
+        return halted
 
 
 async def find(connection: Connection, bundle: BundleId) -> BundleRecord:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -46,6 +46,8 @@ class Bundles:
         self._wire = wire
         self._topics = topics
         self._metrics = metrics
+        self.on_change: Callable[[], None] | None = None
+        """Hears of each bundle that has come."""
 
     async def receive(self, stream: AsyncIterable[bytes], *, caller: str) -> BundleRecord:
         """Take in an upload; nothing of it is visible until all of it has been verified.
@@ -82,6 +84,8 @@ class Bundles:
             created_at=datetime.now(UTC),
         )
         await self._repository.add(record, blobs)
+        if self.on_change is not None:
+            self.on_change()
         log.info("bundle_received", version=record.version, digest=record.manifest_digest.hex(), blobs=len(blobs))
         return record
 

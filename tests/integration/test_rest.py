@@ -24,6 +24,7 @@ EXAMPLES = {
     "{version}": "7",
     "{revocation}": f"rev_{HEX}",
     "{freeze}": f"frz_{HEX}",
+    "{sha256}": HEX * 2,
 }
 
 OPEN_WRITES = {"POST /v1/enrol", "POST /v1/enrol/nonce", "POST /v1/enrol/renew"}

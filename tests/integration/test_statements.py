@@ -11,7 +11,7 @@ import pytest
 
 import server.db
 from firmware_store.errors import InvalidInputError
-from server.db import campaigns, devices, directives, executions, telemetry, tokens
+from server.db import bundles, campaigns, devices, directives, executions, telemetry, tokens
 from server.db.database import Database
 from tests.records import EU, add_bundle, add_campaign, add_devices
 
@@ -88,11 +88,19 @@ async def crowded(store: Database) -> Database:
               FROM generate_series(1, 5000) AS n
             """
         )
+        await connection.execute(
+            """
+            INSERT INTO bundle_blob (bundle_id, digest, size_bytes)
+            SELECT bundle.id, sha256(convert_to('blob ' || n, 'UTF8')), 1 FROM bundle, generate_series(1, 5000) AS n
+            """
+        )
         await connection.execute("ANALYZE")
     return store
 
 
 HOT: list[tuple[ModuleType, str, set[str]]] = [
+    (bundles, "DIGESTS", {"bundle_blob_pkey"}),
+    (bundles, "HOLDING", {"bundle_blob_by_digest"}),
     (telemetry, "READ", {"campaign_pkey", "execution_pkey"}),
     (telemetry, "ADVANCE", {"execution_pkey"}),
     (telemetry, "NOTE_HELLOS", {"device_pkey"}),
