@@ -1,48 +1,63 @@
-"""Blobs on disk: each is named by the SHA-256 of its bytes, written once, and checked whenever it is read.
+"""Blobs: each is named by the SHA-256 of its bytes, written once, and checked whenever it is read.
 
-A folder through obstore's LocalStore; a bucket behind the same interface can take its place. What ``put`` has returned
-for survives a power cut. One that came in between leaves at worst a damaged file under a good name: ``get`` refuses it,
-and the next ``put`` of the same blob replaces it.
+They lie in a folder or in a bucket of S3. What ``put`` has returned for survives a power cut, and a blob has its name
+only once all of it is there. One that was damaged all the same is refused by ``get``, and replaced by the next ``put``.
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, Self
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore
+from obstore.exceptions import BaseError
 
+from firmware_store.blob_places import Bucket, Folder, Method, Place, answered
 from firmware_store.errors import DigestError, NotFoundError, StoreUnavailableError
-from firmware_store.private_files import sync_directory
 from firmware_store.suit_values import DIGEST_BYTES
 
-ANSWER_TIMEOUT_S: Final = 30.0
+YOUNG: Final = timedelta(hours=1)
+"""A blob that is put again is made young if it is older than this."""
 
-_T = TypeVar("_T")
+
+class StoredBlob(NamedTuple):
+    """What a store has under a name; whether the bytes are good, only reading them says."""
+
+    digest: bytes
+    size: int
+    written_at: datetime
 
 
 class BlobStore:
     """All methods may run at once, for the same blob too; the digest decides what the bytes are."""
 
-    def __init__(self, directory: Path) -> None:
-        """Open the folder, and create it where it is missing.
+    @classmethod
+    def at(cls, where: Path | str) -> Self:
+        """Open a folder, or the bucket that a URL names.
 
         Raises:
-            StoreUnavailableError: it cannot be created or entered.
+            ConfigurationError: a URL that names no bucket.
+            StoreUnavailableError: the folder cannot be created or entered.
         """
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._store = LocalStore(prefix=directory)
-        except (OSError, BaseError) as exc:
-            raise StoreUnavailableError(f"cannot open the blob store in {directory}") from exc
-        self._directory = directory
+        return cls(where if isinstance(where, Path) else Bucket(where))
+
+    def __init__(self, place: Path | Place) -> None:
+        """Open a place, or a folder, which is created where it is missing.
+
+        Raises:
+            StoreUnavailableError: the folder cannot be created or entered.
+        """
+        self._place: Place = Folder(place) if isinstance(place, Path) else place
+        self._store = self._place.store
+        self._clearing = tuple(asyncio.Lock() for _ in range(256))
+
+    def __str__(self) -> str:
+        return str(self._place)
 
     async def put(self, digest: bytes, data: bytes) -> bool:
-        """Keep ``data``; True if it was not there before.
+        """Keep ``data``; True if it was not there before. It is young then, even if it was there: see ``delete_old``.
 
         Raises:
             DigestError: ``digest`` is not that of ``data``; nothing is written.
@@ -50,16 +65,14 @@ class BlobStore:
         """
         _check(digest, data)
         path = _path(digest)
-        try:
-            await _answer(obstore.put_async(self._store, path, data, mode="create"))
-            created = True
-        except AlreadyExistsError:
-            if await self._is_whole(digest):
-                return False
-            await _answer(obstore.put_async(self._store, path, data, mode="overwrite"))
-            created = False
-        await asyncio.to_thread(self._sync, path)
-        return created
+        if await self._place.write(path, data):
+            return True
+        async with self._clearing[digest[0]]:
+            if not await self._is_whole(digest):
+                await self._place.write(path, data, replace=True)
+            elif await self._is_old(digest, datetime.now(UTC) - YOUNG):
+                await self._place.refresh(path, data)
+        return False
 
     async def get(self, digest: bytes) -> bytes:
         """Return the bytes.
@@ -80,7 +93,7 @@ class BlobStore:
             StoreUnavailableError: no answer in time.
         """
         try:
-            return (await _answer(obstore.head_async(self._store, _path(digest))))["size"]
+            return (await answered(obstore.head_async(self._store, _path(digest))))["size"]
         except FileNotFoundError:
             return None
 
@@ -91,26 +104,60 @@ class BlobStore:
             StoreUnavailableError: no answer in time; it may be there still.
         """
         try:
-            await _answer(obstore.delete_async(self._store, _path(digest)))
+            await answered(obstore.delete_async(self._store, _path(digest)))
         except FileNotFoundError:
             return
 
-    async def digests(self) -> AsyncIterator[bytes]:
-        """Yield the digest of every blob, in no order; files that are no blobs are passed over.
+    async def delete_old(self, digest: bytes, before: datetime) -> bool:
+        """Forget the blob if nobody has put it since; False: somebody has, or it is gone.
+
+        Whoever puts a blob again relies on it, so one that waits for its reference is safe for a day at least, if
+        ``before`` is a day and an hour ago (see YOUNG).
 
         Raises:
-            StoreUnavailableError: the folder cannot be read.
+            StoreUnavailableError: no answer in time; it may be there still.
         """
-        if not await asyncio.to_thread(self._directory.is_dir):
-            raise StoreUnavailableError("the folder of the blob store is gone")  # LocalStore would list nothing
+        async with self._clearing[digest[0]]:
+            if not await self._is_old(digest, before):
+                return False
+            await self.delete(digest)
+        return True
+
+    async def stored(self) -> AsyncIterator[StoredBlob]:
+        """Yield every blob, in no order; what is no blob is passed over.
+
+        Raises:
+            StoreUnavailableError: the place cannot be read.
+        """
+        await self._place.check()
         try:
             async for batch in obstore.list(self._store):
                 for entry in batch:
                     digest = _digest(entry["path"])
                     if digest is not None:
-                        yield digest
+                        yield StoredBlob(digest, entry["size"], entry["last_modified"])
         except (OSError, BaseError) as exc:
             raise StoreUnavailableError("the blob store cannot be listed") from exc
+
+    async def presign(self, digest: bytes, *, method: Method = "GET", valid: timedelta) -> str | None:
+        """Return a URL at which anybody has the blob for so long; None where the store has no door of its own.
+
+        Raises:
+            StoreUnavailableError: it cannot be signed.
+        """
+        return await self._place.presign(method, _path(digest), valid=valid)
+
+    async def check(self) -> None:
+        """Return if the place is there. Raises: StoreUnavailableError."""
+        await self._place.check()
+
+    async def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Remove what writes before that time have left half done; return how many there were.
+
+        Raises:
+            StoreUnavailableError: the place cannot be read.
+        """
+        return await self._place.sweep(before, dry_run=dry_run)
 
     async def _is_whole(self, digest: bytes) -> bool:
         try:
@@ -119,37 +166,18 @@ class BlobStore:
             return False
         return True
 
+    async def _is_old(self, digest: bytes, before: datetime) -> bool:
+        try:
+            return (await answered(obstore.head_async(self._store, _path(digest))))["last_modified"] < before
+        except FileNotFoundError:
+            return False
+
     async def _read(self, digest: bytes) -> bytes:
         try:
-            found = await _answer(obstore.get_async(self._store, _path(digest)))
-            return bytes(await _answer(found.bytes_async()))
+            found = await answered(obstore.get_async(self._store, _path(digest)))
+            return bytes(await answered(found.bytes_async()))
         except FileNotFoundError as exc:
             raise NotFoundError(f"there is no blob {digest.hex()}") from exc
-
-    def _sync(self, path: str) -> None:
-        """LocalStore renames without fsync: a name could survive a power cut that its bytes did not."""
-        file = self._directory / path
-        try:
-            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            for folder in (file.parent, file.parent.parent, self._directory):
-                sync_directory(folder)
-        except OSError as exc:
-            raise StoreUnavailableError("a blob was written, but may not survive a power cut") from exc
-
-
-async def _answer(request: Awaitable[_T]) -> _T:
-    """Bound the wait and name the failure; absence and existence are answers, not failures."""
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await request
-    except (FileNotFoundError, AlreadyExistsError):
-        raise
-    except (OSError, BaseError) as exc:
-        raise StoreUnavailableError("the blob store does not answer") from exc
 
 
 def _check(digest: bytes, data: bytes) -> None:

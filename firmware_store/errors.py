@@ -141,6 +141,10 @@ class StoreUnavailableError(TidegateError):
     """The database or the blob store did not answer in time; what became of the request is unknown."""
 
 
+class StoreFullError(TidegateError):
+    """The blob store has no room left for this: raise its quota, or clear what nothing refers to."""
+
+
 class LeaseLostError(StoreUnavailableError):
     """This node does not hold the lease any more, so it decides nothing; nothing was changed."""
 

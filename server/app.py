@@ -58,6 +58,7 @@ from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
 from server.services.quarantine import Quarantine
+from server.services.quota import Quota
 from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
 from server.services.revocations import Revocations
@@ -66,6 +67,7 @@ from server.services.snapshot import Surveyor
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
+from server.services.upkeep import Upkeep
 from server.services.webhooks import Webhooks
 from server.services.wire import Retained
 from server.webhook import HttpAsking
@@ -218,7 +220,8 @@ async def build(
 ) -> Parts:
     """Join the parts; nothing runs yet. Raises: ConfigurationError: the keys are not the root's."""
     metrics = Metrics()
-    store = BlobStore(settings.blobs)
+    store = BlobStore.at(settings.blobs)
+    quota = Quota(store, settings.store_quota_bytes)
     trust_repository = TrustRepository(database)
     authority, roots = await open_authority(
         grounds, trust_repository, store, now=int(time.time()), production=settings.environment == "production"
@@ -243,6 +246,8 @@ async def build(
         wire=session,
         topics=topics,
         metrics=metrics,
+        most_bytes=settings.upload_most_bytes,
+        quota=quota,
     )
     campaigns = Campaigns(
         repository=campaign_repository,
@@ -343,6 +348,7 @@ async def build(
         tickets=await Tickets.load(TicketRepository(database), authority.root.fleet),
         tokens=Tokens(TokenRepository(database)),
         trust=trust,
+        upkeep=Upkeep(repository=bundle_repository, store=store, quota=quota),
         wire=session,
         topic_root=settings.topic_root,
     )

@@ -31,6 +31,13 @@ class Settings(BaseSettings):
         None,
         description="where the blobs live, for nodes that take over from each other; default: in the data directory",
     )
+    blobs_url: str | None = Field(
+        None, description="s3://bucket/prefix instead of a folder; keys, region, endpoint: the usual AWS_* variables"
+    )
+    upload_most_bytes: int = Field(4 << 30, ge=1, le=1 << 40, description="a larger bundle is not taken in")
+    store_quota_bytes: int | None = Field(
+        None, ge=1, le=1 << 60, description="all blobs together, at most; an upload that would exceed it is refused"
+    )
     keys_dir: Path | None = Field(None, description="trust root and online keys; default: keys in the data directory")
     directive_signer: str | None = Field(
         None,
@@ -59,5 +66,6 @@ class Settings(BaseSettings):
         return self.keys_dir or self.data_dir / "keys"
 
     @property
-    def blobs(self) -> Path:
-        return self.blobs_dir or self.data_dir / "blobs"
+    def blobs(self) -> Path | str:
+        """Return the folder, or the URL, where the blobs are."""
+        return self.blobs_url or self.blobs_dir or self.data_dir / "blobs"

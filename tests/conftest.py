@@ -16,6 +16,7 @@ import pytest_asyncio
 from server.db.migrate import apply_migrations
 from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
+from tests.s3_peer import S3Peer, running_s3
 
 hypothesis.settings.register_profile("tidegate", deadline=None)  # a busy machine is not a failure
 hypothesis.settings.register_profile("landing", deadline=None, derandomize=True)  # the same examples every time
@@ -69,6 +70,13 @@ async def broker(services_dir: Path) -> AsyncIterator[EmbeddedBroker]:
     """Shared by all tests: keep to ``region`` and ``new_device_id``, and retain nothing outside of them."""
     async with EmbeddedBroker(services_dir) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Peer]:
+    """S3 of this machine, for those that ask for it."""
+    with running_s3() as peer:
+        yield peer
 
 
 @pytest.fixture

@@ -143,9 +143,9 @@ class ServerProcess:
 
 
 @contextmanager
-def own_server() -> Iterator[ServerProcess]:
+def own_server(**settings: str) -> Iterator[ServerProcess]:
     """A running server that a test may change, kill and start again; it goes with its folder."""
-    server = ServerProcess(open_folder(), heartbeat_s="1")
+    server = ServerProcess(open_folder(), heartbeat_s="1", **settings)
     server.start()
     try:
         yield server

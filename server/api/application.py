@@ -4,11 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
-from server.api import blobs, bundles, campaigns, devices, enrolment, freezes, system, trust
+from server.api import blobs, bundles, campaigns, devices, enrolment, freezes, store, system, trust
 from server.api.context import CONTEXT, Context
 from server.api.routing import JSON_MOST_BYTES, ROUTES, bind, errors
 
-MODULES: Final = (blobs, bundles, campaigns, devices, enrolment, freezes, system, trust)
+MODULES: Final = (blobs, bundles, campaigns, devices, enrolment, freezes, store, system, trust)
 """Importing them fills ``ROUTES``."""
 
 

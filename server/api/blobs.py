@@ -3,12 +3,13 @@
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
+from firmware_store.blob_places import Method
 from firmware_store.errors import InvalidInputError
 from server.api.delivery import deliver
 from server.api.ranges import find_part, is_known
@@ -19,6 +20,9 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 # Private: a cache that others share would give it to whoever has no ticket.
 _KEPT: Final = "private, max-age=31536000, immutable"
+
+PRESIGNED: Final = timedelta(seconds=60)
+"""So long a URL of S3 is good for; a withdrawal cannot end it sooner."""
 
 _Read = Callable[[int, int], AsyncIterable[bytes]]
 
@@ -38,33 +42,47 @@ async def issue_ticket(call: Call[None]) -> TicketView:
 
 @route("GET", "/v1/blobs/{sha256}", right=Right.READ, fetched=True)
 async def get_blob(call: Call[None]) -> web.StreamResponse:
-    digest = _digest(call.request)
+    request, blobs = call.request, call.context.blobs
+    digest = _digest(request)
     await call.context.catalogue.check_blob(digest)
-    data = await call.context.blobs.get(digest)
+    if _has_it(request, digest):
+        return _unchanged(digest)
+    method: Method = "HEAD" if request.method == hdrs.METH_HEAD else "GET"
+    url = await blobs.presign(digest, method=method, valid=PRESIGNED)
+    if url is not None:
+        return web.Response(status=302, headers={hdrs.LOCATION: url, hdrs.CACHE_CONTROL: "no-store"})
+    data = await blobs.get(digest)
 
     async def read(first: int, end: int) -> AsyncIterator[bytes]:
         yield data[first:end]
 
-    return await _answer(call.request, digest, len(data), read)
+    return await _answer(request, digest, len(data), read)
 
 
 @route("GET", "/v1/images/{sha256}", right=Right.READ, fetched=True)
 async def get_image(call: Call[None]) -> web.StreamResponse:
     digest = _digest(call.request)
     reader = await call.context.catalogue.find_image(digest)
+    if _has_it(call.request, digest):
+        return _unchanged(digest)
     return await _answer(call.request, digest, reader.size, reader.read)
 
 
+def _has_it(request: web.Request, digest: bytes) -> bool:
+    return is_known(_tag(digest), request.headers.get(hdrs.IF_NONE_MATCH))
+
+
+def _unchanged(digest: bytes) -> web.StreamResponse:
+    return web.Response(status=304, headers=_headers(digest))
+
+
 async def _answer(request: web.Request, digest: bytes, size: int, read: _Read) -> web.StreamResponse:
-    """Answer with the whole, a part of it, or that nothing has changed."""
-    tag = f'"{digest.hex()}"'
-    headers = {hdrs.ETAG: tag, hdrs.CACHE_CONTROL: _KEPT, hdrs.ACCEPT_RANGES: "bytes"}
-    if is_known(tag, request.headers.get(hdrs.IF_NONE_MATCH)):
-        return web.Response(status=304, headers=headers)
+    """Answer with the whole, or with a part of it."""
+    headers = _headers(digest)
     part = None
     if request.method == hdrs.METH_GET:  # a Range has a meaning for GET alone (RFC 9110 14.2)
         asked, condition = request.headers.get(hdrs.RANGE), request.headers.get(hdrs.IF_RANGE)
-        part = find_part(size, tag, range_header=asked, if_range=condition)
+        part = find_part(size, _tag(digest), range_header=asked, if_range=condition)
     if part is not None:
         headers[hdrs.CONTENT_RANGE] = f"bytes {part.first}-{part.end - 1}/{size}"
     first, end = part or (0, size)
@@ -74,6 +92,15 @@ async def _answer(request: web.Request, digest: bytes, size: int, read: _Read) -
     if request.method == hdrs.METH_HEAD:
         return response
     return await deliver(request, response, read(first, end))
+
+
+def _headers(digest: bytes) -> dict[str, str]:
+    return {hdrs.ETAG: _tag(digest), hdrs.CACHE_CONTROL: _KEPT, hdrs.ACCEPT_RANGES: "bytes"}
+
+
+def _tag(digest: bytes) -> str:
+    """Return the strong entity tag: the bytes are what their name says."""
+    return f'"{digest.hex()}"'
 
 
 def _digest(request: web.Request) -> bytes:

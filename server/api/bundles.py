@@ -44,6 +44,8 @@ async def upload_bundle(call: Call[None]) -> web.StreamResponse:
         raise web.HTTPUnsupportedMediaType(reason=f"The body must be {MEDIA_TYPE}.")
     if "Content-Encoding" in request.headers:
         raise web.HTTPUnsupportedMediaType(reason="A bundle is uploaded as it is, with no Content-Encoding.")
+    if request.content_length is not None:
+        call.context.bundles.check_size(request.content_length)
     record = await call.context.bundles.receive(_stream(request), caller=call.caller.name)
     return web.Response(status=201, body=view(record).model_dump_json().encode(), content_type="application/json")
 

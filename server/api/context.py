@@ -28,6 +28,7 @@ from server.services.snapshot import Surveyor
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
+from server.services.upkeep import Upkeep
 from server.services.wire import Wire
 
 
@@ -58,6 +59,7 @@ class Context:
     tickets: Tickets
     tokens: Tokens
     trust: TrustDocuments
+    upkeep: Upkeep
     wire: Wire
     topic_root: str
 

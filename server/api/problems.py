@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
         errors.ForbiddenError: (403, "forbidden"),
         errors.RateLimitedError: (429, "too-many-requests"),
         errors.TrustError: (422, "not-trusted"),
+        errors.StoreFullError: (507, "store-full"),
         errors.StoreUnavailableError: (503, "store-unavailable"),
         errors.BrokerUnavailableError: (503, "broker-unavailable"),
         errors.SignerUnavailableError: (503, "signer-unavailable"),

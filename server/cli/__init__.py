@@ -31,6 +31,7 @@ app.command("server.cli.device:app", name="device", help="Add devices and look a
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
 app.command("server.cli.halt:app", name="halt", help="Try the halt rule on recorded or generated fleets.")
 app.command("server.cli.freeze:app", name="freeze", help="Say when campaigns must stand still.")
+app.command("server.cli.store:app", name="store", help="Verify the blobs, and clear those that nobody needs.")
 app.command("server.cli.token:app", name="token", help="Make API tokens.")
 app.command("device_sim.cli:app", name="sim", help="Run simulated devices.")
 

@@ -1,5 +1,6 @@
 """The CLI's and the demo's way to the REST API: one session, problem documents turned back into our errors."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,16 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
+    async def post_lines(self, path: str, body: object) -> AsyncIterator[Any]:
+        """Yield the JSON lines of an answer as they come. Raises as ``get`` does."""
+        try:
+            async with self._request("POST", path, json=body) as response:
+                await _check(response)
+                async for line in response.content:
+                    yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
+
     async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None] | None = None) -> Any:
         """Stream a file; ``sent`` hears how many bytes went out with each piece. Raises as ``get`` does."""
 
@@ -100,6 +111,7 @@ _FAMILIES: Final = {
     413: errors.InvalidInputError,
     415: errors.InvalidInputError,
     422: errors.InvalidInputError,
+    507: errors.StoreFullError,
 }
 
 

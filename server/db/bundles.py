@@ -66,6 +66,9 @@ DIGESTS: Final = (
     "SELECT coalesce(string_agg(digest, ''::bytea ORDER BY digest), '') FROM bundle_blob WHERE bundle_id = $1"
 )
 
+# All that must not be cleared.
+REFERENCED: Final = "SELECT DISTINCT digest FROM bundle_blob"
+
 HOLDING: Final = "SELECT bundle_id FROM bundle_blob WHERE digest = $1 ORDER BY bundle_id DESC"
 
 IS_HALTED: Final = """
@@ -126,6 +129,11 @@ class BundleRepository:
         async with self._database.transaction() as connection:
             digests: bytes = await connection.fetchval(DIGESTS, bundle)
         return digests
+
+    async def referenced(self) -> frozenset[bytes]:
+        """Return the digests of all blobs that anything here refers to."""
+        async with self._database.transaction() as connection:
+            return frozenset([row["digest"] for row in await connection.fetch(REFERENCED)])
 
     async def holding(self, digest: bytes) -> list[BundleId]:
         """Return the bundles that a blob belongs to, the newest first."""

@@ -10,7 +10,7 @@ import structlog
 
 from firmware_store.blobs import BlobStore
 from firmware_store.bundle import receive_bundle
-from firmware_store.errors import ConflictError
+from firmware_store.errors import ConflictError, TooLargeError
 from firmware_store.suit import format_version
 from server.db.bundles import BundleRecord, BundleRepository
 from server.domain.identity import BundleId
@@ -18,6 +18,7 @@ from server.protocol.topics import Topics
 from server.services.authority import Authority
 from server.services.identifiers import new_uuid7
 from server.services.metrics import Metrics
+from server.services.quota import Quota
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,11 @@ class Bundles:
         wire: Wire,
         topics: Topics,
         metrics: Metrics,
+        most_bytes: int = BUNDLE_MOST_BYTES,
+        quota: Quota | None = None,
     ) -> None:
+        self._most_bytes = most_bytes
+        self._sink = Quota(store, None) if quota is None else quota
         self._repository = repository
         self._store = store
         self._authority = authority
@@ -55,15 +60,16 @@ class Bundles:
         Raises:
             TrustError: it is not what enough release keys have signed, or was revoked, or is below a floor.
             InvalidInputError: it is no bundle, or ends early, or does not end.
+            StoreFullError: there is no room for it; what has come of it is there for the next try.
             ConflictError: it is here already.
         """
         trust = self._authority.trust
         received = await receive_bundle(
-            stream, root=trust.root, status=trust.status, store=self._store, max_bytes=BUNDLE_MOST_BYTES
+            stream, root=trust.root, status=trust.status, store=self._sink, max_bytes=self._most_bytes
         )
         manifest = self._authority.trust.check_release(received.envelope).manifest
         envelope_digest = hashlib.sha256(received.envelope).digest()
-        await self._store.put(envelope_digest, received.envelope)
+        await self._sink.put(envelope_digest, received.envelope)
         if await self._repository.by_digest(manifest.digest) is not None:
             # What was lost or damaged of it is whole again all the same.
             raise ConflictError("This bundle is already here: the same manifest was uploaded before.")
@@ -88,6 +94,14 @@ class Bundles:
             self.on_change()
         log.info("bundle_received", version=record.version, digest=record.manifest_digest.hex(), blobs=len(blobs))
         return record
+
+    def check_size(self, size: int) -> None:
+        """Refuse an upload by the size that it announces. Raises: TooLargeError."""
+        if size > self._most_bytes:
+            raise TooLargeError(
+                f"A bundle may have {self._most_bytes} bytes at most here (TIDEGATE_UPLOAD_MOST_BYTES).",
+                limit_bytes=self._most_bytes,
+            )
 
     async def get(self, bundle: BundleId) -> BundleRecord:
         """Raises: NotFoundError."""

@@ -88,7 +88,7 @@ async def upload(data: bytes, directory: Path, *, max_bytes: int = LIMIT, root: 
 async def stored(directory: Path) -> set[bytes]:
     """Every file below the store is a blob that is whole; returns their bytes."""
     store = BlobStore(directory)
-    blobs = {await store.get(digest) async for digest in store.digests()}
+    blobs = {await store.get(blob.digest) async for blob in store.stored()}
     assert len(blobs) == sum(path.is_file() for path in directory.rglob("*"))
     return blobs
 

@@ -1,0 +1,61 @@
+"""``/v1/store``: looking after the blobs. Both answer with JSON lines, one now and then and the report at the end."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, Final
+
+from aiohttp import web
+from pydantic import Field
+
+from server.api.delivery import deliver
+from server.api.routing import Call, Empty, Model, route
+from server.services.tokens import Right
+from server.services.upkeep import GRACE_LEAST, Progress
+
+LINE_S: Final = 0.5
+"""How often a line comes; the last one has ``"complete": true``, and without it something went wrong."""
+
+MEDIA_TYPE: Final = "application/jsonl"
+_DAY_S: Final = 86_400
+
+
+class Collect(Model):
+    """Blobs that nothing refers to are cleared once nobody has put them for so long."""
+
+    dry_run: bool = False
+    grace_seconds: int = Field(_DAY_S, ge=int(GRACE_LEAST.total_seconds()), le=366 * _DAY_S)
+
+
+@route("POST", "/v1/store/verify", right=Right.ADMINISTER, body=Empty)
+async def verify_store(call: Call[Empty]) -> web.StreamResponse:
+    return await _answer(call.request, call.context.upkeep.verify())
+
+
+@route("POST", "/v1/store/gc", right=Right.ADMINISTER, body=Collect)
+async def collect_store(call: Call[Collect]) -> web.StreamResponse:
+    grace = timedelta(seconds=call.body.grace_seconds)
+    return await _answer(call.request, call.context.upkeep.collect(grace=grace, dry_run=call.body.dry_run))
+
+
+async def _answer(request: web.Request, reports: AsyncIterator[Progress]) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = MEDIA_TYPE
+    return await deliver(request, response, _lines(reports))
+
+
+async def _lines(reports: AsyncIterator[Progress]) -> AsyncIterator[bytes]:
+    said_at = 0.0
+    report: Progress | None = None
+    async for report in reports:
+        if time.monotonic() - said_at >= LINE_S:
+            said_at = time.monotonic()
+            yield _line(seen=report.seen, total=report.total, complete=False)
+    assert report is not None
+    yield _line(**asdict(report), complete=True)
+
+
+def _line(**members: Any) -> bytes:
+    return json.dumps(members, default=bytes.hex).encode() + b"\n"
