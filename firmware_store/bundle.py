@@ -48,7 +48,7 @@ __all__ = [
     "write_bundle",
 ]
 
-_BATCH: Final = 32  # chunks that are verified and stored together: at most 512 KiB
+_BATCH: Final = 32  # chunks that are verified and stored together: at most 2 MiB
 
 
 class BlobSink(Protocol):

@@ -17,6 +17,7 @@ from firmware_store.errors import CodecError, ConfigurationError, DigestError, I
 from firmware_store.private_files import sync_directory
 from firmware_store.suit import (
     MAX_ENVELOPE_BYTES,
+    ChunkProfile,
     Component,
     Manifest,
     SlotImage,
@@ -39,6 +40,7 @@ def build_bundle(
     path: Path,
     *,
     images: Images,
+    profiles: Mapping[str, ChunkProfile] | None = None,
     vendor: str,
     models: Sequence[str],
     version: tuple[int, ...],
@@ -47,13 +49,16 @@ def build_bundle(
 ) -> Manifest:
     """Write an unsigned bundle of ``images``, in their order; ``vendor`` is a DNS name. Return its manifest.
 
+    ``profiles`` says how a component's images are cut, by its name; those that it does not name, as ``FIXED``.
+
     Raises:
         ManifestError: values that no manifest of ours can have.
         ConfigurationError: a file that cannot be read or written.
     """
+    cut_as = dict.fromkeys(images, ChunkProfile.FIXED) | dict(profiles or {})
     with ExitStack() as stack:
-        spooled: list[_Spooled] = []
-        components = [_spool_component(name, images[name], path.parent, stack, spooled) for name in images]
+        spool = _Spool(path.parent, stack)
+        components = [spool.cut(name, images[name], cut_as[name]) for name in images]
         vendor_bytes = vendor_id(vendor)
         manifest = build_manifest(
             sequence_number=sequence_number,
@@ -63,7 +68,7 @@ def build_bundle(
             components=components,
         )
         envelope = build_envelope(manifest, description=description)
-        _write(path, envelope, spooled)
+        _write(path, envelope, spool.images)
     return open_envelope(envelope).read()[0]
 
 
@@ -79,11 +84,12 @@ def write_bundle(path: Path, envelope: bytes, images: Images) -> None:
     if set(images) != {component.name for component in manifest.components}:
         raise InvalidInputError("the images are not those of the manifest's components")
     with ExitStack() as stack:
-        spooled: list[_Spooled] = []
+        spool = _Spool(path.parent, stack)
         for component in manifest.components:
-            if _spool_component(component.name, images[component.name], path.parent, stack, spooled) != component:
-                raise DigestError(f"component {component.name} has another image than the one that the manifest names")
-        _write(path, envelope, spooled)
+            name, profile = component.name, component.fetch.profile
+            if spool.cut(name, images[name], profile) != component:
+                raise DigestError(f"component {name} has another image than the one that the manifest names")
+        _write(path, envelope, spool.images)
 
 
 def read_envelope(path: Path) -> bytes:
@@ -153,20 +159,26 @@ class _Spooled:
         return SlotImage(slot, self.index.image_digest, self.index.image_size, self.index.fetch)
 
 
-def _spool_component(
-    name: str, images: Path | Mapping[int, Path], directory: Path, stack: ExitStack, spooled: list[_Spooled]
-) -> Component:
-    """Cut a component's images, add them to ``spooled`` in the order of a bundle, and return what a manifest says."""
-    if isinstance(images, Path):
-        spooled.append(stack.enter_context(_spool(images, directory)))
-        return spooled[-1].component(name)
-    if not images:
-        raise InvalidInputError(f"component {name} has no image")
-    slots: list[SlotImage] = []
-    for slot in sorted(images):
-        spooled.append(stack.enter_context(_spool(images[slot], directory)))
-        slots.append(spooled[-1].in_slot(slot))
-    return Component.of_slots(name, slots)
+class _Spool:
+    """Cuts images, and keeps them in ``images``, in the order of a bundle, for as long as its stack is open."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.images: list[_Spooled] = []
+        self._directory = directory
+        self._stack = stack
+
+    def cut(self, name: str, images: Path | Mapping[int, Path], profile: ChunkProfile) -> Component:
+        """Add a component's images, and return what a manifest says of it."""
+        if isinstance(images, Path):
+            return self._add(images, profile).component(name)
+        if not images:
+            raise InvalidInputError(f"component {name} has no image")
+        slots = [self._add(images[slot], profile).in_slot(slot) for slot in sorted(images)]
+        return Component.of_slots(name, slots)
+
+    def _add(self, image: Path, profile: ChunkProfile) -> _Spooled:
+        self.images.append(self._stack.enter_context(_spooled(image, profile, self._directory)))
+        return self.images[-1]
 
 
 def _frame(envelope: bytes) -> bytes:
@@ -183,10 +195,10 @@ def _take_envelope(file: IO[bytes]) -> bytes:
 
 
 @contextmanager
-def _spool(image: Path, directory: Path) -> Iterator[_Spooled]:
+def _spooled(image: Path, profile: ChunkProfile, directory: Path) -> Iterator[_Spooled]:
     """Read the image once, so that what is indexed and what is written are the same bytes."""
     with readable(image) as file, _writable(directory), tempfile.TemporaryFile(dir=directory) as chunks:
-        cut = chunk_image(iter(lambda: file.read(PIECE_BYTES), b""))
+        cut = chunk_image(iter(lambda: file.read(PIECE_BYTES), b""), profile)
         for _, wire in cut:
             chunks.write(wire)
         chunks.seek(0)

@@ -6,8 +6,8 @@ of their own, each named by the SHA-256 of its bytes on the wire, so that equal 
     root  [[page digest, page size, chunk count], ...]
     page  [[wire digest, wire size, raw digest, raw size], ...]     CHUNKS_PER_PAGE of them, fewer in the last page
 
-Chunks have CHUNK_BYTES each, the last one what is left. On the wire a chunk is one zstd frame when that is smaller,
-else it is the raw bytes: ``wire_size < raw_size`` says which.
+The manifest's profile says where an image is cut (``firmware_store.cutting``). On the wire a chunk is one zstd frame
+when that is smaller, else it is the raw bytes: ``wire_size < raw_size`` says which.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,23 @@ from typing import Final
 import zstandard
 
 from firmware_store.codec import Encodable, Value, decode, encode
+from firmware_store.cutting import cut
 from firmware_store.errors import CodecError, ConflictError, DigestError, ManifestError
 from firmware_store.shapes import as_bytes, as_int, as_list
-from firmware_store.suit_values import CHUNK_BYTES, DIGEST_BYTES, MAX_IMAGE_BYTES, MAX_INDEX_BYTES, ChunkProfile, Fetch
+from firmware_store.suit_values import (
+    CHUNK_BYTES,
+    CHUNK_SIZES,
+    DIGEST_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_INDEX_BYTES,
+    ChunkProfile,
+    Fetch,
+)
 
 # An entry of a page takes at most 75 bytes: this many of them stay below 64 KiB.
 CHUNKS_PER_PAGE: Final = 864
+# A size of 64 KiB takes two bytes more, and an entry has two of them: this many of 79 bytes stay below 64 KiB.
+_CDC_CHUNKS_PER_PAGE: Final = 820
 MAX_PAGES: Final = -(-MAX_IMAGE_BYTES // (CHUNK_BYTES * CHUNKS_PER_PAGE))
 
 _ZSTD_LEVEL: Final = 12
@@ -41,13 +52,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``first_chunk`` is the number of its first chunk within the image; ``is_last`` allows a short last chunk."""
+    """``first_chunk`` is the number of its first chunk within the image; ``is_last`` allows a short last chunk.
+
+    ``profile`` is the image's, and says how long the chunks may be.
+    """
 
     digest: bytes
     size: int
     chunk_count: int
     first_chunk: int
     is_last: bool
+    profile: ChunkProfile = ChunkProfile.FIXED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,9 @@ class ImageIndex:
 class ChunkedImage:
     """Iterate it once for the chunks with their wire bytes, then ask for the index. Holds one chunk at a time."""
 
-    def __init__(self, stream: Iterable[bytes]) -> None:
+    def __init__(self, stream: Iterable[bytes], profile: ChunkProfile) -> None:
+        self._profile = profile
+        self._page_chunks = _CDC_CHUNKS_PER_PAGE if profile is ChunkProfile.CDC else CHUNKS_PER_PAGE
         self._chunks = self._cut(stream)
         self._chunk_count = 0
         self._size = 0
@@ -86,12 +103,12 @@ class ChunkedImage:
         if not self._complete:
             raise ConflictError("the index is known after the last chunk")
         root = encode(self._root)
-        fetch = Fetch(sha256(root).digest(), len(root), self._chunk_count, ChunkProfile.FIXED)
+        fetch = Fetch(sha256(root).digest(), len(root), self._chunk_count, self._profile)
         return ImageIndex(self._digest.digest(), self._size, fetch, root, tuple(self._pages))
 
     def _cut(self, stream: Iterable[bytes]) -> Iterator[tuple[Chunk, bytes]]:
         compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True, write_checksum=False)
-        for raw in _pieces(stream, CHUNK_BYTES):
+        for raw in cut(stream, self._profile):
             self._size += len(raw)
             if self._size > MAX_IMAGE_BYTES:
                 raise ManifestError(f"an image has at most {MAX_IMAGE_BYTES} bytes")
@@ -107,25 +124,28 @@ class ChunkedImage:
         self._complete = True
 
     def _list(self, chunk: Chunk) -> None:
-        if len(self._rows) == CHUNKS_PER_PAGE:
+        if len(self._rows) == self._page_chunks:
             self._close_page()
         self._rows.append([chunk.wire_digest, chunk.wire_size, chunk.raw_digest, chunk.raw_size])
         self._chunk_count += 1
 
     def _close_page(self) -> None:
+        if len(self._pages) == MAX_PAGES:
+            raise ManifestError(f"more chunks than an index lists after {self._size} bytes: take larger ones")
         page = encode(self._rows)
         self._pages.append(page)
         self._root.append([sha256(page).digest(), len(page), len(self._rows)])
         self._rows.clear()
 
 
-def chunk_image(stream: Iterable[bytes]) -> ChunkedImage:
+def chunk_image(stream: Iterable[bytes], profile: ChunkProfile = ChunkProfile.FIXED) -> ChunkedImage:
     """Cut an image that comes in pieces of any size.
 
     Raises:
-        ManifestError: while iterating, for an image without bytes or with more than MAX_IMAGE_BYTES.
+        ManifestError: while iterating, for an image without bytes, with more than MAX_IMAGE_BYTES, or with more chunks
+            than MAX_PAGES list.
     """
-    return ChunkedImage(stream)
+    return ChunkedImage(stream, profile)
 
 
 def decode_index(data: bytes, fetch: Fetch) -> tuple[Page, ...]:
@@ -148,6 +168,7 @@ def decode_index(data: bytes, fetch: Fetch) -> tuple[Page, ...]:
                 chunk_count=as_int(count, "chunks in a page", least=1, most=CHUNKS_PER_PAGE),
                 first_chunk=first,
                 is_last=number == len(rows),
+                profile=fetch.profile,
             )
             pages.append(page)
             first += page.chunk_count
@@ -166,13 +187,14 @@ def decode_page(data: bytes, page: Page) -> tuple[Chunk, ...]:
         ManifestError: those bytes, but sizes that no image of ours has.
     """
     _check(data, page.digest, page.size, "index page")
+    sizes = CHUNK_SIZES[page.profile]
     try:
         rows = as_list(decode(data, max_bytes=MAX_INDEX_BYTES), "index page", least=page.chunk_count)
-        chunks = tuple(_read_chunk(row) for row in rows)
+        chunks = tuple(_read_chunk(row, sizes.most_bytes) for row in rows)
     except CodecError as exc:
         raise ManifestError(f"an index page outside of our profile: {exc}") from exc
     whole = chunks[:-1] if page.is_last else chunks
-    if len(chunks) != page.chunk_count or any(chunk.raw_size != CHUNK_BYTES for chunk in whole):
+    if len(chunks) != page.chunk_count or any(chunk.raw_size < sizes.least_bytes for chunk in whole):
         raise ManifestError("an index page whose chunks do not have the sizes of its profile")
     return chunks
 
@@ -192,19 +214,6 @@ def unpack_chunk(chunk: Chunk, wire: bytes) -> bytes:
     return raw
 
 
-def _pieces(stream: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield pieces of exactly ``size`` bytes, and what is left at the end."""
-    buffer = bytearray()
-    for data in stream:
-        buffer += data
-        whole = len(buffer) - len(buffer) % size
-        for at in range(0, whole, size):
-            yield bytes(buffer[at : at + size])
-        del buffer[:whole]
-    if buffer:
-        yield bytes(buffer)
-
-
 def _check(data: bytes, digest: bytes, size: int, what: str) -> None:
     if len(data) != size:
         raise DigestError(f"{what} {digest.hex()} has {len(data)} bytes where {size} are signed")
@@ -212,13 +221,13 @@ def _check(data: bytes, digest: bytes, size: int, what: str) -> None:
         raise DigestError(f"these are not the bytes of {what} {digest.hex()}")
 
 
-def _read_chunk(row: Value) -> Chunk:
+def _read_chunk(row: Value, most_bytes: int) -> Chunk:
     wire_digest, wire_size, raw_digest, raw_size = as_list(row, "index page entry", least=4, most=4)
     chunk = Chunk(
         wire_digest=as_bytes(wire_digest, "wire digest", size=DIGEST_BYTES),
-        wire_size=as_int(wire_size, "wire size", least=1, most=CHUNK_BYTES),
+        wire_size=as_int(wire_size, "wire size", least=1, most=most_bytes),
         raw_digest=as_bytes(raw_digest, "raw digest", size=DIGEST_BYTES),
-        raw_size=as_int(raw_size, "raw size", least=1, most=CHUNK_BYTES),
+        raw_size=as_int(raw_size, "raw size", least=1, most=most_bytes),
     )
     is_raw = chunk.wire_size == chunk.raw_size
     if chunk.wire_size > chunk.raw_size or is_raw != (chunk.wire_digest == chunk.raw_digest):

@@ -23,7 +23,7 @@ from firmware_store.suit_labels import (
 )
 from firmware_store.suit_sequence import BySlot, CommandSequence, Parameters, nested
 from firmware_store.suit_values import (
-    CHUNK_BYTES,
+    CHUNK_SIZES,
     DIGEST_BYTES,
     ID_BYTES,
     MAX_CLASSES,
@@ -188,7 +188,9 @@ def _read_fetch(parameters: Parameters, *, name: str) -> Fetch:
         index_digest=as_bytes(arguments[FetchArgument.INDEX_DIGEST], "index digest", size=DIGEST_BYTES),
         index_size=as_int(arguments[FetchArgument.INDEX_SIZE], "index size", least=1, most=MAX_INDEX_BYTES),
         chunk_count=as_int(arguments[FetchArgument.CHUNK_COUNT], "chunk count", least=1),
-        profile=as_int(arguments[FetchArgument.PROFILE], "chunk profile", least=1, most=max(ChunkProfile)),
+        profile=ChunkProfile(
+            as_int(arguments[FetchArgument.PROFILE], "chunk profile", least=min(ChunkProfile), most=max(ChunkProfile))
+        ),
     )
 
 
@@ -198,7 +200,7 @@ def _component(name: str, images: BySlot[_Image], fetches: BySlot[Fetch]) -> Com
     slots: list[SlotImage] = []
     for slot, image in images.items():
         fetch = fetches[slot]
-        if fetch.chunk_count != -(-image.size // CHUNK_BYTES):
+        if not CHUNK_SIZES[fetch.profile].allow(fetch.chunk_count, image.size):
             raise ManifestError(f"component {name} cannot have {image.size} bytes in {fetch.chunk_count} chunks")
         if slot is None:
             return Component(name, image.digest, image.size, fetch)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from firmware_store.errors import CompatibilityError, InvalidInputError
@@ -28,9 +28,29 @@ _STAGE_NAMES: Final[Mapping[int, str]] = {number: name for name, number in STAGE
 
 
 class ChunkProfile(IntEnum):
-    """How an image was cut: ``FIXED`` is CHUNK_BYTES each, the last one shorter."""
+    """How an image was cut; ``CHUNK_SIZES`` says what that means for its chunks. The numbers are part of the format."""
 
     FIXED = 1
+    CDC = 2
+    FIXED_4K = 3
+
+
+class ChunkSizes(NamedTuple):
+    """Of all chunks of an image but the last one, which is what is left: 1 byte at least, ``most_bytes`` at most."""
+
+    least_bytes: int
+    most_bytes: int
+
+    def allow(self, chunk_count: int, image_bytes: int) -> bool:
+        """True where an image of so many bytes can have so many chunks."""
+        return (chunk_count - 1) * self.least_bytes < image_bytes <= chunk_count * self.most_bytes
+
+
+CHUNK_SIZES: Final[Mapping[ChunkProfile, ChunkSizes]] = {
+    ChunkProfile.FIXED: ChunkSizes(CHUNK_BYTES, CHUNK_BYTES),
+    ChunkProfile.CDC: ChunkSizes(4096, 65536),
+    ChunkProfile.FIXED_4K: ChunkSizes(4096, 4096),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ class Fetch:
     index_digest: bytes
     index_size: int
     chunk_count: int
-    profile: int = ChunkProfile.FIXED
+    profile: ChunkProfile = ChunkProfile.FIXED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """``tidegate bundle``: releases on the machine of whoever builds or signs them; only ``push`` talks to a server."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ def build(
     version: str,
     sequence: int,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    chunks: Annotated[list[str] | None, _Several] = None,
     description: str | None = None,
 ) -> None:
     """Cut images into chunks and write an unsigned bundle. Prints the manifest's digest.
@@ -42,6 +42,10 @@ def build(
         The release counter: higher than that of every release before it.
     output
         The bundle file to write.
+    chunks
+        Where images are cut: "fixed" every 16 KiB (the default), "fixed-4k" every 4 KiB (where devices have little
+        memory), or "cdc" where the content says so (for images in which things move: archives, file systems, programs
+        linked anew). As NAME=KIND for one component.
     description
         What the release is about; it is signed, and devices do not get it.
     """
@@ -49,11 +53,14 @@ def build(
 
     from firmware_store.bundle import build_bundle
     from firmware_store.suit import parse_version
+    from server.cli.components import parse_images, parse_profiles
     from server.cli.words import describe
 
+    images = parse_images(component)
     manifest = build_bundle(
         output,
-        images=_images(component),
+        images=images,
+        profiles=parse_profiles(chunks or [], images),
         vendor=vendor,
         models=class_,
         version=parse_version(version),
@@ -255,23 +262,3 @@ def show(file: Path, *, root: Path | None = None, status: Path | None = None) ->
     code = print_checks(envelope_checks(content, trust, None if status is None else read_file(status)))
     print(line("images", "--  not read here: bundle verify reads every byte of them"))
     return code
-
-
-def _images(components: list[str]) -> dict[str, Path | Mapping[int, Path]]:
-    from firmware_store.errors import InvalidInputError
-    from server.cli.words import SLOT_LETTERS
-
-    images: dict[str, Path | Mapping[int, Path]] = {}
-    slots: dict[str, dict[int, Path]] = {}
-    for argument in components:
-        target, _, path = argument.partition("=")
-        name, at, letter = target.partition("@")
-        slot = SLOT_LETTERS.find(letter) if len(letter) == 1 else -1
-        if at and slot >= 0 and path and (name not in images or (name in slots and slot not in slots[name])):
-            images[name] = slots.setdefault(name, {})
-            slots[name][slot] = Path(path)
-        elif not at and path and name not in images:
-            images[name] = Path(path)
-        else:
-            raise InvalidInputError(f"a component is NAME=PATH or NAME@SLOT=PATH, each once, and not {argument!r}")
-    return images

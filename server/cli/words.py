@@ -9,9 +9,10 @@ from firmware_store.keys import Kid
 from firmware_store.roles import Role
 from firmware_store.root import RoleName, Root
 from firmware_store.status import Status
-from firmware_store.suit import Component, Manifest, format_version
+from firmware_store.suit import ChunkProfile, Component, Manifest, format_version
 
 SLOT_LETTERS: Final = "abcdefgh"
+CHUNKS: Final = {ChunkProfile.FIXED: "fixed", ChunkProfile.CDC: "cdc", ChunkProfile.FIXED_4K: "fixed-4k"}
 
 
 def describe(manifest: Manifest, description: str | None) -> Iterator[str]:
@@ -84,7 +85,8 @@ def printable(text: str) -> str:
 def _describe_image(image: Component, slot: int | None) -> str:
     where = "" if slot is None else f" in slot {SLOT_LETTERS[slot]}"
     size = f"{image.image_size:,} bytes in {image.fetch.chunk_count} chunks"
-    return f"{image.name}{where}: {size}, SHA-256 {image.image_digest.hex()}"
+    cut = "" if image.fetch.profile is ChunkProfile.FIXED else f" ({CHUNKS[image.fetch.profile]})"
+    return f"{image.name}{where}: {size}{cut}, SHA-256 {image.image_digest.hex()}"
 
 
 def _describe_role(root: Root, name: RoleName, before: Root | None) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import random
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from firmware_store.errors import (
 )
 from firmware_store.keys import load_key
 from firmware_store.root import RoleName, Root, init_dev_keys, key_file, open_root
-from firmware_store.suit import open_envelope, sever_text, sign_envelope
+from firmware_store.suit import ChunkProfile, open_envelope, sever_text, sign_envelope
 
 NOISE = random.Random(3).randbytes(100_000)
 TEXT = b"slack water, then the ebb. " * 9000
@@ -58,10 +58,11 @@ def images(tmp_path: Path) -> Mapping[str, Path]:
     return {name: tmp_path / f"{name}.bin" for name in ("app", "rootfs")}
 
 
-def build(path: Path, images: Mapping[str, Path]) -> Path:
+def build(path: Path, images: Mapping[str, Path], profiles: Mapping[str, ChunkProfile] | None = None) -> Path:
     build_bundle(
         path,
         images=images,
+        profiles=profiles,
         vendor="example.com",
         models=["gauge|r1", "gauge|r2"],
         version=(1, 1, 0),
@@ -123,6 +124,61 @@ async def test_sending_a_bundle_twice_changes_nothing(bundle: Path, root: Root, 
     store = BlobStore(tmp_path / "blobs")
 
     assert await receive(bundle.read_bytes(), root, store) == await receive(bundle.read_bytes(), root, store)
+
+
+class CountingStore:
+    """A store that knows how many bytes were new to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = BlobStore(directory)
+        self.new_bytes = 0
+
+    async def put(self, digest: bytes, data: bytes) -> bool:
+        is_new = await self.store.put(digest, data)
+        self.new_bytes += len(data) * is_new
+        return is_new
+
+
+@pytest.mark.parametrize(
+    ("profile", "change", "share"),
+    [
+        (ChunkProfile.FIXED, lambda image: image[:50_000] + b"!" + image[50_001:], 0.1),
+        (ChunkProfile.FIXED_4K, lambda image: image[:50_000] + b"!" + image[50_001:], 0.05),
+        (ChunkProfile.CDC, lambda image: b"one more byte in front" + image, 0.15),
+    ],
+    ids=["fixed, a byte changed", "fixed-4k, a byte changed", "cdc, bytes inserted"],
+)
+async def test_what_two_releases_share_is_stored_once(
+    tmp_path: Path,
+    root: Root,
+    keys: Path,
+    profile: ChunkProfile,
+    change: Callable[[bytes], bytes],
+    share: float,
+) -> None:
+    store, image, path = CountingStore(tmp_path / "blobs"), random.Random(9).randbytes(1_000_000), tmp_path / "app.bin"
+    received = []
+    for content in (image, change(image)):
+        path.write_bytes(content)
+        bundle = sign(build(tmp_path / "release.tgb", {"app": path}, {"app": profile}), keys)
+        store.new_bytes = 0
+        pieces = bundle_pieces(bundle)
+        received.append(await receive_bundle(pieces, root=root, store=store, max_bytes=LIMIT))
+
+    first, second = (one.blobs for one in received)
+    assert store.new_bytes == sum(size for digest, size in second.items() if digest not in first)
+    assert store.new_bytes < share * sum(second.values())
+    assert {digest async for digest in store.store.digests()} == {*first, *second}
+
+
+def test_the_parts_of_a_bundle_are_cut_as_each_is_to_be(tmp_path: Path, images: Mapping[str, Path]) -> None:
+    bundle = build(tmp_path / "mixed.tgb", images, {"rootfs": ChunkProfile.CDC})
+
+    write_bundle(tmp_path / "again.tgb", read_envelope(bundle), images)
+
+    components = open_envelope(read_envelope(bundle)).read()[0].components
+    assert [each.fetch.profile for each in components] == [ChunkProfile.FIXED, ChunkProfile.CDC]
+    assert (tmp_path / "again.tgb").read_bytes() == bundle.read_bytes()
 
 
 async def test_a_file_can_be_streamed_for_an_upload(bundle: Path) -> None:

@@ -21,14 +21,16 @@ from firmware_store.chunks import (
 )
 from firmware_store.codec import Encodable, encode
 from firmware_store.errors import ConflictError, DigestError, ManifestError
-from firmware_store.suit_values import CHUNK_BYTES, Fetch
+from firmware_store.suit_values import CHUNK_BYTES, CHUNK_SIZES, ChunkProfile, Fetch
 
 NOISE = random.Random(7).randbytes(3 * CHUNK_BYTES)
 TEXT = b"the tide comes in, the tide goes out. " * 2000
 
 
-def chunked(image: bytes, piece: int = 10_000) -> tuple[ImageIndex, dict[bytes, bytes]]:
-    pieces = chunk_image(image[at : at + piece] for at in range(0, len(image), piece))
+def chunked(
+    image: bytes, piece: int = 10_000, profile: ChunkProfile = ChunkProfile.FIXED
+) -> tuple[ImageIndex, dict[bytes, bytes]]:
+    pieces = chunk_image((image[at : at + piece] for at in range(0, len(image), piece)), profile)
     blobs = {chunk.wire_digest: wire for chunk, wire in pieces}
     return pieces.index(), blobs
 
@@ -40,14 +42,32 @@ def listed(index: ImageIndex) -> list[Chunk]:
 
 @pytest.mark.parametrize("size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
 @pytest.mark.parametrize("source", [NOISE, TEXT], ids=["noise", "text"])
-def test_an_image_comes_back_from_its_chunks(source: bytes, size: int) -> None:
+@pytest.mark.parametrize("profile", ChunkProfile)
+def test_an_image_comes_back_from_its_chunks(profile: ChunkProfile, source: bytes, size: int) -> None:
     image = source[:size]
 
-    index, blobs = chunked(image)
+    index, blobs = chunked(image, profile=profile)
 
     assert image == b"".join(unpack_chunk(chunk, blobs[chunk.wire_digest]) for chunk in listed(index))
     assert (index.image_digest, index.image_size) == (sha256(image).digest(), size)
-    assert index.fetch.chunk_count == -(-size // CHUNK_BYTES)
+    assert CHUNK_SIZES[profile].allow(index.fetch.chunk_count, size)
+    assert index.fetch.profile is profile
+
+
+def test_a_page_of_the_longest_chunks_fits_a_blob() -> None:
+    index, _ = chunked(bytes(821 * 65536), 1 << 20, ChunkProfile.CDC)
+
+    assert [page.chunk_count for page in decode_index(index.root, index.fetch)] == [820, 1]
+    assert {chunk.raw_size for chunk in listed(index)} == {65536}
+    assert max(map(len, index.pages)) <= 65536
+
+
+def test_an_image_has_no_more_chunks_than_an_index_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firmware_store.chunks.MAX_PAGES", 1)
+
+    assert len(chunked(bytes(CHUNKS_PER_PAGE * 4096), profile=ChunkProfile.FIXED_4K)[0].pages) == 1
+    with pytest.raises(ManifestError, match="more chunks"):
+        chunked(bytes(CHUNKS_PER_PAGE * 4096 + 1), profile=ChunkProfile.FIXED_4K)
 
 
 @pytest.mark.parametrize("piece", [1, 4096, CHUNK_BYTES, 100_000])
@@ -170,19 +190,28 @@ def test_a_signed_index_that_does_not_add_up_is_refused(rows: Encodable, chunk_c
         decode_index(*signed_index(rows, chunk_count))
 
 
-def signed_page(rows: list[Any], *, chunk_count: int | None = None, is_last: bool = True) -> tuple[bytes, Page]:
+def signed_page(
+    rows: list[Any],
+    *,
+    chunk_count: int | None = None,
+    is_last: bool = True,
+    profile: ChunkProfile = ChunkProfile.FIXED,
+) -> tuple[bytes, Page]:
     data = encode(rows)
     count = len(rows) if chunk_count is None else chunk_count
-    return data, Page(sha256(data).digest(), len(data), count, 0, is_last)
+    return data, Page(sha256(data).digest(), len(data), count, 0, is_last, profile)
 
 
 E = b"e" * 32
 WHOLE = [D, 100, E, CHUNK_BYTES]
 SHORT = [D, 100, E, CHUNK_BYTES - 1]
+LEAST, MOST, TINY = [D, 100, E, 4096], [D, 100, E, 65536], [D, 1, E, 2]
 
 
-def test_the_builder_of_signed_pages_can_make_a_good_one() -> None:
+def test_the_builder_of_signed_pages_can_make_good_ones() -> None:
     assert len(decode_page(*signed_page([WHOLE, SHORT]))) == 2
+    assert len(decode_page(*signed_page([MOST, WHOLE, LEAST, TINY], profile=ChunkProfile.CDC))) == 4
+    assert len(decode_page(*signed_page([LEAST, LEAST, TINY], profile=ChunkProfile.FIXED_4K))) == 3
 
 
 @pytest.mark.parametrize(
@@ -201,6 +230,10 @@ def test_the_builder_of_signed_pages_can_make_a_good_one() -> None:
         signed_page([[D, 99, D, 100]]),
         signed_page([[D, 100, E]]),
         signed_page([WHOLE, 7]),
+        signed_page([LEAST, [D, 100, E, 4095], LEAST], profile=ChunkProfile.CDC),
+        signed_page([LEAST, TINY], profile=ChunkProfile.CDC, is_last=False),
+        signed_page([[D, 100, E, 65537]], profile=ChunkProfile.CDC),
+        signed_page([WHOLE], profile=ChunkProfile.FIXED_4K),
     ],
     ids=[
         "fewer chunks than the root says",
@@ -216,6 +249,10 @@ def test_the_builder_of_signed_pages_can_make_a_good_one() -> None:
         "a compressed chunk under its own name",
         "a row with three members",
         "an integer as a row",
+        "a chunk below the least that content is cut into",
+        "a short chunk in a page in the middle, cut by content",
+        "a chunk above the most that content is cut into",
+        "a chunk of 16 KiB among those of 4 KiB",
     ],
 )
 def test_a_signed_page_that_does_not_add_up_is_refused(page: tuple[bytes, Page]) -> None:

@@ -181,3 +181,44 @@ def test_a_description_cannot_draw_on_the_signers_screen(run: Run, tmp_path: Pat
     shown = run("bundle", "show", tmp_path / "r.tgb")
 
     assert "description      fine\ufffdsequence number  1\ufffd[2J\n" in shown
+
+
+def build_cut(run: Run, tmp_path: Path, *choices: str) -> list[int]:
+    for name in ("app", "rootfs"):
+        (tmp_path / name).write_bytes(name.encode() * 9000)
+    run(
+        *("bundle", "build", "--component", f"app={tmp_path / 'app'}", f"rootfs={tmp_path / 'rootfs'}"),
+        *("--vendor", "example.com", "--class", "gauge|r1", "--version", "1.1.0", "--sequence", 4),
+        *("-o", tmp_path / "r.tgb", *(("--chunks", *choices) if choices else ())),
+    )
+    components = open_envelope(read_envelope(tmp_path / "r.tgb")).read()[0].components
+    return [component.fetch.profile for component in components]
+
+
+@pytest.mark.parametrize(
+    ("choices", "profiles"),
+    [
+        ((), [1, 1]),
+        (("cdc",), [2, 2]),
+        (("rootfs=cdc",), [1, 2]),
+        (("app=fixed", "cdc"), [1, 2]),
+        (("app=fixed-4k", "rootfs=cdc"), [3, 2]),
+    ],
+)
+def test_each_component_is_cut_as_one_says(run: Run, tmp_path: Path, choices: tuple[str], profiles: list[int]) -> None:
+    assert build_cut(run, tmp_path, *choices) == profiles
+
+
+@pytest.mark.parametrize("choice", ["", "rabin", "app=", "app=rabin", "kernel=cdc", "=cdc"])
+def test_chunks_are_of_a_kind_and_for_a_component_that_is_there(run: Run, tmp_path: Path, choice: str) -> None:
+    with pytest.raises(InvalidInputError, match="fixed, cdc, fixed-4k"):
+        build_cut(run, tmp_path, choice)
+
+
+def test_show_says_how_images_are_cut_where_that_is_not_as_ever(run: Run, tmp_path: Path) -> None:
+    build_cut(run, tmp_path, "rootfs=cdc")
+
+    shown = run("bundle", "show", tmp_path / "r.tgb")
+
+    assert "27,000 bytes in 2 chunks, SHA-256" in shown
+    assert "(cdc), SHA-256" in shown

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +21,8 @@ from firmware_store.errors import (
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import RoleName, Scope, open_root
 from firmware_store.suit import (
+    ChunkProfile,
+    Component,
     build_envelope,
     build_manifest,
     format_version,
@@ -167,6 +169,19 @@ def test_images_of_every_size_have_a_manifest(size: int) -> None:
     assert read_manifest(manifest((component,))).components == (component,)
 
 
+def cut(*, profile: int, chunk_count: int) -> Component:
+    """65,537 bytes, cut somehow."""
+    fetch = replace(APP.fetch, chunk_count=chunk_count, profile=cast("ChunkProfile", profile))
+    return replace(APP, image_size=65537, fetch=fetch)
+
+
+@pytest.mark.parametrize(("profile", "chunk_count"), [(1, 5), (2, 2), (2, 17), (3, 17)])
+def test_a_manifest_says_how_an_image_was_cut(profile: int, chunk_count: int) -> None:
+    component = cut(profile=profile, chunk_count=chunk_count)
+
+    assert read_manifest(manifest((component,))).components == (component,)
+
+
 UNBUILDABLE: dict[str, dict[str, Any]] = {
     "no component": {"components": ()},
     "33 components": {"components": tuple(replace(APP, name=f"c{number}") for number in range(33))},
@@ -187,7 +202,11 @@ UNBUILDABLE: dict[str, dict[str, Any]] = {
     },
     "an image digest of 31 bytes": {"components": (replace(APP, image_digest=bytes(31)),)},
     "chunks that do not fit the size": {"components": (replace(APP, fetch=replace(APP.fetch, chunk_count=4)),)},
-    "an unknown chunk profile": {"components": (replace(APP, fetch=replace(APP.fetch, profile=2)),)},
+    "an unknown chunk profile": {"components": (cut(profile=4, chunk_count=3),)},
+    "no chunk profile": {"components": (cut(profile=0, chunk_count=3),)},
+    "too few chunks, cut by content": {"components": (cut(profile=2, chunk_count=1),)},
+    "too many chunks, cut by content": {"components": (cut(profile=2, chunk_count=18),)},
+    "one chunk of 4 KiB too few": {"components": (cut(profile=3, chunk_count=16),)},
     "an index that is too large": {"components": (replace(APP, fetch=replace(APP.fetch, index_size=65537)),)},
     "an index digest of 33 bytes": {"components": (replace(APP, fetch=replace(APP.fetch, index_digest=bytes(33))),)},
 }
