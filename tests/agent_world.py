@@ -59,7 +59,7 @@ from firmware_store.suit import (
     vendor_id,
     verify_envelope,
 )
-from firmware_store.suit_values import SlotImage
+from firmware_store.suit_values import ChunkProfile, SlotImage
 from server.domain.execution import State
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
@@ -142,6 +142,7 @@ def make_bundle(
     slots: tuple[int, ...] = (),
     release: tuple[SigningKey, ...] = (),
     contents: tuple[tuple[str, bytes], ...] = (),
+    profile: ChunkProfile = ChunkProfile.FIXED,
 ) -> Bundle:
     blobs: dict[bytes, bytes] = {}
     components: list[Component] = []
@@ -149,11 +150,11 @@ def make_bundle(
     images |= dict(contents)
     for name, data in images.items():
         if not slots:
-            components.append(Component(name, *chunk(data, blobs)))
+            components.append(Component(name, *chunk(data, blobs, profile)))
             continue
         per_slot = {slot: b"slot %d" % slot + data for slot in slots}
         components.append(
-            Component.of_slots(name, [SlotImage(slot, *chunk(own, blobs)) for slot, own in per_slot.items()])
+            Component.of_slots(name, [SlotImage(slot, *chunk(own, blobs, profile)) for slot, own in per_slot.items()])
         )
     vendor_bytes = vendor_id(vendor)
     manifest = build_manifest(
@@ -171,9 +172,11 @@ def make_bundle(
     return Bundle(envelope, digest, number, blobs, images)
 
 
-def chunk(data: bytes, blobs: dict[bytes, bytes]) -> tuple[bytes, int, Fetch]:
+def chunk(
+    data: bytes, blobs: dict[bytes, bytes], profile: ChunkProfile = ChunkProfile.FIXED
+) -> tuple[bytes, int, Fetch]:
     """Cut an image, put its blobs to the others, and return what a manifest says of it."""
-    chunked = chunk_image([data])
+    chunked = chunk_image([data], profile)
     for piece, wire in chunked:
         blobs[piece.wire_digest] = wire
     index = chunked.index()

@@ -208,10 +208,11 @@ class StopGets:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """Look for pieces on the device itself; answered by ``Reused``."""
+    """Look for pieces on the device itself, with ``moved`` anywhere in the running image; answered by ``Reused``."""
 
     image: int
     pieces: tuple[Piece, ...]
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 from device_sim.agent.boot_environment import Image
 from device_sim.agent.durable_file import StorageError
+from device_sim.agent.seeds import Seeds
 from device_sim.agent.slots import STAGED, Piece
 from firmware_store.deltas import Codec, apply_delta
 from firmware_store.errors import DigestError
@@ -40,6 +41,7 @@ class FileInstallation:
         self._running = running_folder
         self._staging = staging
         self._staged: Path | None = None
+        self._seeds: tuple[int, Seeds] | None = None  # of the image that was last asked for
         self._seal = seal
 
     def adopt(self, image: int) -> bool:
@@ -53,13 +55,14 @@ class FileInstallation:
             shutil.copyfile(source, target)
         return image_holds(target, wanted)
 
-    def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
+    def reuse(self, image: int, pieces: Sequence[Piece], *, moved: bool = False) -> tuple[bool, ...]:
         if image == STAGED:
-            return tuple(data is not None for data in _pieces_in(self._open, pieces))
-        name = f"{self._images[image].name}.img"
-        found = _pieces_in(self._folder / name, pieces)
+            return tuple(data is not None for data in Seeds(self._open).take(pieces))
+        if self._seeds is None or self._seeds[0] != image:
+            self._seeds = image, Seeds(self._running / f"{self._images[image].name}.img")
+        found = Seeds(self._folder / f"{self._images[image].name}.img").take(pieces)
         missing = [piece for piece, have in zip(pieces, found, strict=True) if have is None]
-        copied = dict(zip(missing, _pieces_in(self._running / name, missing), strict=True))
+        copied = dict(zip(missing, self._seeds[1].take(missing, moved=moved), strict=True))
         for piece, data in copied.items():
             if data is not None:
                 self.write(image, piece.offset, data)
@@ -158,23 +161,3 @@ def _was_written(path: Path) -> bool:
         return path.stat().st_blocks > 0
     except OSError:
         return False
-
-
-def _pieces_in(path: Path, pieces: Sequence[Piece]) -> list[bytes | None]:
-    """Return each piece's bytes where the file has them, else None."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return [None] * len(pieces)  # no such component there, or an unreadable one: nothing to reuse
-    try:
-        return [_piece_in(descriptor, piece) for piece in pieces]
-    finally:
-        os.close(descriptor)
-
-
-def _piece_in(descriptor: int, piece: Piece) -> bytes | None:
-    try:
-        data = os.pread(descriptor, piece.size_bytes, piece.offset)
-    except OSError:
-        return None
-    return data if len(data) == piece.size_bytes and hashlib.sha256(data).digest() == piece.digest else None

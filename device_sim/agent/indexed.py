@@ -17,10 +17,10 @@ from device_sim.agent.journal import Journal
 from device_sim.agent.slots import Piece
 from firmware_store.chunks import Chunk, Page, decode_index, decode_page, unpack_chunk
 from firmware_store.errors import ManifestError
-from firmware_store.suit_values import Fetch
+from firmware_store.suit_values import ChunkProfile, Fetch
 
 REUSE_BATCH: Final = 64
-"""Chunks looked for at once: about a megabyte to read and to hash, so that nothing else waits for long."""
+"""Chunks looked for at once: a megabyte to read and to hash (four at most), so that nothing else waits for long."""
 
 
 class Indexed:
@@ -124,7 +124,8 @@ class Indexed:
     def _look_on_the_device(self) -> None:
         if self._to_reuse:
             self._asked_reuse = [self._to_reuse.popleft() for _ in range(min(REUSE_BATCH, len(self._to_reuse)))]
-            self._journal.emit(Reuse(self._image, tuple(piece for piece, _ in self._asked_reuse)))
+            pieces = tuple(piece for piece, _ in self._asked_reuse)
+            self._journal.emit(Reuse(self._image, pieces, moved=self._fetch.profile is ChunkProfile.CDC))
         else:
             self._end_page_if_complete()
 

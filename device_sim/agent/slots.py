@@ -44,7 +44,7 @@ class Installation(Protocol):
     def adopt(self, image: int) -> bool:
         """Tell whether an image is in place to the last byte; it is copied where the running slot has the same."""
 
-    def reuse(self, image: int, pieces: Sequence[Piece]) -> tuple[bool, ...]:
+    def reuse(self, image: int, pieces: Sequence[Piece], *, moved: bool = False) -> tuple[bool, ...]:
         """For each piece: it is in place, already there or copied from the running slot, and its digest holds."""
 
     def write(self, image: int, offset: int, data: bytes) -> None:

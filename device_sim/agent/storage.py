@@ -71,8 +71,8 @@ class Storage:
                 self._persist(state)
             case Install(release):
                 return self._step(Step.INSTALL, lambda: self._install(self._slots.install(release)))
-            case Reuse(image, pieces):
-                return Reused(self._open.reuse(image, pieces))
+            case Reuse(image, pieces, moved):
+                return Reused(self._open.reuse(image, pieces, moved=moved))
             case Adopt(image):
                 return self._image_step(image, lambda: self._open.adopt(image))
             case Stage(name):

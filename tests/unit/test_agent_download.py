@@ -1,6 +1,7 @@
 """Blobs from retained messages: the window, resuming, seeds, and everything a broker can get wrong."""
 
 import hashlib
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from device_sim.agent.events import LinkDown, Received, StepFailed, Subscribe
 from device_sim.agent.events import Step as Work
 from device_sim.agent.fetcher import TIMEOUT_S, WINDOW_MOST, WINDOW_START, Arrival, Fetcher
+from firmware_store.suit_values import ChunkProfile
 from server.domain.execution import State
 from server.domain.gate import FULL, Ramp, height
 from server.protocol.orders import Action, Deadlines
@@ -23,6 +25,7 @@ from tests.agent_world import (
 )
 
 BUNDLE = make_bundle()
+NOISE = random.Random(4).randbytes(400_000)
 CHUNKS = chunk_digests(BUNDLE)
 
 
@@ -238,6 +241,25 @@ def test_chunks_of_the_running_release_do_not_travel_again(world: World) -> None
     assert world.outcome == (State.CONFIRMED, Reason.NONE)
     assert len(travelled) == 2  # the last chunk of the old app has grown, and another one has been added
     assert world.image("a", "app") == picture(7, 56_384)
+
+
+def test_chunks_cut_by_content_are_found_where_they_lie_now(world: World) -> None:
+    before = make_bundle(1, "1.1.0", contents=(("app", NOISE),), profile=ChunkProfile.CDC)
+    moved = b"one line more in front. " * 40 + NOISE[:60_000] + NOISE[90_000:] + NOISE[60_000:90_000]
+    after = make_bundle(2, "1.2.0", contents=(("app", moved),), profile=ChunkProfile.CDC)
+    world.offer(before)
+    world.connect()
+    world.pass_time(61)
+    world.fetched.clear()
+
+    world.offer(after, campaign=OTHER_CAMPAIGN)
+    world.pass_time(61)
+
+    new = set(chunk_digests(after)) - set(chunk_digests(before))
+    assert world.outcome == (State.CONFIRMED, Reason.NONE)
+    assert set(world.fetched) & set(chunk_digests(after)) == new
+    assert 0 < len(new) < len(chunk_digests(after)) / 2
+    assert world.image("a", "app") == moved
 
 
 def test_chunks_that_occur_twice_are_fetched_once_and_written_twice(world: World) -> None:
