@@ -85,7 +85,7 @@ def _scenario(campaigns: list[Line]) -> dict[str, Any]:
     ratios = [
         line["tidegate"]["completed_s"] / line["without"]["completed_s"]
         for line in campaigns
-        if line["tidegate"]["completed_s"] and line["without"]["completed_s"]
+        if line["tidegate"]["completed_s"] and line.get("without", {}).get("completed_s")
     ]
     return {
         "campaigns": len(campaigns),
@@ -95,7 +95,7 @@ def _scenario(campaigns: list[Line]) -> dict[str, Any]:
         "longer": round(median(ratios), 3) if ratios else None,
         "unfinished": sum(line["tidegate"]["verdict"] == "unfinished" for line in campaigns),
         "channels": _counts(line["tidegate"]["channel"] for line in campaigns),
-        "rules": {rule: _rule([line[rule] for line in campaigns]) for rule in RULES},
+        "rules": {rule: _rule([line[rule] for line in campaigns if rule in line]) for rule in RULES},
     }
 
 
@@ -103,6 +103,7 @@ def _rule(outcomes: list[Line]) -> dict[str, Any]:
     stopped = [one for one in outcomes if one["verdict"] in STOPPED]
     bricked = sorted(one["bricked"] for one in outcomes)
     return {
+        "campaigns": len(outcomes),
         "stopped": len(stopped),
         "halted": sum(one["verdict"] == "halt" for one in outcomes),
         "share": round(len(stopped) / len(outcomes), 4),
@@ -144,12 +145,13 @@ def _complaints(scenarios: dict[str, Any]) -> list[str]:
 def table(summary: dict[str, Any]) -> str:
     """Return the summary as Markdown: share stopped with its interval; devices lost at the decision, median (p90)."""
     rows = [
-        "| release | campaigns | " + " | ".join(RULES) + " |",
+        "| release | campaigns (under the other rules) | " + " | ".join(RULES) + " |",
         "|---|---|" + "---|" * len(RULES),
     ]
     for name, one in summary["scenarios"].items():
         cells = [_cell(one["rules"][rule], good=is_good(name)) for rule in RULES]
-        rows.append(f"| {name} | {one['campaigns']} of {one['devices']:,} devices | " + " | ".join(cells) + " |")
+        count = f"{one['campaigns']} ({one['rules'][RULES[-1]]['campaigns']})"
+        rows.append(f"| {name} | {count} of {one['devices']:,} devices | " + " | ".join(cells) + " |")
     healthy = summary["scenarios"].get("healthy")
     if healthy is not None and healthy["longer"] is not None:
         rows += ["", f"A good release takes {healthy['longer']:.2f} times as long as the same plan without the rule."]
