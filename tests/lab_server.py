@@ -55,6 +55,8 @@ class LabServer:
         self.held: dict[DeviceId, Counter] = {}
         """The cohort's counter that each device holds, by its last beat or hello."""
         self._retained: set[str] = set()
+        self.sessions = 0
+        """Times that the broker has accepted this server."""
         self._up = asyncio.Event()
         self._news = asyncio.Event()
         credential = broker.server_credential
@@ -66,6 +68,7 @@ class LabServer:
             password=credential.password,
             on_message=self._on_message,
             on_up=self._on_up,
+            reconnect_min_s=0.05,
         )
 
     async def __aenter__(self) -> Self:
@@ -136,7 +139,9 @@ class LabServer:
     def _on_up(self, _session_present: bool) -> None:
         if self._up.is_set():  # the broker has been away
             self.link.subscribe(self._all_up)
+        self.sessions += 1
         self._up.set()
+        self._news.set()
 
     def _on_message(self, message: Incoming) -> None:
         _, device, kind = self.topics.parse_up(message.topic)

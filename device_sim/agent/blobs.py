@@ -131,8 +131,8 @@ class Blobs:
         self._drop(want, over)
         self._refused.setdefault(want.digest, {})[over] = loss
         self._ask(want, _OTHER[over])
-        if self._can_use(_OTHER[over]):
-            self._via = _OTHER[over]
+        if self._via is over:
+            self._switch()
 
     def _ask(self, want: Want, over: Transport) -> None:
         """Ask there, or else at the other one; a part of an image is to be had over HTTP alone."""
