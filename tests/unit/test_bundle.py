@@ -168,7 +168,7 @@ async def test_what_two_releases_share_is_stored_once(
     first, second = (one.blobs for one in received)
     assert store.new_bytes == sum(size for digest, size in second.items() if digest not in first)
     assert store.new_bytes < share * sum(second.values())
-    assert {digest async for digest in store.store.digests()} == {*first, *second}
+    assert {blob.digest async for blob in store.store.stored()} == {*first, *second}
 
 
 def test_the_parts_of_a_bundle_are_cut_as_each_is_to_be(tmp_path: Path, images: Mapping[str, Path]) -> None:
