@@ -28,10 +28,14 @@ from firmware_store.bundle_file import (
     write_bundle,
 )
 from firmware_store.chunks import Chunk, decode_index, decode_page, unpack_chunk
-from firmware_store.errors import CodecError, DigestError, TooLargeError
+from firmware_store.digest_set import DigestSet
+from firmware_store.errors import CodecError, ConflictError, DigestError, NotFoundError, TooLargeError
+from firmware_store.images import BlobSource
 from firmware_store.root import Root
+from firmware_store.sparse import count_left_out
 from firmware_store.status import Status
 from firmware_store.suit import Component, VerifiedEnvelope, verify_envelope
+from firmware_store.suit_values import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -70,9 +74,17 @@ class ReceivedBundle:
 
 
 async def receive_bundle(
-    stream: AsyncIterable[bytes], *, root: Root, store: BlobSink, max_bytes: int, status: Status | None = None
+    stream: AsyncIterable[bytes],
+    *,
+    root: Root,
+    store: BlobSink,
+    max_bytes: int,
+    status: Status | None = None,
+    known: BlobSource | None = None,
 ) -> ReceivedBundle:
     """Read a bundle to its end, and store each blob once it is verified. With a ``status``, no revoked one.
+
+    With ``known``, blobs may be left out of the stream (``firmware_store.sparse``); they are read from there.
 
     No image byte is read before the envelope has its signatures. When this raises, blobs that were verified until then
     are in the store, and nothing refers to them; sending the bundle again goes on from them.
@@ -81,9 +93,10 @@ async def receive_bundle(
         CodecError: not a bundle, one that ends early, or bytes after its end.
         TooLargeError: more than ``max_bytes``.
         TrustError: the envelope is not to be trusted (see ``verify_envelope``), or a blob is not the one it names.
+        ConflictError: a blob was left out that is not known, or not whole.
         StoreUnavailableError: the blobs cannot be stored.
     """
-    source = _Source(stream, max_bytes)
+    source = _Source(stream, max_bytes, known)
     envelope = await source.read_envelope()
     verified = verify_envelope(envelope, root, status=status)
     blobs: dict[bytes, int] = {}
@@ -124,15 +137,34 @@ class _Nowhere:
 class _Source:
     """A stream that is read in exact sizes and never beyond its limit."""
 
-    def __init__(self, stream: AsyncIterable[bytes], max_bytes: int) -> None:
+    def __init__(self, stream: AsyncIterable[bytes], max_bytes: int, known: BlobSource | None) -> None:
         self._pieces = aiter(stream)
         self._max_bytes = max_bytes
         self._received = 0
         self._buffer = bytearray()
+        self._known = known
+        self._left_out = DigestSet(b"")
 
     async def read_envelope(self) -> bytes:
-        size = envelope_size(await self.read(HEAD_BYTES))
-        return await self.read(size)
+        head = await self.read(HEAD_BYTES)
+        count = None if self._known is None else count_left_out(head)
+        if count is not None:
+            digests = await self.read(count * DIGEST_BYTES)
+            self._left_out = await asyncio.to_thread(DigestSet, digests)
+            head = await self.read(HEAD_BYTES)
+        return await self.read(envelope_size(head))
+
+    async def read_blob(self, digest: bytes, size: int) -> bytes:
+        """Return the bytes where the blob ``digest`` comes in the bundle; what they are is checked by the caller."""
+        if self._known is None or digest not in self._left_out:
+            return await self.read(size)
+        self._count(size)
+        try:
+            return await self._known.get(digest)
+        except (NotFoundError, DigestError) as exc:
+            raise ConflictError(
+                f"The upload leaves out blob {digest.hex()}, which is not here: send it again."
+            ) from exc
 
     async def read(self, size: int) -> bytes:
         while len(self._buffer) < size:
@@ -153,21 +185,24 @@ class _Source:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
             return False
-        self._received += len(piece)
-        if self._received > self._max_bytes:
-            raise TooLargeError(f"a bundle may have {self._max_bytes} bytes at most", limit_bytes=self._max_bytes)
+        self._count(len(piece))
         self._buffer += piece
         return True
+
+    def _count(self, size: int) -> None:
+        self._received += size
+        if self._received > self._max_bytes:
+            raise TooLargeError(f"a bundle may have {self._max_bytes} bytes at most", limit_bytes=self._max_bytes)
 
 
 async def _receive_image(source: _Source, component: Component, store: BlobSink, blobs: dict[bytes, int]) -> None:
     fetch = component.fetch
-    root = await source.read(fetch.index_size)
+    root = await source.read_blob(fetch.index_digest, fetch.index_size)
     pages = decode_index(root, fetch)
     await _store({fetch.index_digest: root}, store, blobs)
     listed: list[bytes] = []
     for page in pages:
-        data = await source.read(page.size)
+        data = await source.read_blob(page.digest, page.size)
         listed.append(data)
         # Decoding checks the page; the chunks are not kept, since they take ten times the memory.
         await asyncio.to_thread(decode_page, data, page)
@@ -178,7 +213,7 @@ async def _receive_image(source: _Source, component: Component, store: BlobSink,
         size += sum(chunk.raw_size for chunk in chunks)
         for at in range(0, len(chunks), _BATCH):
             batch = chunks[at : at + _BATCH]
-            wires = [await source.read(chunk.wire_size) for chunk in batch]
+            wires = [await source.read_blob(chunk.wire_digest, chunk.wire_size) for chunk in batch]
             await asyncio.to_thread(_unpack_into, digest, batch, wires)
             await _store({chunk.wire_digest: wire for chunk, wire in zip(batch, wires, strict=True)}, store, blobs)
     if (digest.digest(), size) != (component.image_digest, component.image_size):

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
-from server.api.routing import Call, route
+from server.api.routing import Call, Model, route
 from server.db.bundles import BundleRecord
 from server.domain.identity import BundleId
 from server.services import identifiers
@@ -37,6 +38,18 @@ class BundleList(BaseModel):
     bundles: list[BundleView]
 
 
+class Asked(Model):
+    """Blobs of a bundle that somebody is about to upload: what is here already can be left out of it."""
+
+    digests: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(max_length=10_000)
+
+
+class Missing(BaseModel):
+    """Those that are not here, in the order in which they were asked for."""
+
+    missing: list[str]
+
+
 @route("POST", "/v1/bundles", right=Right.RELEASE, status=201)
 async def upload_bundle(call: Call[None]) -> web.StreamResponse:
     request = call.request
@@ -48,6 +61,12 @@ async def upload_bundle(call: Call[None]) -> web.StreamResponse:
         call.context.bundles.check_size(request.content_length)
     record = await call.context.bundles.receive(_stream(request), caller=call.caller.name)
     return web.Response(status=201, body=view(record).model_dump_json().encode(), content_type="application/json")
+
+
+@route("POST", "/v1/blobs/missing", right=Right.RELEASE, body=Asked)
+async def list_missing(call: Call[Asked]) -> Missing:
+    found = await call.context.bundles.missing([bytes.fromhex(digest) for digest in call.body.digests])
+    return Missing(missing=[digest.hex() for digest in found])
 
 
 @route("GET", "/v1/bundles", right=Right.READ)

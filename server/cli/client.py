@@ -1,7 +1,7 @@
 """The CLI's and the demo's way to the REST API: one session, problem documents turned back into our errors."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self, TypeVar
@@ -76,17 +76,24 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
-    async def upload(self, path: str, file: Path, media_type: str, sent: Callable[[int], None] | None = None) -> Any:
-        """Stream a file; ``sent`` hears how many bytes went out with each piece. Raises as ``get`` does."""
+    async def upload(self, path: str, file: Path, media_type: str) -> Any:
+        """Stream a file. Raises as ``get`` does."""
+        from firmware_store.bundle import bundle_pieces
 
-        async def pieces() -> AsyncIterator[bytes]:
-            with file.open("rb") as stream:
-                while piece := stream.read(UPLOAD_PIECE_BYTES):
-                    yield piece
-                    if sent is not None:
-                        sent(len(piece))
+        return await self.upload_pieces(path, bundle_pieces(file), media_type)
 
-        return await self._call("POST", path, data=pieces(), headers={"Content-Type": media_type})
+    async def upload_pieces(
+        self, path: str, pieces: AsyncIterable[bytes], media_type: str, sent: Callable[[int], None] | None = None
+    ) -> Any:
+        """Stream pieces; ``sent`` hears how many bytes went out with each of them. Raises as ``get`` does."""
+
+        async def counted() -> AsyncIterator[bytes]:
+            async for piece in pieces:
+                yield piece
+                if sent is not None:
+                    sent(len(piece))
+
+        return await self._call("POST", path, data=counted(), headers={"Content-Type": media_type})
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,6 +24,7 @@ from server.services.wire import Wire
 log = structlog.get_logger(__name__)
 
 BUNDLE_MOST_BYTES: Final = 4 << 30
+ASKED_AT_ONCE: Final = 32
 PUBLISH_AT_ONCE: Final = 32
 """Blobs on their way to the broker at once: at most 2 MiB of them, far below any broker's queue limit."""
 
@@ -61,11 +62,16 @@ class Bundles:
             TrustError: it is not what enough release keys have signed, or was revoked, or is below a floor.
             InvalidInputError: it is no bundle, or ends early, or does not end.
             StoreFullError: there is no room for it; what has come of it is there for the next try.
-            ConflictError: it is here already.
+            ConflictError: it is here already, or a blob that was left out is not.
         """
         trust = self._authority.trust
         received = await receive_bundle(
-            stream, root=trust.root, status=trust.status, store=self._sink, max_bytes=self._most_bytes
+            stream,
+            root=trust.root,
+            status=trust.status,
+            store=self._sink,
+            max_bytes=self._most_bytes,
+            known=self._store,
         )
         manifest = self._authority.trust.check_release(received.envelope).manifest
         envelope_digest = hashlib.sha256(received.envelope).digest()
@@ -94,6 +100,21 @@ class Bundles:
             self.on_change()
         log.info("bundle_received", version=record.version, digest=record.manifest_digest.hex(), blobs=len(blobs))
         return record
+
+    async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Return those of which the store has nothing, in their order; whether the others are whole, an upload finds.
+
+        Raises:
+            StoreUnavailableError: no answer.
+        """
+        window = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def is_missing(digest: bytes) -> bool:
+            async with window:
+                return await self._store.size(digest) is None
+
+        found = await asyncio.gather(*map(is_missing, digests))
+        return [digest for digest, is_it in zip(digests, found, strict=True) if is_it]
 
     def check_size(self, size: int) -> None:
         """Refuse an upload by the size that it announces. Raises: TooLargeError."""

@@ -7,17 +7,17 @@ they may be fetched is asked once after each change of a campaign or of the trus
 """
 
 import asyncio
-from bisect import bisect_left
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
 import structlog
 
 from firmware_store.blobs import BlobStore
+from firmware_store.digest_set import DigestSet
 from firmware_store.errors import CodecError, NotFoundError, TrustError, WithdrawnError
 from firmware_store.images import ImageReader
 from firmware_store.suit import open_envelope
-from firmware_store.suit_values import DIGEST_BYTES, Component
+from firmware_store.suit_values import Component
 from server.db.bundles import BundleRecord, BundleRepository
 from server.domain.campaign import JUDGED
 from server.domain.identity import BundleId
@@ -34,6 +34,7 @@ BUNDLES_MOST: Final = 1000
 """Images of so many bundles can be fetched whole, the newest ones; blobs of all of them."""
 
 READERS_MOST: Final = 32
+_NONE: Final = DigestSet(b"")
 
 
 class _Found(NamedTuple):
@@ -48,7 +49,7 @@ class Catalogue:
         self._repository = repository
         self._store = store
         self._authority = authority
-        self._listings: OrderedDict[BundleId, bytes] = OrderedDict()
+        self._listings: OrderedDict[BundleId, DigestSet] = OrderedDict()
         self._images: dict[bytes, _Found] = {}
         self._read: set[BundleId] = set()
         self._all_read = False
@@ -77,13 +78,13 @@ class Catalogue:
         if digest in refused:
             raise refused[digest](_sentence(refused[digest]))
         for bundle in reversed(tuple(self._listings)):
-            if _lists(self._listings.get(bundle, b""), digest) and not await self._why_not(bundle):
+            if digest in self._listings.get(bundle, _NONE) and not await self._why_not(bundle):
                 self._listings.move_to_end(bundle)
                 return
         holders = await self._repository.holding(digest)
         for bundle in holders:
             if not await self._why_not(bundle):
-                self._keep(bundle, await self._repository.digests(bundle))
+                self._keep(bundle, await asyncio.to_thread(DigestSet, await self._repository.digests(bundle)))
                 return
         family = WithdrawnError if holders else NotFoundError
         refused[digest] = family
@@ -130,11 +131,13 @@ class Catalogue:
             return str(exc)
         return "halted" if await self._repository.is_halted(bundle.id, unless=JUDGED) else ""
 
-    def _keep(self, bundle: BundleId, listing: bytes) -> None:
+    def _keep(self, bundle: BundleId, listing: DigestSet) -> None:
         self._listings[bundle] = listing
         self._listings.move_to_end(bundle)
-        while len(self._listings) > 1 and sum(map(len, self._listings.values())) > LISTED_BYTES_MOST:
-            self._listings.popitem(last=False)
+        size = sum(len(listed.data) for listed in self._listings.values())
+        while len(self._listings) > 1 and size > LISTED_BYTES_MOST:
+            _, forgotten = self._listings.popitem(last=False)
+            size -= len(forgotten.data)
 
     async def _read_bundles(self) -> None:
         """Learn the images of bundles that have come since this was last asked."""
@@ -175,9 +178,3 @@ class Catalogue:
 
 def _sentence(family: type[NotFoundError]) -> str:
     return "This was withdrawn." if family is WithdrawnError else "There is no such blob."
-
-
-def _lists(listing: bytes, digest: bytes) -> bool:
-    count = len(listing) // DIGEST_BYTES
-    at = bisect_left(range(count), digest, key=lambda n: listing[n * DIGEST_BYTES : (n + 1) * DIGEST_BYTES])
-    return listing[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] == digest

@@ -1,6 +1,11 @@
 """Uploads over HTTP: what is not signed by enough release keys, byte for byte, leaves no trace."""
 
 import asyncio
+import io
+import random
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,8 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from firmware_store.root import init_dev_keys
-from tests.integration.test_rest import assert_problem
-from tests.servers import Api, ServerProcess, make_bundle
+from firmware_store.sparse import list_blobs
+from server.services.tokens import Role
+from tests.integration.test_rest import assert_problem, make_token
+from tests.servers import ROOT, Api, ServerProcess, make_bundle, unique
 
 MEDIA = "application/vnd.tidegate.bundle"
 
@@ -133,3 +140,43 @@ async def test_an_upload_that_breaks_off_leaves_no_trace(admin: Api, server: Ser
 
     assert (await admin.upload(bundle)).status == 201
     assert len(await known(admin) - before) == 1
+
+
+async def test_what_is_here_is_left_out_of_a_second_try(
+    admin: Api, server: ServerProcess, bundle: bytes, tmp_path: Path
+) -> None:
+    """An upload that broke off near its end; then the command line sends the rest."""
+    app = random.Random(unique("app")).randbytes(1_500_000)
+    path = make_bundle(tmp_path, server.keys, content={"app": app})
+    whole = path.read_bytes()
+    digests = [blob.digest.hex() for blob in list_blobs(path)]
+
+    assert (await admin.upload(io.BytesIO(whole[:-1]))).status == 422
+    answer = await admin.post("/v1/blobs/missing", {"digests": digests})
+    pushed = subprocess.run(
+        [sys.executable, "-m", "server", "bundle", "push", str(path), "--server", server.url, "--token", server.token],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert set(answer.body["missing"]) < set(digests)
+    assert len(answer.body["missing"]) < 33
+    assert pushed.stdout.strip() in await known(admin)
+    left = re.search(r"(\d+) bytes are left to send", pushed.stderr)
+    assert left is not None
+    assert int(left[1]) < len(whole) / 2
+
+
+async def test_only_who_may_upload_is_told_what_is_here(server: ServerProcess, admin: Api) -> None:
+    body = {"digests": ["0" * 64]}
+    viewer = Api(server.url, await make_token(admin, Role.VIEWER))
+    try:
+        assert_problem(await viewer.post("/v1/blobs/missing", body), 403, "forbidden")
+    finally:
+        await viewer.close()
+
+    assert (await admin.post("/v1/blobs/missing", body)).body == {"missing": ["0" * 64]}
+    assert_problem(await admin.post("/v1/blobs/missing", {"digests": ["../keys"]}), 422, "invalid-input")
