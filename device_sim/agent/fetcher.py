@@ -18,8 +18,11 @@ UNDER_WAY_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
 """A blob that has not come by then is subscribed to again: QoS 0 may lose it, and the broker may not have it yet.
 
-Each time for the same blob the wait is twice as long, so that a slow line is not asked for more and more of the same.
+Each time for the same blob the wait is twice as long, and twice as long as the last blob took where that is more, so
+that a slow line is not asked for more and more of the same.
 """
+PATIENCE_MOST_S: Final = 120.0
+"""Twice what a blob of 64 KiB takes where a line only just carries enough (``pace.FLOOR_BYTES_PER_S``)."""
 LATE_MOST: Final = 3
 """So many times in a row for one blob, and the broker does not seem to have what is wanted: 70 s."""
 WRONG_MOST: Final = 3
@@ -54,6 +57,8 @@ class Fetcher:
         self._later: deque[tuple[float, bytes]] = deque()
         self._wrong: dict[bytes, int] = {}
         self._late: dict[bytes, int] = {}
+        self._since: dict[bytes, float] = {}  # when it was asked for first
+        self._patience_s = TIMEOUT_S
         self._leave: list[bytes] = []
         self._window = WINDOW_START
         self._narrowed_at = float("-inf")
@@ -94,6 +99,8 @@ class Fetcher:
         if len(payload) == size and hashlib.sha256(payload).digest() == digest:
             if asked_at is not None:
                 self._adapt(now - asked_at, now)
+            took_s = now - self._since.get(digest, now)
+            self._patience_s = min(max(TIMEOUT_S, 2 * took_s), PATIENCE_MOST_S)
             self._forget(digest)  # even if it was given up: a late blob is as good as any
             return Arrival.GOOD
         if asked_at is None:
@@ -120,6 +127,7 @@ class Fetcher:
                 if digest not in self._sizes or digest in self._asked:
                     continue  # it came late, or is wanted no more or anew
                 self._asked[digest] = now
+                self._since.setdefault(digest, now)
                 subscribe.append(digest)
         leave = self._leave
         if not subscribe and len(self._asked) > 0:
@@ -134,6 +142,7 @@ class Fetcher:
     def link_lost(self) -> None:
         """Nothing is subscribed to any more; ask for it again, in the order it was asked for."""
         self._late.clear()
+        self._since.clear()
         self._waiting.extendleft(reversed(self._asked))
         self._asked.clear()
         self._leave.clear()
@@ -142,6 +151,7 @@ class Fetcher:
         del self._sizes[digest]
         self._wrong.pop(digest, None)
         self._late.pop(digest, None)
+        self._since.pop(digest, None)
         if self._asked.pop(digest, None) is not None:
             self._leave.append(digest)
 
@@ -150,7 +160,7 @@ class Fetcher:
         """When the first of the blobs that were asked for is late."""
         if self._late:
             return min(map(self._due_at, self._asked), default=None)
-        return next(iter(self._asked.values())) + TIMEOUT_S if self._asked else None
+        return next(iter(self._asked.values())) + self._patience_s if self._asked else None
 
     def _time_out(self, now: float) -> None:
         late_at = self._late_at
@@ -166,7 +176,7 @@ class Fetcher:
             self._narrow(now)
 
     def _due_at(self, digest: bytes) -> float:
-        return self._asked[digest] + TIMEOUT_S * 2.0 ** min(self._late.get(digest, 0), LATE_MOST)
+        return self._asked[digest] + self._patience_s * 2.0 ** min(self._late.get(digest, 0), LATE_MOST)
 
     def _adapt(self, took_s: float, now: float) -> None:
         if took_s <= UNDER_WAY_S:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from device_sim.agent.events import Answer, Get, Got
 from device_sim.agent.fetcher import WRONG_AGAIN_S, WRONG_MOST, Arrival
+from device_sim.agent.pace import FLOOR_BYTES_PER_S
 from server.protocol.sources import HttpSource
 
 PARALLEL_MOST: Final = 4
@@ -19,7 +20,8 @@ AGAIN_LONGEST_S: Final = 60.0
 FAILED_MOST: Final = 3
 """So many failures in a row, and the server does not seem to be there."""
 ANSWER_S: Final = 120.0
-"""A request that has not been answered by then has failed: longer than the client's own bounds on each of its waits."""
+"""A request that has not been answered by then, and in the time that all of them take on the slowest line there may be,
+has failed: longer than the client's own bounds on each of its waits."""
 
 
 class Want(NamedTuple):
@@ -44,7 +46,7 @@ class HttpFetcher:
         self._numbers = numbers
         self._wanted: dict[Want, None] = {}
         self._waiting: deque[Want] = deque()
-        self._asked: dict[int, tuple[Want, float]] = {}  # when it is late, oldest first
+        self._asked: dict[int, tuple[Want, float]] = {}  # when it is late
         self._wrong: dict[Want, int] = {}
         self._failures = 0
         self._again_at = float("-inf")
@@ -52,7 +54,7 @@ class HttpFetcher:
     @property
     def next_at(self) -> float | None:
         """When ``requests`` will have something new without an answer (monotonic seconds)."""
-        times = [late_at for _, late_at in list(self._asked.values())[:1]]
+        times = [late_at for _, late_at in self._asked.values()]
         if self._waiting and len(self._asked) < PARALLEL_MOST:
             times.append(self._again_at)
         return min(times, default=None)
@@ -115,7 +117,8 @@ class HttpFetcher:
             if want not in self._wanted or any(want == asked for asked, _ in self._asked.values()):
                 continue  # wanted no more, or anew
             get = Get(next(self._numbers), _url(source, want), source.ticket, want.size_bytes, want.first)
-            self._asked[get.number] = (want, now + ANSWER_S)
+            slowest_s = PARALLEL_MOST * want.size_bytes / FLOOR_BYTES_PER_S
+            self._asked[get.number] = (want, now + ANSWER_S + slowest_s)
             gets.append(get)
         return gets
 

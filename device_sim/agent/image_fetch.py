@@ -19,8 +19,9 @@ from firmware_store.suit_values import Fetch
 from server.protocol.reasons import Reason
 from server.protocol.sources import DeltaOffer
 
-PART_BYTES: Final = 1 << 20
-"""Of a whole image, in one request: what a halt or a lost line takes back at the most."""
+PART_BYTES: Final = 1 << 17
+"""Of a whole image, in one request: what a lost line takes back at the most, and no more than comes in well below the
+five minutes in which a line's pace is judged."""
 
 
 class ImageFetch:

@@ -107,6 +107,32 @@ def test_a_blob_that_does_not_come_is_asked_for_again() -> None:
     assert fetcher.requests(TIMEOUT_S) == ((digest(0),), (digest(0),))
 
 
+def test_on_a_slow_line_a_blob_is_waited_for_as_long_as_blobs_take() -> None:
+    """At 1 KiB a second 16 KiB take 16 s: the first blob is asked for twice, the others once."""
+    fetcher, now, asked = Fetcher(), 0.0, 0
+    for number in range(6):
+        fetcher.want(digest(number), 200)
+        due = now + 16.0
+        while now < due:
+            asked += len(fetcher.requests(now).subscribe)
+            now = due if fetcher.next_at is None else min(fetcher.next_at, due)
+        assert fetcher.take(digest(number), blob(number), now) is Arrival.GOOD
+
+    assert asked == 7
+
+
+def test_a_blob_that_was_asked_for_in_vain_too_often_makes_the_fetcher_stuck() -> None:
+    fetcher, asked_at = fetcher_of(1), []
+    for now in range(200):
+        if fetcher.requests(now).subscribe:
+            asked_at.append(now)
+
+    assert asked_at == [0, 10, 30, 70, 150]
+    assert fetcher.is_stuck
+    assert fetcher.take(digest(0), blob(0), 200) is Arrival.GOOD
+    assert not fetcher.is_stuck
+
+
 def test_a_late_blob_is_as_good_as_any() -> None:
     fetcher = fetcher_of(8)
     fetcher.requests(0)
