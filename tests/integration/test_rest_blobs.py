@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
+from device_sim.agent.events import Answer, Get
+from device_sim.agent.http_client import HttpClient
 from firmware_store.chunks import decode_index
 from firmware_store.suit import open_envelope
 from tests.integration.test_rest import assert_problem
@@ -67,6 +69,23 @@ async def test_a_ticket_opens_blobs_and_images_and_nothing_else(device: Api, sha
     for path in ("/v1/devices", "/v1/bundles", "/v1/campaigns"):
         assert_problem(await device.get(path), 401, "not-authenticated")
     assert_problem(await device.post("/v1/tickets"), 401, "not-authenticated")
+
+
+async def test_a_devices_client_gets_blobs_and_parts_of_images(
+    server: ServerProcess, admin: Api, shared: Shared
+) -> None:
+    ticket = (await admin.post("/v1/tickets")).body["ticket"]
+    async with HttpClient() as client:
+        blob = await client.get(Get(1, f"{server.url}/v1/blobs/{shared.page}", ticket, 65_536))
+        nowhere = await client.get(Get(2, f"{server.url}/v1/blobs/{'0' * 64}", ticket, 65_536))
+        image = f"{server.url}/v1/images/{shared.image}"
+        parts = [
+            await client.get(Get(3, image, ticket, 100_000, first)) for first in range(0, len(shared.content), 100_000)
+        ]
+
+    assert sha256(blob.payload).hexdigest() == shared.page
+    assert nowhere.answer is Answer.GONE
+    assert b"".join(part.payload for part in parts) == shared.content
 
 
 async def test_a_forged_ticket_opens_nothing(server: ServerProcess, admin: Api, shared: Shared) -> None:
