@@ -55,6 +55,15 @@ class IllegalTransitionError(ConflictError):
         self.allowed = tuple(allowed)
 
 
+class OverBudgetError(ConflictError):
+    """More bytes than may be at the broker at once. ``needed_bytes`` would be there, of ``budget_bytes``."""
+
+    def __init__(self, message: str, *, needed_bytes: int, budget_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.budget_bytes = budget_bytes
+
+
 class AuthenticationError(TidegateError):
     """No credential, or not a valid one."""
 

@@ -32,6 +32,7 @@ from server.db.halts import HaltRepository
 from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import check_schema
 from server.db.pool import close_pool, open_pool
+from server.db.published import PublishedRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tickets import TicketRepository
@@ -43,6 +44,7 @@ from server.outside import Outside, stand
 from server.protocol.topics import Topics
 from server.services.admission import Admission
 from server.services.admits import Admits
+from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
@@ -57,13 +59,16 @@ from server.services.lease import Lease, acquire_now, await_lease, describe_othe
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
+from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
 from server.services.quota import Quota
 from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
+from server.services.room import Room
 from server.services.snapshot import Surveyor
+from server.services.sources import Sources
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
@@ -235,6 +240,8 @@ async def build(
     directives = Directives(
         repository=DirectiveRepository(database), authority=authority, wire=session, topics=topics, metrics=metrics
     )
+    tickets = await Tickets.load(TicketRepository(database), authority.root.fleet)
+    directives.sources = sources = Sources.of(settings.public_url, tickets)
     await directives.load()
     bundle_repository = BundleRepository(database)
     campaign_repository = CampaignRepository(database)
@@ -243,11 +250,19 @@ async def build(
         repository=bundle_repository,
         store=store,
         authority=authority,
-        wire=session,
-        topics=topics,
-        metrics=metrics,
         most_bytes=settings.upload_most_bytes,
         quota=quota,
+    )
+    published = PublishedRepository(database)
+    room = Room(published, budget_bytes=settings.blob_budget_bytes, has_http=sources is not None)
+    publisher = Publisher(
+        repository=published,
+        campaigns=campaign_repository,
+        wire=BlobWire(store=store, wire=session, topics=topics),
+        room=room,
+        metrics=metrics,
+        bytes_per_s=settings.publish_bytes_per_s,
+        grace_s=settings.blob_grace_s,
     )
     campaigns = Campaigns(
         repository=campaign_repository,
@@ -255,6 +270,7 @@ async def build(
         devices=device_repository,
         directives=directives,
         metrics=metrics,
+        room=room,
         least_approvals=settings.approvals,
     )
     trust = TrustDocuments(
@@ -273,7 +289,6 @@ async def build(
     orchestrator = Orchestrator(
         repository=campaign_repository,
         campaigns=campaigns,
-        bundles=bundles,
         directives=directives,
         surveyor=surveyor,
         evidence=evidence,
@@ -298,7 +313,8 @@ async def build(
     session.on_message = ingest.take
     catalogue = Catalogue(repository=bundle_repository, store=store, authority=authority)
     bundles.on_change = catalogue.note_change
-    campaigns.on_change = _all_of(catalogue.note_change, orchestrator.wake)
+    campaigns.on_change = _all_of(catalogue.note_change, publisher.wake, orchestrator.wake)
+    publisher.on_ready = orchestrator.wake
     reports.on_stored = _waker(orchestrator)
     rollbacks = Rollbacks(
         repository=campaign_repository, executions=executions, bundles=bundle_repository, campaigns=campaigns
@@ -341,11 +357,13 @@ async def build(
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
         metrics=metrics,
         orchestrator=orchestrator,
+        publisher=publisher,
         quarantine=quarantine,
         revocations=Revocations(RevocationRepository(database)),
         rollbacks=rollbacks,
+        room=room,
         surveyor=surveyor,
-        tickets=await Tickets.load(TicketRepository(database), authority.root.fleet),
+        tickets=tickets,
         tokens=Tokens(TokenRepository(database)),
         trust=trust,
         upkeep=Upkeep(repository=bundle_repository, store=store, quota=quota),
@@ -378,7 +396,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
     async def repair(retained: Retained) -> None:
         await parts.context.trust.repair(retained)
         if await parts.directives.repair(retained.directives, now=time.time()):
-            await parts.orchestrator.forget_blobs()
+            await parts.context.publisher.forget()
 
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -386,7 +404,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.session.reconcile(repair), name="reconcile what is retained"),
             group.create_task(parts.reports.run(), name="group commit"),
             group.create_task(parts.orchestrator.run(), name="orchestrator"),
-            group.create_task(parts.orchestrator.publish_blobs(), name="publish blobs"),
+            group.create_task(parts.context.publisher.run(), name="publish blobs"),
             group.create_task(parts.webhooks.run(), name="ask webhooks"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),

@@ -51,6 +51,18 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="where REST listens")
     port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")
     topic_root: str = Field("tg/1", description="root of every MQTT topic")
+    public_url: str | None = Field(
+        None,
+        description="where devices reach this server by HTTP, https://host or https://host/path; without it they fetch "
+        "from the broker alone",
+    )
+    blob_budget_bytes: int = Field(
+        512 << 20, ge=0, description="of blobs at the broker at once; a campaign that does not fit is HTTP only"
+    )
+    blob_grace_s: int = Field(
+        3600, ge=0, description="how long blobs that no campaign needs stay at the broker, except after a halt"
+    )
+    publish_bytes_per_s: int = Field(64 << 20, ge=65_536, description="of blobs that are published to the broker")
     heartbeat_s: int = Field(60, ge=1, le=86_400, description="how often a device beats; told in its welcome")
     environment: Literal["development", "production"] = Field(
         "development", description="production refuses a trust root that is marked for development"

@@ -4,9 +4,10 @@ What goes out is really signed and what comes in is really stored; only the wire
 ``Player``: it says what a device would say, and nothing of it is faked behind the services' backs.
 """
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
 from server.db.freezes import FreezeRepository
 from server.db.halts import HaltRepository
+from server.db.published import PublishedRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import DeviceHello, DeviceReport, TelemetryRepository
 from server.db.trust import TrustRepository
@@ -36,6 +38,7 @@ from server.protocol.orders import Action, Directive
 from server.protocol.topics import Audience, CohortAudience, Topics
 from server.services.admits import Admits
 from server.services.authority import Authority
+from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.directives import Directives
@@ -48,18 +51,24 @@ from server.services.keyring import Keyring
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
+from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
 from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
+from server.services.room import Room
 from server.services.snapshot import Surveyor
+from server.services.sources import Sources
+from server.services.tickets import Tickets
 from server.services.trust import TrustDocuments
+from server.services.wire import Wire
 from tests.records import MAIN, add_bundle
 from tests.trust_fleet import HARDWARE as HARDWARE_NAME
 from tests.trust_fleet import VENDOR, TrustFleet, shared_folder
 
 HARDWARE = HardwareClass(HARDWARE_NAME)
 HEARTBEAT_S = 10
+GRACE_S = 600
 SKIP_FROM_S = 10_000
 
 
@@ -74,7 +83,13 @@ class Shelf:
 
     async def publish_retained(self, topic: str, payload: bytes) -> None:
         self.publish_nowait(topic, payload)
-        self.retained[topic] = payload
+        if payload:
+            self.retained[topic] = payload
+        else:
+            self.retained.pop(topic, None)
+
+    async def read_retained(self, topics: Collection[str]) -> Mapping[str, bytes]:
+        return {topic: self.retained[topic] for topic in topics if topic in self.retained}
 
     def publish_nowait(self, topic: str, payload: bytes) -> None:
         if self.refuses or self.up_since is None:
@@ -85,7 +100,16 @@ class Shelf:
 class World:
     """Everything between the wire and the database."""
 
-    def __init__(self, store: Database, blobs: Path, *, keys: TrustFleet | None = None) -> None:
+    def __init__(
+        self,
+        store: Database,
+        blobs: Path,
+        *,
+        keys: TrustFleet | None = None,
+        budget_bytes: int = 1 << 20,
+        publish_bytes_per_s: int = 64 << 20,
+        public_url: str | None = None,
+    ) -> None:
         self.now = time.time()
         self.store = store
         self.keys = TrustFleet.open(shared_folder()) if keys is None else keys
@@ -104,17 +128,20 @@ class World:
         self.directive_repository = DirectiveRepository(store)
         on_the_wire: dict[str, Any] = {"wire": self.shelf, "topics": self.topics, "metrics": self.metrics}
         self.directives = Directives(repository=self.directive_repository, authority=self.authority, **on_the_wire)
-        self.bundles = Bundles(
-            repository=BundleRepository(store), store=self.blobs, authority=self.authority, **on_the_wire
-        )
+        self.directives.sources = Sources.of(public_url, Tickets(self.authority.root.fleet, b"s" * 32))
+        self.bundles = Bundles(repository=BundleRepository(store), store=self.blobs, authority=self.authority)
+        self.published = PublishedRepository(store)
+        self.room = Room(self.published, budget_bytes=budget_bytes, has_http=public_url is not None)
         self.campaigns = Campaigns(
             repository=self.repository,
             bundles=BundleRepository(store),
             devices=self.devices,
             directives=self.directives,
             metrics=self.metrics,
+            room=self.room,
             clock=lambda: self.now,
         )
+        self.publisher = self.new_publisher(bytes_per_s=publish_bytes_per_s)
         self.trust = TrustDocuments(
             repository=TrustRepository(store),
             roots={self.authority.root.version: self.keys.pinned},
@@ -133,7 +160,6 @@ class World:
         self.orchestrator = Orchestrator(
             repository=self.repository,
             campaigns=self.campaigns,
-            bundles=self.bundles,
             directives=self.directives,
             surveyor=self.surveyor,
             evidence=self.evidence,
@@ -208,9 +234,26 @@ class World:
         draft = Draft("spring", cohort, regions, release.id, plan, policy, "a test")
         campaign = await self.campaigns.draft(draft, caller="ann")
         await self.campaigns.start(campaign.id, caller="ann", reason="because")
-        await self.bundles.publish(release.id)
-        await self.orchestrator._mark_ready(campaign.id)
+        await self.publish()
         return campaign.id
+
+    def new_publisher(self, wire: Wire | None = None, *, bytes_per_s: int = 64 << 20) -> Publisher:
+        """One that knows nothing but what is stored; without a wire it publishes to the shelf."""
+        return Publisher(
+            repository=self.published,
+            campaigns=self.repository,
+            wire=BlobWire(store=self.blobs, wire=wire or self.shelf, topics=self.topics),
+            room=self.room,
+            metrics=self.metrics,
+            bytes_per_s=bytes_per_s,
+            grace_s=GRACE_S,
+            clock=lambda: self.now,
+        )
+
+    async def publish(self) -> None:
+        """Let the broker get, and lose, what it should."""
+        while await self.publisher.round():
+            await asyncio.sleep(0)
 
     async def campaign(self, campaign: CampaignId) -> CampaignRecord:
         return await self.repository.get(campaign)

@@ -1,8 +1,10 @@
 """What the API shows of campaigns: their views, and how each is made from what is stored and counted."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
@@ -14,10 +16,16 @@ from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
 from server.domain.plan import MaintenanceWindow, Plan, Policy
 from server.domain.snapshot import regions_of
+from server.protocol.sources import Transport
 from server.services import identifiers
 from server.services.approvals import missing
 from server.services.rollbacks import Progress
+from server.services.room import Publication
 from server.services.sites import count_waiting
+
+TRANSPORTS: Final[Mapping[Transport, Literal["mqtt", "http"]]] = MappingProxyType(
+    {Transport.MQTT: "mqtt", Transport.HTTP: "http"}
+)
 
 
 class RegionState(BaseModel):
@@ -114,6 +122,20 @@ class WebhookAnswer(BaseModel):
     at: datetime
 
 
+class PublicationView(BaseModel):
+    """What its devices need, and how much of it is at the broker.
+
+    ``transport``: ``mqtt``, ``http`` where it does not fit the broker's budget, null before that is decided.
+    """
+
+    transport: Literal["mqtt", "http"] | None
+    blobs: int
+    bytes: int
+    published_blobs: int
+    published_bytes: int
+    sentence: str
+
+
 class CampaignDetail(CampaignView):
     """With its ``states``: executions by state, over all regions.
 
@@ -129,6 +151,7 @@ class CampaignDetail(CampaignView):
     regions: list[RegionState]
     states: dict[str, int]
     reboots_waiting: int
+    publication: PublicationView
 
 
 class CampaignList(BaseModel):
@@ -253,12 +276,25 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         regions=regions,
         states={state.value: number for state, number in survey.states.items()},
         reboots_waiting=count_waiting(survey.rebooters),
+        publication=_publication(await call.context.room.publication(record)),
     )
 
 
 def _answer(answer: Answer) -> WebhookAnswer:
     at = datetime.fromtimestamp(answer.at, UTC)
     return WebhookAnswer(wave=answer.wave + 1, word=answer.word, reason=answer.reason, at=at)
+
+
+def _publication(found: Publication) -> PublicationView:
+    needed, published = found.progress
+    return PublicationView(
+        transport=None if found.transport is None else TRANSPORTS[found.transport],
+        blobs=needed.blobs,
+        bytes=needed.size_bytes,
+        published_blobs=published.blobs,
+        published_bytes=published.size_bytes,
+        sentence=found.sentence,
+    )
 
 
 def _rollback(progress: Progress | None) -> Rollback | None:

@@ -21,9 +21,11 @@ from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.metrics import Metrics
 from server.services.orchestrator import Orchestrator
+from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
+from server.services.room import Room
 from server.services.snapshot import Surveyor
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
@@ -52,9 +54,11 @@ class Context:
     inventory: Inventory
     metrics: Metrics
     orchestrator: Orchestrator
+    publisher: Publisher
     quarantine: Quarantine
     revocations: Revocations
     rollbacks: Rollbacks
+    room: Room
     surveyor: Surveyor
     tickets: Tickets
     tokens: Tokens

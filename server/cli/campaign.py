@@ -264,7 +264,8 @@ def _order(order: str, campaign: str, reason: str, server: str, token: str, **fu
 
 
 def _show_more(answer: dict[str, Any]) -> None:
-    """Say what approvals there are and are missing, who waits to reboot, and how far a rollback is."""
+    """Say where its blobs are, what approvals there are and are missing, who waits to reboot, how far a rollback is."""
+    print(f"\nBlobs: {answer['publication']['sentence']}.")
     if answer["approvals"]:
         print()
         show(answer["approvals"], ("run", "who", "at", "reason"), "table")

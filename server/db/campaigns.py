@@ -21,6 +21,7 @@ from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy
 from server.protocol.orders import Directive
+from server.protocol.sources import Transport
 
 _AT_ZERO: Final = Ramp.flat(0)
 
@@ -47,7 +48,7 @@ class CampaignRecord:
     ``run_at``: when the present run began. ``emergency``: why it was started without approval, freeze and soak; empty
     where it was not. ``approvals`` are those of all runs. ``awaits``: whose word the open wave's gate waits for, which
     ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run;
-    ``answer``: the last one of its webhook.
+    ``answer``: the last one of its webhook. ``transport``: how devices fetch first, None while that is not decided.
     """
 
     id: CampaignId
@@ -79,6 +80,7 @@ class CampaignRecord:
     awaits: Awaited = Awaited.NOBODY
     advanced: int | None = None
     answer: Answer | None = None
+    transport: Transport | None = None
 
     @property
     def members_before(self) -> int | None:
@@ -115,7 +117,7 @@ class DecisionRecord:
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
     started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
-    membership, emergency, run_at, rolling_since, awaits, advanced, answer"""
+    membership, emergency, run_at, rolling_since, awaits, advanced, answer, transport"""
 
 ADD: Final = """
     INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership)
@@ -156,7 +158,7 @@ SAVE: Final = """
     UPDATE campaign
        SET state = $3, causes = $4, run = $5, started_at = $6, watching_since = $7, ended_at = $8, wave = $9,
            blobs_ready = $10, sentence = $11, halted_at = $12, run_at = $13, rolling_since = $14, emergency = $15,
-           awaits = $16, advanced = $17, answer = $18::jsonb,
+           awaits = $16, advanced = $17, answer = $18::jsonb, transport = $19,
            revision = revision + 1
      WHERE id = $1 AND revision = $2
     RETURNING revision
@@ -356,6 +358,7 @@ def _changing(campaign: CampaignRecord) -> tuple[object, ...]:
         campaign.awaits.value,
         campaign.advanced,
         None if campaign.answer is None else json.dumps(asdict(campaign.answer)),
+        None if campaign.transport is None else campaign.transport.name.lower(),
     )
 
 
@@ -375,6 +378,7 @@ async def _with_regions(connection: Connection, rows: Sequence[Any]) -> list[Cam
         values["policy"] = Policy.model_validate_json(values["policy"])
         values["awaits"] = Awaited(values["awaits"])
         values["answer"] = None if values["answer"] is None else _answer(json.loads(values["answer"]))
+        values["transport"] = None if values["transport"] is None else Transport[values["transport"].upper()]
         values["membership"] = Membership(values["membership"])
         values["regions"] = tuple(regions.get(row["id"], ()))
         values["approvals"] = approved.get(row["id"], ())

@@ -5,9 +5,10 @@ subscribed to what only the server publishes, too: what the broker retains is co
 """
 
 import asyncio
+import contextlib
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ log = structlog.get_logger(__name__)
 RECONCILE_S: Final = 60.0
 SETTLE_S: Final = 2.0
 """How long retained messages may take to arrive after a subscription; a broker has no way to say "that was all"."""
+
+SAMPLE_S: Final = 2.0
+"""How long blobs that are looked for may take to arrive."""
 
 Repair = Callable[[Retained], Awaitable[None]]
 
@@ -57,6 +61,8 @@ class ServerSession:
         self._ever_up = asyncio.Event()
         self._due_to_compare = asyncio.Event()
         self._retained: Retained | None = None
+        self._sample: dict[str, bytes | None] = {}
+        self._sampled = asyncio.Event()
         self._own = (*topics.all_directives, *topics.all_trust)
         self.on_message: Callable[[Incoming], None] = self.ack
         self.on_up = on_up
@@ -85,6 +91,25 @@ class ServerSession:
         """Publish at QoS 1, retained, and return when the broker has it. Raises: BrokerUnavailableError."""
         self._check_may_speak()
         await self._link.publish_acked(topic, payload, retain=True)
+
+    async def read_retained(self, topics: Collection[str]) -> Mapping[str, bytes]:
+        """Return what the broker retains on some blobs' topics; what it has not sent in time is left out.
+
+        One caller at a time. Raises: BrokerUnavailableError, ForbiddenError.
+        """
+        if not topics:
+            return {}
+        self._sample = dict.fromkeys(topics)
+        self._sampled.clear()
+        try:
+            await self._link.subscribe_acked([(topic, 0) for topic in topics])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAMPLE_S):
+                    await self._sampled.wait()
+            self._link.unsubscribe(list(topics))
+            return {topic: payload for topic, payload in self._sample.items() if payload is not None}
+        finally:
+            self._sample = {}
 
     def publish_nowait(self, topic: str, payload: bytes) -> None:
         """Publish at QoS 0. Raises: BrokerUnavailableError."""
@@ -162,8 +187,17 @@ class ServerSession:
         if self._is_own(incoming.topic):
             self._note_own(incoming)
             self.ack(incoming)
+        elif self._topics.is_blob(incoming.topic):
+            self._note_sample(incoming)
+            self.ack(incoming)
         else:
             self.on_message(incoming)
+
+    def _note_sample(self, incoming: Incoming) -> None:
+        if incoming.topic in self._sample:
+            self._sample[incoming.topic] = incoming.payload
+            if None not in self._sample.values():
+                self._sampled.set()
 
     def _is_own(self, topic: str) -> bool:
         return self._topics.is_trust(topic) or (topic.endswith("/directive") and not topic.endswith("/up/directive"))

@@ -119,6 +119,10 @@ class Topics:
         """Tell a trust document's topic from all others."""
         return topic.startswith(f"{self.root}/trust/")
 
+    def is_blob(self, topic: str) -> bool:
+        """Tell a blob's topic from all others."""
+        return topic.startswith(f"{self.root}/blob/")
+
     def parse_up(self, topic: str) -> UpTopic:
         """Read a topic that a device published on.
 

@@ -1,8 +1,8 @@
-"""Bundles: taken in only when every byte is signed for, and put where devices fetch them, at the broker."""
+"""Bundles: taken in only when every byte is signed for."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,23 +14,18 @@ from firmware_store.errors import ConflictError, TooLargeError
 from firmware_store.suit import format_version
 from server.db.bundles import BundleRecord, BundleRepository
 from server.domain.identity import BundleId
-from server.protocol.topics import Topics
 from server.services.authority import Authority
 from server.services.identifiers import new_uuid7
-from server.services.metrics import Metrics
 from server.services.quota import Quota
-from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
 
 BUNDLE_MOST_BYTES: Final = 4 << 30
 ASKED_AT_ONCE: Final = 32
-PUBLISH_AT_ONCE: Final = 32
-"""Blobs on their way to the broker at once: at most 2 MiB of them, far below any broker's queue limit."""
 
 
 class Bundles:
-    """Uploads, and publishing to the broker."""
+    """Uploads."""
 
     def __init__(
         self,
@@ -38,9 +33,6 @@ class Bundles:
         repository: BundleRepository,
         store: BlobStore,
         authority: Authority,
-        wire: Wire,
-        topics: Topics,
-        metrics: Metrics,
         most_bytes: int = BUNDLE_MOST_BYTES,
         quota: Quota | None = None,
     ) -> None:
@@ -49,9 +41,6 @@ class Bundles:
         self._repository = repository
         self._store = store
         self._authority = authority
-        self._wire = wire
-        self._topics = topics
-        self._metrics = metrics
         self.on_change: Callable[[], None] | None = None
         """Hears of each bundle that has come."""
 
@@ -130,25 +119,3 @@ class Bundles:
 
     async def newest(self, limit: int) -> list[BundleRecord]:
         return await self._repository.newest(limit)
-
-    async def publish(self, bundle: BundleId) -> None:
-        """Put every blob of the bundle on the broker, retained; done when the broker has acknowledged the last.
-
-        Raises:
-            BrokerUnavailableError: some are there; publishing again puts the rest there too.
-        """
-        blobs = await self._repository.blobs(bundle)
-        await self._publish(blobs)
-        log.info("bundle_published", bundle=bundle.hex, blobs=len(blobs), bytes=sum(blobs.values()))
-
-    async def _publish(self, blobs: Mapping[bytes, int]) -> None:
-        window = asyncio.Semaphore(PUBLISH_AT_ONCE)
-
-        async def one(digest: bytes) -> None:
-            async with window:
-                await self._wire.publish_retained(self._topics.blob(digest), await self._store.get(digest))
-                self._metrics.blobs.inc()
-
-        async with asyncio.TaskGroup() as group:
-            for digest in blobs:
-                group.create_task(one(digest), name=f"publish blob {digest.hex()[:8]}")

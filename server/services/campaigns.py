@@ -24,6 +24,7 @@ from server.services.directives import Directives
 from server.services.drafts import Draft, drawn_up
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
+from server.services.room import Room
 from server.services.transitions import (
     advanced,
     ended,
@@ -65,6 +66,7 @@ class Campaigns:
         devices: DeviceRepository,
         directives: Directives,
         metrics: Metrics,
+        room: Room,
         least_approvals: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +77,7 @@ class Campaigns:
         self._devices = devices
         self._directives = directives
         self._metrics = metrics
+        self._room = room
         self.on_change: Callable[[], None] | None = None
 
     async def draft(self, draft: Draft, *, caller: str) -> CampaignRecord:
@@ -82,11 +85,13 @@ class Campaigns:
 
         Raises:
             InvalidInputError: its plan does not fit its regions.
+            OverBudgetError: devices have no way to its release.
             NotFoundError: no such bundle.
         """
         wanted = max(draft.policy.approvals, self._least_approvals)
         asked = replace(draft, policy=draft.policy.model_copy(update={"approvals": wanted}))
         campaign = await drawn_up(asked, caller=caller, now=self._now(), bundles=self._bundles, devices=self._devices)
+        await self._room.check_alone(campaign)
         await self._repository.add(campaign)
         return campaign
 
@@ -140,20 +145,23 @@ class Campaigns:
             IllegalTransitionError: it waits for approvals, or is past its start.
             ConflictError: another one is active on its devices; NotFoundError.
             InvalidInputError: an emergency without a reason.
+            OverBudgetError: its blobs do not fit the broker, and devices have no other way to them.
             TrustError: its release is not one that devices would take today.
         """
         if emergency:
             _check_reason(reason, "An emergency")
-        await self._check_release(campaign)
+        await self._check_release(campaign, supersede=supersede)
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return started(record, now=now, emergency=reason if emergency else "")
 
         return await self._act(campaign, change, None, kind="start", caller=caller, reason=reason, supersede=supersede)
 
-    async def _check_release(self, campaign: CampaignId) -> None:
+    async def _check_release(self, campaign: CampaignId, *, supersede: bool) -> None:
         record = await self._repository.get(campaign)
         await self._directives.check_release(await self.bundle_of(record), now=self._clock())
+        others = await self._repository.active_beside(record) if supersede else []
+        await self._room.check(record, instead_of=[other.id for other in others])
 
     async def advance(self, campaign: CampaignId, *, wave: int, caller: str, reason: str) -> CampaignRecord:
         """Let the open wave, which is number ``wave``, through a gate that waits for a person.
@@ -185,11 +193,12 @@ class Campaigns:
             IllegalTransitionError: it is neither paused nor halted.
             ConflictError: halted, and approvals are missing or another campaign is active on its devices.
             InvalidInputError: halted, and no reason is given.
+            OverBudgetError: halted, and devices have no way to its blobs now.
             TrustError: halted, and devices would not take its release today.
             NotFoundError: no such campaign.
         """
         if (await self._repository.get(campaign)).state is State.HALTED:
-            await self._check_release(campaign)
+            await self._check_release(campaign, supersede=supersede)
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             if record.state is not State.HALTED:

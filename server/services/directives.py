@@ -26,9 +26,12 @@ from server.domain.gate import DEAD_MAN_S, FULL, Ramp
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines, Directive, Envelope
+from server.protocol.sources import HttpSource, Transport
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 from server.services.authority import Authority, Mandate
 from server.services.metrics import Metrics
+from server.services.sources import Sources
+from server.services.tickets import LEAST_VALID_S
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -61,6 +64,8 @@ class Directives:
         self._behind: set[Audience] = set()
         self._owing = False
         self.before_flush: Callable[[], Awaitable[None]] | None = None
+        self.sources: Sources | None = None
+        """Where devices find what the broker has not got; None: nowhere."""
         self.naming = asyncio.Lock()
         """Held while offers by name are stored, and while a campaign ends with them, so that none is missed."""
         self.sign = authority.sign_directive
@@ -154,7 +159,11 @@ class Directives:
             members_before=campaign.members_before,
             windows=policy.device_windows,
             reboots_admitted=policy.site_reboots_most > 0,
+            http=self._http(campaign.transport, now) if action is Action.OFFER else None,
         )
+
+    def _http(self, prefer: Transport | None, now: float) -> HttpSource | None:
+        return None if self.sources is None or prefer is None else self.sources.http(prefer, now)
 
     def _blank(self, campaign: CampaignRecord, *, issued: int, mandate: Mandate | None = None) -> Directive:
         """An order that orders nothing, for nobody in particular yet."""
@@ -177,9 +186,10 @@ class Directives:
             for region in campaign.regions
             if region.opened_at is not None and self._runs_out(campaign, region, now)
         ]
-        soon = now + campaign.policy.offer_s / 2
         by_name = self._by_name(campaign.id)
-        orders += self._offers(campaign, bundle, [one for one, end in by_name.items() if end < soon], now=now)
+        orders += self._offers(
+            campaign, bundle, [one for one, end in by_name.items() if self._is_old(campaign, end, now)], now=now
+        )
         if orders and await self._repository.renew(
             orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
         ):
@@ -237,7 +247,13 @@ class Directives:
         published, line = record.ramp_end, region.ramp
         rising = published < line.t1 and published - now < RENEW_S
         stopped = line.t1 < published  # what was published goes on rising
-        return rising or stopped or record.expires_at.timestamp() - now < campaign.policy.offer_s / 2
+        return rising or stopped or self._is_old(campaign, record.expires_at.timestamp(), now)
+
+    def _is_old(self, campaign: CampaignRecord, expires: float, now: float) -> bool:
+        """Tell whether an offer that expires then has been out for half of its life, or of that of its ticket."""
+        life_s = campaign.policy.offer_s
+        age_s = life_s - (expires - now)
+        return age_s > (life_s if self.sources is None else min(life_s, LEAST_VALID_S)) / 2
 
     def owe(self) -> None:
         """A campaign was ended and nobody could sign that: keep trying."""
@@ -334,12 +350,14 @@ class Directives:
             issued=issued,
             expires=issued + order.expires - order.issued,
             halted=(),
+            http=None if order.http is None else self._http(order.http.prefer, now),
         )
         try:
             await self._authority.check_offer(order, state, trust=mandate.trust)
         except (TrustError, CodecError, ConflictError, SignerUnavailableError) as exc:
             log.warning("offer_not_repeated", audience=str(order.audience), reason=str(exc))
-            return replace(order, action=Action.HALT if state is State.HALTED else Action.HOLD, ramp=None)
+            action = Action.HALT if state is State.HALTED else Action.HOLD
+            return replace(order, action=action, ramp=None, deltas=(), http=None)
         return order
 
 

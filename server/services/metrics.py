@@ -55,6 +55,13 @@ class Metrics:
             "tidegate_directives_published", "Directives the broker has acknowledged", registry=self.registry
         )
         self.blobs = Counter("tidegate_blobs_published", "Blobs the broker has acknowledged", registry=self.registry)
+        self.blob_bytes = Gauge("tidegate_broker_blob_bytes", "Blobs that the broker retains", registry=self.registry)
+        self.blob_budget = Gauge(
+            "tidegate_broker_blob_budget_bytes", "Blobs that the broker may retain", registry=self.registry
+        )
+        self.blob_backlog = Gauge(
+            "tidegate_broker_blob_backlog", "Blobs to be published or withdrawn", ["work"], registry=self.registry
+        )
         self.decisions = Counter("tidegate_decisions", "Decisions, by kind", ["kind"], registry=self.registry)
         self.enrolments = Counter(
             "tidegate_enrolments",

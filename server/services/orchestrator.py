@@ -22,7 +22,6 @@ from firmware_store.errors import (
     ExpiredError,
     SignerUnavailableError,
     StoreUnavailableError,
-    TidegateError,
     TrustError,
 )
 from server.db.bundles import BundleRecord
@@ -30,19 +29,17 @@ from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionReco
 from server.domain.campaign import JUDGED, OFFERING, Cause
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
-from server.domain.identity import CampaignId
 from server.domain.late import choose
 from server.domain.paced import rooms
 from server.protocol.orders import Action
 from server.services.admits import ADMIT_S, Admits
-from server.services.bundles import Bundles
 from server.services.campaigns import TRUST_ACTOR, Campaigns
 from server.services.directives import Directives
 from server.services.evidence import Evidence
 from server.services.metrics import Metrics
 from server.services.sites import may_reboot
 from server.services.snapshot import Survey, Surveyor
-from server.services.transitions import decided, halted, paused, resumed, supplied
+from server.services.transitions import decided, halted, paused, resumed
 from server.services.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -68,7 +65,6 @@ class Orchestrator:
         *,
         repository: CampaignRepository,
         campaigns: Campaigns,
-        bundles: Bundles,
         directives: Directives,
         surveyor: Surveyor,
         evidence: Evidence,
@@ -79,7 +75,6 @@ class Orchestrator:
     ) -> None:
         self._repository = repository
         self._campaigns = campaigns
-        self._bundles = bundles
         self._directives = directives
         self._surveyor = surveyor
         self._evidence = evidence
@@ -278,41 +273,6 @@ class Orchestrator:
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
         await self._campaigns.apply(change.campaign, change.action, record, regions=change.regions)
         return None
-
-    async def forget_blobs(self) -> None:
-        """The broker has lost its store: every active campaign's blobs must go there again."""
-        for campaign in await self._repository.in_states(JUDGED):
-            while (await self._repository.save(replace(campaign, blobs_ready=False))) is None:
-                campaign = await self._repository.get(campaign.id)
-
-    async def publish_blobs(self) -> None:
-        """Serve for ever: put the blobs of active campaigns on the broker, before their first wave opens."""
-        while True:
-            try:
-                await self.publish_missing()
-            except StoreUnavailableError as exc:
-                log.warning("blobs_not_published", reason=str(exc))
-            except Exception:
-                log.exception("blobs_not_published")
-            await asyncio.sleep(TICK_S / 2)
-
-    async def publish_missing(self) -> None:
-        """Publish the blobs of each active campaign that waits for them; what fails for one stops no other."""
-        for campaign in await self._repository.in_states(JUDGED):
-            if campaign.blobs_ready or self._wire.up_since is None:
-                continue
-            try:
-                await self._bundles.publish(campaign.bundle_id)
-                await self._mark_ready(campaign.id)
-            except (TidegateError, ExceptionGroup) as exc:
-                log.warning("blobs_not_published", campaign=campaign.id.hex, reason=str(exc))
-
-    async def _mark_ready(self, campaign_id: CampaignId) -> None:
-        saved = None
-        while saved is None:
-            campaign = await self._repository.get(campaign_id)
-            saved = await self._repository.save(supplied(campaign))
-        self.wake()
 
 
 def rest_after(evaluation_s: float) -> float:

@@ -1,5 +1,6 @@
 """What the services need of the broker; ``server.mqtt`` provides it, and the composition root joins the two."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +28,14 @@ class Wire(Protocol):
 
         Raises:
             BrokerUnavailableError: it may have it all the same; publish again.
+        """
+
+    async def read_retained(self, topics: Collection[str]) -> Mapping[str, bytes]:
+        """Return what the broker retains on some blobs' topics; what it has not sent in time is left out.
+
+        Raises:
+            BrokerUnavailableError: it may retain them or not.
+            ForbiddenError: it lets us read none of them.
         """
 
     def publish_nowait(self, topic: str, payload: bytes) -> None:

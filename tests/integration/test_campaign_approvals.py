@@ -45,8 +45,7 @@ async def start(world: World, campaign: CampaignRecord, **how: bool) -> Campaign
 
 
 async def run(world: World, campaign: CampaignRecord) -> None:
-    await world.bundles.publish(campaign.bundle_id)
-    await world.orchestrator._mark_ready(campaign.id)
+    await world.publish()
     await world.live()
 
 

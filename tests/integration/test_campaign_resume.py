@@ -43,7 +43,7 @@ async def halted_half_way(world: World, policy: Policy = POLICY) -> CampaignId:
 
 
 async def supply(world: World, campaign: CampaignId) -> None:
-    await world.orchestrator.publish_missing()
+    await world.publish()
     await world.live()
 
 

@@ -62,7 +62,7 @@ async def test_devices_obey_the_new_one_and_the_old_one_says_by_what_it_was_supe
         order = world.order(region)
         assert order is not None
         assert order.action is Action.NONE
-    await world.orchestrator.publish_missing()
+    await world.publish()
     await world.orchestrator.tick()
     offer = world.order(US)
     assert offer is not None

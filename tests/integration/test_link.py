@@ -4,13 +4,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
-import getpass
 import ipaddress
 import itertools
 import shutil
 import ssl
-import subprocess
-import sysconfig
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -24,49 +21,12 @@ from firmware_store.errors import BrokerUnavailableError, ForbiddenError, Invali
 from server.mqtt import connection
 from server.mqtt.link import Incoming, MqttLink, Will
 from server.mqtt.stream import Stream, TransportContext
+from tests.brokers import Broker, mosquitto, nats
 from tests.ports import free_port
 
 PATIENCE_S = 10
 CONNACK = b"\x20\x02\x00\x00"
 DISCONNECT = b"\xe0\x00"
-
-
-class Broker:
-    """A broker process on a port of its own; ``stop`` and ``start`` keep its port and its state."""
-
-    def __init__(self, command: list[str], port: int) -> None:
-        self.port = port
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(PATIENCE_S)
-            self._process = None
-
-
-def nats(directory: Path, *, mqtt: str = "", accounts: str = "") -> Broker:
-    port = free_port()
-    config = directory / "nats.conf"
-    config.write_text(
-        f'server_name: test\nlisten: "127.0.0.1:{free_port()}"\njetstream {{ store_dir: "{directory}/jetstream" }}\n'
-        f'mqtt {{ listen: "127.0.0.1:{port}", ack_wait: "500ms", max_ack_pending: 65535 {mqtt} }}\n{accounts}\n'
-    )
-    return Broker([str(Path(sysconfig.get_path("scripts"), "nats-server")), "-c", str(config)], port)
-
-
-def mosquitto(directory: Path) -> Broker:
-    port = free_port()
-    config = directory / "mosquitto.conf"
-    config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {directory}/\n"
-        f"max_inflight_messages 0\nmax_queued_messages 0\nuser {getpass.getuser()}\n"
-    )
-    return Broker([shutil.which("mosquitto") or "mosquitto", "-c", str(config)], port)
 
 
 without_mosquitto = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")

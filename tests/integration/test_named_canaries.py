@@ -168,7 +168,7 @@ async def test_a_hold_of_the_cohort_stands_over_what_is_offered_by_name_and_offe
     await world.report(campaign, Execution.FAILED, *named(world, NAMES[0]), reason=Reason.HEALTH_CHECK_FAILED)
     world.now += 1
     await world.campaigns.resume(campaign, caller="bob", reason="because")
-    await world.orchestrator._mark_ready(campaign)
+    await world.publish()
     await world.live()
 
     again = {name for name, order in own_orders(world).items() if order.action is Action.OFFER}
@@ -208,7 +208,7 @@ async def test_what_was_said_instead_of_an_offer_nobody_could_sign_the_end_of_is
     assert {order.action for order in own_orders(world).values()} == {Action.HALT}
 
     await getattr(world.campaigns, verb)(campaign, caller="bob", reason="because")
-    await world.orchestrator._mark_ready(campaign)
+    await world.publish()
     await world.live()
 
     assert {order.action for order in own_orders(world).values()} == {action}

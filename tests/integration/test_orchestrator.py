@@ -499,7 +499,7 @@ async def test_a_broker_that_lost_everything_is_told_so_and_filled_again(world: 
     world.shelf.retained.clear()
 
     assert await world.directives.repair({}, now=world.now)
-    await world.orchestrator.forget_blobs()
+    await world.publisher.forget()
 
     assert world.order(EU) == before
     assert not (await world.campaign(campaign)).blobs_ready
@@ -561,9 +561,9 @@ async def test_a_bundle_that_cannot_be_published_does_not_stop_the_others(world:
         await world.start(release, plan, POLICY, region)
     for digest in await BundleRepository(world.store).blobs(without_blobs.id):
         await world.blobs.delete(digest)
-    await world.orchestrator.forget_blobs()
+    await world.publisher.forget()
 
-    await world.orchestrator.publish_missing()
+    await world.publish()
 
     ready = {record.regions[0].region: record.blobs_ready for record in await world.campaigns.newest(2)}
     assert ready == {EU: False, US: True}

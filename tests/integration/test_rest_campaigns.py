@@ -67,6 +67,23 @@ async def test_a_campaign_that_is_started_runs_and_opens_its_first_wave(admin: A
     await order(admin, campaign, "cancel")
 
 
+async def test_how_far_the_blobs_of_a_campaign_are_is_shown_and_counted(admin: Api, bundle: str) -> None:
+    campaign = await create(admin, bundle)
+    await order(admin, campaign, "start")
+
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            seen = (await admin.get(f"/v1/campaigns/{campaign}")).body["publication"]
+            if seen["transport"] and seen["published_blobs"] == seen["blobs"] > 0:
+                break
+            await asyncio.sleep(0.1)
+
+    assert (seen["transport"], seen["published_bytes"]) == ("mqtt", seen["bytes"])
+    assert seen["sentence"].startswith("published ")
+    metrics = (await admin.get("/metrics")).body.decode()
+    assert "tidegate_broker_blob_budget_bytes 5.36870912e+08" in metrics
+
+
 async def test_a_pause_holds_a_resume_goes_on_and_a_halt_is_the_end(admin: Api, bundle: str) -> None:
     campaign = await create(admin, bundle)
     states = []

@@ -97,3 +97,22 @@ async def test_trust_documents_never_reach_the_ingest(session: ServerSession, to
     await read(session)
 
     assert taken == []
+
+
+async def test_blobs_that_are_looked_for_are_read_and_never_reach_the_ingest(
+    session: ServerSession, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "SAMPLE_S", 0.3)
+    taken: list[Any] = []
+    take: Callable[[Any], None] = taken.append
+    session.on_message = take
+    here, missing = topics.blob(b"h" * 32), topics.blob(b"m" * 32)
+    await session.publish_retained(here, b"a blob")
+    try:
+        assert await session.read_retained([here]) == {here: b"a blob"}
+        assert await session.read_retained([here, missing]) == {here: b"a blob"}
+        assert await session.read_retained([]) == {}
+    finally:
+        await session.publish_retained(here, b"")
+
+    assert taken == []

@@ -11,7 +11,7 @@ import pytest
 
 import server.db
 from firmware_store.errors import InvalidInputError
-from server.db import bundles, campaigns, devices, directives, executions, telemetry, tokens
+from server.db import bundles, campaigns, devices, directives, executions, published, telemetry, tokens
 from server.db.database import Database
 from tests.records import EU, add_bundle, add_campaign, add_devices
 
@@ -94,6 +94,14 @@ async def crowded(store: Database) -> Database:
             SELECT bundle.id, sha256(convert_to('blob ' || n, 'UTF8')), 1 FROM bundle, generate_series(1, 5000) AS n
             """
         )
+        await connection.execute(
+            """
+            INSERT INTO published_blob (broker, digest, size_bytes, state, at)
+            SELECT 'default', sha256(n::text::bytea), 16384, CASE WHEN n % 50 = 0 THEN 'wanted' ELSE 'published' END,
+                   now() - n * interval '1 second'
+              FROM generate_series(1, 30000) AS n
+            """
+        )
         await connection.execute("ANALYZE")
     return store
 
@@ -115,6 +123,10 @@ HOT: list[tuple[ModuleType, str, set[str]]] = [
     (campaigns, "DECISIONS", {"decision_of_campaign"}),
     (directives, "LOCK", {"directive_pkey"}),
     (directives, "UNPUBLISHED", {"directive_unpublished"}),
+    (published, "WANTED", {"published_blob_by_state"}),
+    (published, "WITHDRAWING", {"published_blob_by_state"}),
+    (published, "NEWEST", {"published_blob_by_state"}),
+    (published, "ANY_FROM", {"published_blob_pkey"}),
     (tokens, "GET", {"token_pkey"}),
 ]
 
