@@ -206,10 +206,18 @@ def unpack_chunk(chunk: Chunk, wire: bytes) -> bytes:
         DigestError: other bytes than those, on the wire or after decompression.
     """
     _check(wire, chunk.wire_digest, chunk.wire_size, "chunk")
-    if chunk.wire_size == chunk.raw_size:
-        raw = wire
-    else:
-        raw = _decompress(wire, chunk.raw_size)
+    return unpack_verified(chunk, wire)
+
+
+def unpack_verified(chunk: Chunk, wire: bytes) -> bytes:
+    """Return the raw bytes of a chunk whose size and digest on the wire were found to be right before.
+
+    Raises:
+        DigestError: other bytes than those that are signed come out of it.
+    """
+    if chunk.wire_digest == chunk.raw_digest:
+        return wire  # it travels as it is, and was hashed
+    raw = _decompress(wire, chunk.raw_size)
     _check(raw, chunk.raw_digest, chunk.raw_size, "decompressed chunk")
     return raw
 

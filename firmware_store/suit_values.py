@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
@@ -139,11 +140,13 @@ class Manifest:
         return replace(self, components=tuple(component.in_slot(slot) for component in self.components))
 
 
+@lru_cache(maxsize=64)
 def vendor_id(domain: str) -> bytes:
     """Return the UUIDv5 of a DNS name (draft-ietf-suit-manifest-37 section 8.4.8.2)."""
     return uuid5(NAMESPACE_DNS, domain).bytes
 
 
+@lru_cache(maxsize=1024)
 def class_id(vendor_id: bytes, model: str) -> bytes:
     """Return the UUIDv5 of a model within a vendor; another hardware revision is another model."""
     return uuid5(UUID(bytes=vendor_id), model).bytes

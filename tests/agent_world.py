@@ -323,7 +323,9 @@ class World:
         """Give the core events, and everything that follows from them until it is quiet."""
         self._inbox.extend(events)
         while self._inbox:
-            self._carry_out(self.agent.handle(self._inbox.pop(0), self.now))
+            event = self._inbox.pop(0)
+            then = self._inbox[0] if self._inbox else None
+            self._carry_out(self.agent.handle(event, self.now, then=then))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with every tick the core asks for in between."""

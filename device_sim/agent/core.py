@@ -111,8 +111,12 @@ class Agent:
         self._reconcile()
         return self._finish()
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
-        """Return what to do about an event at ``now`` (monotonic seconds)."""
+    def handle(self, event: Event, now: float, *, then: Event | None = None) -> list[Effect]:
+        """Return what to do about an event at ``now`` (monotonic seconds).
+
+        ``then`` is the event that is handled next, at once, if one is waiting: while blob comes after blob, what is to
+        be done about all of them is decided after the last one.
+        """
         if self._is_over:
             return []
         self._situation.now = max(now, self._situation.now)
@@ -140,8 +144,12 @@ class Agent:
                 self._reports.tick()
                 if self._session is not None:
                     self._session.tick()
-        self._reconcile()
+        if not (self._is_blob(event) and self._is_blob(then)):
+            self._reconcile()
         return self._finish()
+
+    def _is_blob(self, event: Event | None) -> bool:
+        return isinstance(event, Received) and event.topic.startswith(self._situation.topics.blobs)
 
     def _reconcile(self) -> None:
         self._trial.reconcile()
@@ -180,7 +188,7 @@ class Agent:
     def _received(self, topic: str, payload: bytes) -> None:
         here = self._situation
         try:
-            if topic.startswith(f"{here.topics.root}/blob/"):
+            if topic.startswith(here.topics.blobs):
                 self._updates.blob_came(here.topics.parse_blob(topic), payload)
             elif self._session is not None and payload:  # an empty payload is never an order
                 self._take_document(self._session, topic, payload)

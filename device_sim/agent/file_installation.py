@@ -36,7 +36,7 @@ class FileInstallation:
     ) -> None:
         self.slot = slot
         self._images = images
-        self._folder = folder
+        self._targets = [str(folder / f"{image.name}.img") for image in images]
         self._running_digests = {image.name: image.digest for image in running}
         self._running = running_folder
         self._staging = staging
@@ -46,7 +46,7 @@ class FileInstallation:
 
     def adopt(self, image: int) -> bool:
         wanted = self._images[image]
-        target, source = self._folder / f"{wanted.name}.img", self._running / f"{wanted.name}.img"
+        target, source = Path(self._targets[image]), self._running / f"{wanted.name}.img"
         if _was_written(target) and image_holds(target, wanted):
             return True
         if self._running_digests.get(wanted.name) != wanted.digest:
@@ -60,7 +60,7 @@ class FileInstallation:
             return tuple(data is not None for data in Seeds(self._open).take(pieces))
         if self._seeds is None or self._seeds[0] != image:
             self._seeds = image, Seeds(self._running / f"{self._images[image].name}.img")
-        found = Seeds(self._folder / f"{self._images[image].name}.img").take(pieces)
+        found = Seeds(self._targets[image]).take(pieces)
         missing = [piece for piece, have in zip(pieces, found, strict=True) if have is None]
         copied = dict(zip(missing, self._seeds[1].take(missing, moved=moved), strict=True))
         for piece, data in copied.items():
@@ -82,10 +82,9 @@ class FileInstallation:
         if image == STAGED:
             _write_into(self._open, offset, data)
             return
-        target = self._images[image]
-        if offset < 0 or offset + len(data) > target.size_bytes:
+        if offset < 0 or offset + len(data) > self._images[image].size_bytes:
             raise StorageError("a chunk that reaches past the end of its image")
-        _write_into(self._folder / f"{target.name}.img", offset, data)
+        _write_into(self._targets[image], offset, data)
 
     def make(self, image: int, codec: str | None) -> None:
         wanted = self._images[image]
@@ -99,7 +98,7 @@ class FileInstallation:
             if not image_holds(made, wanted):
                 raise DigestError(f"what was made of {wanted.name} is not what was signed")
             with storage_errors():
-                made.replace(self._folder / f"{wanted.name}.img")
+                made.replace(self._targets[image])
         finally:
             with storage_errors():
                 made.unlink(missing_ok=True)
@@ -145,7 +144,7 @@ def storage_errors() -> Iterator[None]:
         ) from exc
 
 
-def _write_into(path: Path, offset: int, data: bytes) -> None:
+def _write_into(path: str | Path, offset: int, data: bytes) -> None:
     with storage_errors():
         descriptor = os.open(path, os.O_WRONLY)
         try:

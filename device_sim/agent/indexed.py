@@ -15,7 +15,7 @@ from device_sim.agent.costs import index_bytes_least
 from device_sim.agent.events import Reuse, Write
 from device_sim.agent.journal import Journal
 from device_sim.agent.slots import Piece
-from firmware_store.chunks import Chunk, Page, decode_index, decode_page, unpack_chunk
+from firmware_store.chunks import Chunk, Page, decode_index, decode_page, unpack_verified
 from firmware_store.errors import ManifestError
 from firmware_store.suit_values import ChunkProfile, Fetch
 
@@ -139,7 +139,7 @@ class Indexed:
 
     def _chunk_came(self, digest: bytes, payload: bytes) -> None:
         for offset, chunk in self._places.pop(digest):
-            self._journal.emit(Write(self._image, offset, unpack_chunk(chunk, payload)))
+            self._journal.emit(Write(self._image, offset, unpack_verified(chunk, payload)))
         self._end_page_if_complete()
 
     def _end_page_if_complete(self) -> None:

@@ -232,8 +232,11 @@ class Runner:
             self._wake.clear()
             handled = 0
             while self._queue and not self._outcome.done():
-                await self._carry_out(self._agent.handle(self._queue.popleft(), self._loop.time()))
+                event = self._queue.popleft()
                 handled += 1
+                is_last = handled % EVENTS_PER_TURN == 0 or not self._queue
+                then = None if is_last else self._queue[0]
+                await self._carry_out(self._agent.handle(event, self._loop.time(), then=then))
                 if handled % EVENTS_PER_TURN == 0:
                     await asyncio.sleep(0)
             self._set_timer()

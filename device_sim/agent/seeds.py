@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,8 @@ _READ_BYTES: Final = 1 << 18
 class Seeds:
     """A file to take pieces from. It must not change meanwhile; whatever is taken has its digest all the same."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
         self._offsets: dict[bytes, int] | None = None
 
     def take(self, pieces: Sequence[Piece], *, moved: bool = False) -> list[bytes | None]:
@@ -68,4 +69,14 @@ def _piece_in(descriptor: int, piece: Piece) -> bytes | None:
         data = os.pread(descriptor, piece.size_bytes, piece.offset)
     except OSError:
         return None
-    return data if len(data) == piece.size_bytes and hashlib.sha256(data).digest() == piece.digest else None
+    return data if len(data) == piece.size_bytes and _digest_of(data) == piece.digest else None
+
+
+def _digest_of(data: bytes) -> bytes:
+    """Nothing but zeros is what a file holds that was laid out and not written yet: that is not hashed each time."""
+    return _digest_of_zeros(len(data)) if data == bytes(len(data)) else hashlib.sha256(data).digest()
+
+
+@lru_cache(maxsize=64)
+def _digest_of_zeros(size_bytes: int) -> bytes:
+    return hashlib.sha256(bytes(size_bytes)).digest()

@@ -88,6 +88,11 @@ class Topics:
             return f"{self.root}/{audience.region}/cohort/{audience.cohort}/directive"
         return f"{self.root}/{audience.region}/device/{audience.device}/down/directive"
 
+    @property
+    def blobs(self) -> str:
+        """What the topics of all blobs, and no others, begin with."""
+        return f"{self.root}/blob/"
+
     def blob(self, digest: bytes) -> str:
         return f"{self.root}/blob/{digest.hex()}"
 

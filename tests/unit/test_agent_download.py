@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.agent.events import LinkDown, Received, StepFailed, Subscribe
+from device_sim.agent.events import LinkDown, Received, StepFailed, Subscribe, Unsubscribe, Write
 from device_sim.agent.events import Step as Work
 from device_sim.agent.fetcher import TIMEOUT_S, WINDOW_MOST, WINDOW_START, Arrival, Fetcher
 from firmware_store.suit_values import ChunkProfile
@@ -466,3 +466,39 @@ def test_a_halt_stops_the_very_next_request(world: World) -> None:
     world.pass_time(1000)
 
     assert world.fetched == []
+
+
+def blobs_under_way(world: World, count: int) -> list[Received]:
+    """Begin a large download, and hold back the answers to its first requests."""
+    big = make_bundle(2, "1.2.0", sizes=(("rootfs", 200 * 16_384),))
+    world.withhold(big, 200)
+    world.offer(big)
+    world.withhold(big, 200)
+    world.connect()
+    world.settle()
+    under_way = [world.topics.blob(one) for one in chunk_digests(big) if world.topics.blob(one) in world.subscribed]
+    assert len(under_way) >= count
+    return [Received(topic, big.blobs[world.topics.parse_blob(topic)]) for topic in under_way[:count]]
+
+
+def test_while_blob_comes_after_blob_the_next_ones_are_asked_for_once(world: World) -> None:
+    first, second, third = blobs_under_way(world, 3)
+
+    for event, then in ((first, second), (second, third)):
+        effects = world.agent.handle(event, world.now, then=then)
+        assert [type(effect) for effect in effects] == [Write]
+    effects = world.agent.handle(third, world.now)
+    assert [type(effect) for effect in effects] == [Write, Unsubscribe, Subscribe]
+
+
+def test_an_order_behind_blobs_is_obeyed_when_its_turn_comes(world: World) -> None:
+    first, second, third = blobs_under_way(world, 3)
+    directive = world.make_directive(Action.HALT, make_bundle(2, "1.2.0", sizes=(("rootfs", 200 * 16_384),)))
+    halt = Received(world.topics.directive(directive.audience), world.seal_directive(directive))
+
+    world.agent.handle(first, world.now, then=second)
+    world.agent.handle(second, world.now, then=halt)
+    effects = world.agent.handle(halt, world.now, then=third)
+    assert any(isinstance(effect, Unsubscribe) for effect in effects)
+    assert not any(isinstance(effect, Subscribe) for effect in effects)
+    assert world.agent.handle(third, world.now) == []

@@ -18,6 +18,7 @@ from firmware_store.chunks import (
     decode_index,
     decode_page,
     unpack_chunk,
+    unpack_verified,
 )
 from firmware_store.codec import Encodable, encode
 from firmware_store.errors import ConflictError, DigestError, ManifestError
@@ -286,6 +287,14 @@ def test_a_signed_chunk_cannot_grow_beyond_what_is_signed(build: Callable[[], by
 
     with pytest.raises(DigestError):
         unpack_chunk(named(wire, CHUNK_BYTES, bytes(CHUNK_BYTES)), wire)
+
+
+def test_what_comes_out_of_a_verified_chunk_is_compared_all_the_same() -> None:
+    wire = compress(TEXT[:CHUNK_BYTES])
+
+    assert unpack_verified(named(wire, CHUNK_BYTES, TEXT[:CHUNK_BYTES]), wire) == TEXT[:CHUNK_BYTES]
+    with pytest.raises(DigestError):
+        unpack_verified(named(wire, CHUNK_BYTES, bytes(CHUNK_BYTES)), wire)
 
 
 def test_a_frame_that_lies_about_its_size_is_refused() -> None:

@@ -39,6 +39,16 @@ def test_a_piece_that_has_moved_is_taken_only_where_that_is_asked_for(image: Pat
     assert found.count(None) <= 2
 
 
+def test_a_file_that_was_laid_out_and_not_written_has_only_zeros_to_give(tmp_path: Path) -> None:
+    path = tmp_path / "app.img"
+    with path.open("wb") as file:
+        file.truncate(65_536)
+    zeros = Piece(16_384, 16_384, hashlib.sha256(bytes(16_384)).digest())
+    others = Piece(32_768, 16_384, hashlib.sha256(NOISE[:16_384]).digest())
+
+    assert Seeds(path).take([zeros, others]) == [bytes(16_384), None]
+
+
 def test_pieces_of_a_file_that_is_too_short_or_missing_are_not_taken(tmp_path: Path, image: Path) -> None:
     pieces = pieces_of(NOISE, ChunkProfile.CDC)
     image.write_bytes(NOISE[:-1])
