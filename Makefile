@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check bench quality clean
+.PHONY: demo serve test check bench bench-blobs quality clean
 
 demo: $(READY)
 	$(BIN)/tidegate demo $(DEMO_ARGS)
@@ -24,6 +24,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+
+# How fast devices fetch a release, beside bare subscribers: some six minutes of two cores that have nothing else to do.
+bench-blobs: $(READY)
+	$(BIN)/python -m bench.blobs --out bench/results $(BENCH_ARGS)
 
 # One in twenty of the campaigns behind bench/results/halt_quality.md, played anew: do they still end as they did?
 quality: $(READY)

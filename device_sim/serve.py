@@ -22,7 +22,7 @@ async def serve(configs: Sequence[DeviceConfig], *, options: FleetOptions, ledge
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    _raise_file_limit()
+    raise_file_limit()
     truth = Ledger(ledger)
     fleet = Fleet(configs, options=options, ledger=truth)
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ async def _say_when_ready(fleet: Fleet, count: int) -> None:
     print(f"READY {count}", file=sys.stderr, flush=True)
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """A device needs a socket, and for moments a file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from firmware_store.errors import StoreUnavailableError
@@ -43,14 +44,19 @@ def end_when_told() -> None:
 
 
 @asynccontextmanager
-async def server(data_dir: Path, *, heartbeat_s: int, keep: bool) -> AsyncIterator[Served]:
+async def server(
+    data_dir: Path, *, heartbeat_s: int, keep: bool, settings: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Served]:
     """Run `tidegate serve` on a free port for the block; with ``keep`` it lives on.
+
+    ``settings`` go by its environment.
 
     Raises:
         StoreUnavailableError: it did not come up; the log says why.
     """
     log = data_dir / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    environment |= settings
     arguments = ("serve", "--data-dir", str(data_dir), "--port", "0", "--heartbeat-s", str(heartbeat_s))
     async with _process(arguments, log, environment, keep=keep, piped=True) as process:
         try:
