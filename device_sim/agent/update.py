@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from device_sim.agent.activation import Activation
 from device_sim.agent.boot_environment import Image, SlotState, other
 from device_sim.agent.download import Download
 from device_sim.agent.events import Activate, Fetched, Install, Reboot, Revert, Step
@@ -25,8 +26,6 @@ from server.protocol.orders import Directive
 from server.protocol.reasons import Reason
 
 RETRY_AFTER_S: Final = 30.0
-REBOOTING_VALID_S: Final = 30.0
-"""A ``rebooting`` that was acknowledged longer ago is said again: the halt rule counts from it."""
 STEP_AGAIN_S: Final = 10.0
 
 
@@ -39,15 +38,14 @@ class Updates:
         self._download: Download | None = None
         self._manifest: Manifest | None = None
         self._busy: Step | None = None
-        self._rebooting: tuple[int, float | None] | None = None  # its report's number, and when it was acknowledged
+        self._activation = Activation(situation, reports)
         self._offers = Offers(situation, reports)
         self._step_again_at: float | None = None
-        self._window_again_at: float | None = None
 
     @property
     def next_at(self) -> float | None:
         """When to look again without an event (monotonic seconds)."""
-        times = [self._offers.next_at, self._step_again_at, self._window_again_at, self._deadline_at]
+        times = [self._offers.next_at, self._step_again_at, self._activation.next_at, self._deadline_at]
         if self._download is not None:
             times.append(self._download.next_at)
         return min((time for time in times if time is not None), default=None)
@@ -74,7 +72,7 @@ class Updates:
 
     def reconcile(self) -> None:
         """Do what the orders, the welcome and the clock now ask for."""
-        self._offers.next_at = self._window_again_at = None
+        self._offers.next_at = self._activation.next_at = None
         update = self._situation.update
         if update is None or update.phase not in ACTIVE:
             self._consider_start()
@@ -96,7 +94,7 @@ class Updates:
             self._discard(update.reason, update.detail)
 
     def link_lost(self) -> None:
-        self._rebooting = None  # it has to be acknowledged in the session that activates
+        self._activation.forget()  # it has to be acknowledged in the session that activates
         self._offers.session_ended()
         if self._download is not None:
             self._download.link_lost()
@@ -126,7 +124,7 @@ class Updates:
         )
         here.take_up(update)
         self._manifest = None
-        self._rebooting = None
+        self._activation.forget()
         try:
             here.check_release(offer.sequence_number, offer.manifest_digest)
         except TidegateError as exc:
@@ -239,43 +237,18 @@ class Updates:
         whither = course(Stage.WRITTEN, order.action)
         if whither is Course.DISCARD:
             self._discard(order.reason)
-        elif whither is Course.GO_ON and self._may_activate(update) and self._is_rebooting_acknowledged():
+        elif whither is Course.GO_ON and self._may_boot(update):
             # Saved first: whatever the next boot finds, it knows that a switch was under way.
             self._change(phase=Phase.TRIAL)
             self._busy = Step.ACTIVATE
             self._situation.journal.emit(Activate(update.slot))
 
-    def _may_activate(self, update: Update) -> bool:
-        here = self._situation
-        offer = here.directives.offer(update.campaign, update.manifest_digest)
-        if offer is None:
-            return False
-        permit = here.permit(offer)
-        if permit.reason is Reason.OUTSIDE_WINDOW:
-            self._window_again_at = self._monotonic(here.next_look_at_windows(offer))
-        return permit.granted and here.may_reboot(offer)
-
-    def _monotonic(self, server_time: float | None) -> float | None:
-        offset = self._situation.clock_offset
-        return None if server_time is None or offset is None else server_time - offset
-
-    def _is_rebooting_acknowledged(self) -> bool:
-        """Say ``rebooting``, and wait until the server has stored it: from then on it expects us back."""
-        now = self._situation.now
-        if self._rebooting is None:
-            self._rebooting = (self._report(State.REBOOTING), None)
-        number, acknowledged_at = self._rebooting
-        if acknowledged_at is None:
-            if not self._reports.is_acknowledged(number):
-                return False
-            self._rebooting = (number, now)
-        elif now - acknowledged_at > REBOOTING_VALID_S:
-            self._rebooting = (self._report(State.REBOOTING), None)
-            return False
-        return True
+    def _may_boot(self, update: Update) -> bool:
+        ready = self._activation.may_activate(update)
+        return ready and self._activation.is_acknowledged(lambda: self._report(State.REBOOTING))
 
     def _activated(self, update: Update) -> None:
-        if self._may_activate(update):
+        if self._activation.may_activate(update):
             self._situation.note("rebooting")
             self._situation.journal.emit(Reboot())
         else:  # the order changed while the slot was switched
@@ -298,7 +271,8 @@ class Updates:
         assert update is not None
         if self._download is not None:
             self._download.stop()
-        self._download = self._manifest = self._busy = self._rebooting = None
+        self._download = self._manifest = self._busy = None
+        self._activation.forget()
         retry_at = 0
         if state is State.FAILED and here.server_now is not None:
             wait_s = RETRY_AFTER_S * 2 ** (update.attempt - 1) * here.rng.uniform(0.5, 1.5)
