@@ -3,6 +3,9 @@
 What an index says is known only once it has been paid for, so the choice is made anew after each page: what has been
 read is spent whichever way is taken, and what is missing so far can only grow. A way that costs more than another one
 already is never going to be the cheaper one.
+
+Where there is a delta from the very image that runs, to read the index is a bet: the server offers a delta only if
+it is smaller than the chunks that such a device lacks. So no more is staked on it than a small part of the delta.
 """
 
 from collections.abc import Iterable
@@ -14,6 +17,9 @@ from server.protocol.sources import DeltaOffer
 
 ENTRY_BYTES_LEAST: Final = 71
 """A chunk in an index page: two digests of 34 bytes, two sizes, and the head of the array."""
+
+INDEX_SHARE_MOST: Final = 25
+"""An index is read beside a delta only if it takes at most this part of the delta's bytes: four per cent."""
 
 
 class Way(IntEnum):
@@ -33,16 +39,23 @@ class Option(NamedTuple):
 
 
 def cheapest(
-    *, missing_bytes: int | None, index_bytes: int, deltas: Iterable[DeltaOffer] = (), whole_bytes: int | None = None
+    *,
+    missing_bytes: int | None,
+    index_bytes: int,
+    deltas: Iterable[DeltaOffer] = (),
+    whole_bytes: int | None = None,
+    is_begun: bool = True,
 ) -> Option | None:
     """Return the cheapest way on, or None where there is none.
 
     ``missing_bytes``: on the wire, of the chunks that are known to be missing; None where chunks are no way at all.
     ``index_bytes``: of the index that has not been read yet. ``deltas``: those that apply here, from the image that
-    runs, with a codec that there is. ``whole_bytes``: of the raw image; None where nobody serves it.
+    runs, with a codec that there is. ``whole_bytes``: of the raw image; None where nobody serves it. ``is_begun``:
+    some of the index has been read.
     """
     options = [Option(delta.wire_bytes, Way.DELTA, delta) for delta in deltas]
-    if missing_bytes is not None:
+    is_bet = not is_begun and any(index_bytes * INDEX_SHARE_MOST > option.wire_bytes for option in options)
+    if missing_bytes is not None and not is_bet:
         options.append(Option(missing_bytes + index_bytes, Way.CHUNKS))
     if whole_bytes is not None:
         options.append(Option(whole_bytes, Way.WHOLE))

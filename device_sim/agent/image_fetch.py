@@ -144,6 +144,7 @@ class ImageFetch:
             index_bytes=chunks.index_bytes,
             deltas=self._deltas,
             whole_bytes=self._component.image_size if whole else None,
+            is_begun=chunks.is_begun,
         )
         if option is None:
             self.failure = self._loss or Loss(Reason.CHUNK_MISMATCH, f"no way to {self._component.name} has worked")

@@ -38,6 +38,16 @@ def test_the_cheapest_way_is_taken(
     assert chosen.way is way
 
 
+def test_an_index_beside_a_delta_is_read_only_where_it_is_a_small_part_of_it() -> None:
+    def way(index: int, wire_bytes: int, *, is_begun: bool = False) -> Way | None:
+        chosen = cheapest(missing_bytes=0, index_bytes=index, deltas=[delta(wire_bytes)], is_begun=is_begun)
+        return chosen and chosen.way
+
+    assert way(400, 10_000) is Way.CHUNKS
+    assert way(401, 10_000) is Way.DELTA
+    assert way(401, 10_000, is_begun=True) is Way.CHUNKS
+
+
 def test_the_smallest_of_several_deltas_is_taken() -> None:
     chosen = cheapest(missing_bytes=5000, index_bytes=0, deltas=map(delta, [300, 100, 200]))
 
