@@ -36,6 +36,7 @@ from server.protocol.sources import DeltaOffer
 
 NAME: Final = "delta"
 WITHIN: Final = 1.05
+PROFILES: Final = (ChunkProfile.FIXED, ChunkProfile.CDC)
 _READ_BYTES: Final = 1 << 18
 
 
@@ -79,7 +80,7 @@ def measure(name: str, cache: Path, folder: Path) -> dict[str, Any]:
     ways: dict[str, int] = {"whole": size}
     ways |= {f"{codec} delta": delta.offer.wire_bytes for codec, delta in deltas.items()}
     picks: dict[str, Any] = {}
-    for profile in ChunkProfile:
+    for profile in PROFILES:
         listed = _listed(target, profile, Seeds(source))
         ways[f"chunks, {_word(profile)}"] = listed.whole_bytes
         ways[f"chunks + seed, {_word(profile)}"] = listed.missing_bytes
