@@ -41,6 +41,9 @@ class Place(Protocol):
     async def write(self, path: str, data: bytes, *, replace: bool = False) -> bool:
         """Write an object that survives a power cut; False: there is one already, and it was not to be replaced."""
 
+    async def read(self, path: str) -> bytes:
+        """Return an object. Raises: FileNotFoundError: there is none."""
+
     async def refresh(self, path: str, data: bytes) -> None:
         """Make an object that holds ``data`` as young as if it had been written now."""
 
@@ -71,6 +74,10 @@ class Folder:
 
     async def write(self, path: str, data: bytes, *, replace: bool = False) -> bool:
         return await asyncio.to_thread(self._write, self._directory / path, data, replace=replace)
+
+    async def read(self, path: str) -> bytes:
+        # For 16 KiB, a thread and the file take half of the processor time of the way through obstore.
+        return await answered(asyncio.to_thread((self._directory / path).read_bytes))
 
     async def refresh(self, path: str, data: bytes) -> None:
         del data
@@ -166,6 +173,10 @@ class Bucket:
         except AlreadyExistsError:
             return False
         return True
+
+    async def read(self, path: str) -> bytes:
+        found = await answered(obstore.get_async(self.store, path))
+        return bytes(await answered(found.bytes_async()))
 
     async def refresh(self, path: str, data: bytes) -> None:
         await self.write(path, data, replace=True)

@@ -174,8 +174,7 @@ class BlobStore:
 
     async def _read(self, digest: bytes) -> bytes:
         try:
-            found = await answered(obstore.get_async(self._store, _path(digest)))
-            return bytes(await answered(found.bytes_async()))
+            return await self._place.read(_path(digest))
         except FileNotFoundError as exc:
             raise NotFoundError(f"there is no blob {digest.hex()}") from exc
 

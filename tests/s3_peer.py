@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +67,7 @@ def _make_bucket(endpoint: str, *, until: float) -> None:
     while True:
         try:
             urllib.request.urlopen(request, timeout=5).close()
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
