@@ -4,8 +4,9 @@
 
 A real server process with its own database and broker; the bundle is of random bytes, so that nothing of it compresses.
 For each phase the kernel says the peak of the resident set (VmHWM, begun anew with each phase), here in MiB above what
-the idle server had before the upload. ``http_image``: several clients fetch the whole image at once and throw it away;
-``http_slow``: one that reads nothing for a while is among them. ``http_blobs``: blobs in random order.
+the idle server had before the upload. ``http_image``: four clients fetch a quarter of the image each, at once.
+``http_slow``: one of two that ask for a quarter reads nothing of it for a while, and hangs up. ``http_blobs``: blobs in
+random order.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 MOST_MIB: Final = 200
 MIB: Final = 1 << 20
 START_S, STOP_S, PUBLISH_S = 60.0, 30.0, 1800.0
-IMAGES_AT_ONCE, BLOBS, BLOBS_AT_ONCE = 4, 4000, 32
+PARTS, BLOBS, BLOBS_AT_ONCE = 4, 4000, 32
 SETTLE_S: Final = 5.0
 """So long a server is left alone before it counts as idle."""
 
@@ -59,7 +60,7 @@ async def measure(size: int, *, budget: int | None) -> dict[str, Any]:
         keys = folder / "data" / "keys"
         init_dev_keys(keys, fleet=None, now=int(time.time()) - 60)
         said(f"building a bundle of {size / MIB:,.0f} MiB")
-        bundle, image = await asyncio.to_thread(_build, folder, keys, size)
+        bundle, image, parts = await asyncio.to_thread(_build, folder, keys, size)
         settings = {} if budget is None else {"TIDEGATE_BLOB_BUDGET_BYTES": str(budget)}
         async with serving(folder / "data", settings) as served, Client(served.url, served.token) as client:
             await asyncio.sleep(SETTLE_S)
@@ -85,9 +86,10 @@ async def measure(size: int, *, budget: int | None) -> dict[str, Any]:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(served.url, headers=headers, connector=connector) as session:
                 path = f"/v1/images/{image}"
-                images = (_fetch(session, path, image) for _ in range(IMAGES_AT_ONCE))
-                await phase("http_image", _all(*images))
-                await phase("http_slow", _all(_stall(session, path), _fetch(session, path, image)))
+                quarters = [_fetch(session, path, digest, part) for part, digest in parts.items()]
+                await phase("http_image", _all(*quarters))
+                part, digest = next(iter(parts.items()))
+                await phase("http_slow", _all(_stall(session, path), _fetch(session, path, digest, part)))
                 await phase("http_blobs", _fetch_blobs(session, _chunks_of(bundle)))
             kept = _resident(served.pid, "VmRSS") - idle
     return {
@@ -97,7 +99,7 @@ async def measure(size: int, *, budget: int | None) -> dict[str, Any]:
         "phases": phases,
         "peak_mib_above_idle": max(each["peak_mib_above_idle"] for each in phases.values()),
         "kept_mib_above_idle": round(kept, 1),
-        "images_at_once": IMAGES_AT_ONCE,
+        "parts_at_once": PARTS,
         "blobs": BLOBS,
         "cores": os.cpu_count(),
     }
@@ -134,15 +136,19 @@ async def _line(process: asyncio.subprocess.Process, prefix: str) -> str:
     raise SystemExit("the server did not start")
 
 
-def _build(folder: Path, keys: Path, size: int) -> tuple[Path, str]:
-    """Return a signed bundle, and the digest of its image."""
+def _build(folder: Path, keys: Path, size: int) -> tuple[Path, str, dict[str, str]]:
+    """Return a signed bundle, the digest of its image, and those of the image's parts by their ranges."""
     image, bundle = folder / "image", folder / "bundle.tgb"
-    digest = sha256()
+    digest, parts = sha256(), {}
     with image.open("wb") as file:
-        for _ in range(0, size, MIB):
-            piece = os.urandom(MIB)
-            digest.update(piece)
-            file.write(piece)
+        for start in range(0, size, size // PARTS):
+            part = sha256()
+            for _ in range(0, size // PARTS, MIB):
+                piece = os.urandom(MIB)
+                digest.update(piece)
+                part.update(piece)
+                file.write(piece)
+            parts[f"bytes={start}-{start + size // PARTS - 1}"] = part.hexdigest()
     build_bundle(
         bundle,
         images={"rootfs": image},
@@ -155,7 +161,7 @@ def _build(folder: Path, keys: Path, size: int) -> tuple[Path, str]:
     for number in (1, 2):
         key = load_key(key_file(keys, RoleName.RELEASE, number), None)
         replace_envelope(bundle, sign_envelope(read_envelope(bundle), key))
-    return bundle, digest.hexdigest()
+    return bundle, digest.hexdigest(), parts
 
 
 def _chunks_of(bundle: Path) -> list[str]:
@@ -179,9 +185,9 @@ async def _publish(client: Client, bundle: str) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _fetch(session: aiohttp.ClientSession, path: str, digest: str) -> None:
+async def _fetch(session: aiohttp.ClientSession, path: str, digest: str, part: str | None = None) -> None:
     found = sha256()
-    async with session.get(path) as response:
+    async with session.get(path, headers={} if part is None else {"Range": part}) as response:
         response.raise_for_status()
         async for piece in response.content.iter_any():
             found.update(piece)
