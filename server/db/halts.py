@@ -4,24 +4,37 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from server.db.database import Database
 from server.domain.identity import CampaignId, DeviceId
 
 
+class Accepted(NamedTuple):
+    """What a person knew who ended a hold: its channel, the silent devices, and since when the weather was bad.
+
+    ``bad_since`` in Unix seconds; None: it was not.
+    """
+
+    channel: str
+    silent: int
+    bad_since: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class HaltState:
-    """The rule's own bytes in a run, and the devices in the order of its indices."""
+    """The rule's own bytes in a run, and the devices in the order of its indices; the last hold that was ended."""
 
     run: int
     roster: tuple[DeviceId, ...]
     body: bytes
     saved_at: datetime
+    accepted: Accepted | None
 
 
 LOAD: Final = """
-    SELECT run, roster, body, saved_at FROM halt_state WHERE campaign_id = $1 AND run <= $2 ORDER BY run DESC LIMIT 1
+    SELECT run, roster, body, saved_at, accepted_channel, accepted_silent, accepted_bad_since
+      FROM halt_state WHERE campaign_id = $1 AND run <= $2 ORDER BY run DESC LIMIT 1
 """
 
 SAVE: Final = """
@@ -30,6 +43,12 @@ SAVE: Final = """
 """
 
 SAVE_BODY: Final = "UPDATE halt_state SET saved_at = $3, body = $4 WHERE campaign_id = $1 AND run = $2"
+
+
+ACCEPT: Final = """
+    UPDATE halt_state SET accepted_channel = $3, accepted_silent = $4, accepted_bad_since = $5
+     WHERE campaign_id = $1 AND run = $2
+"""
 
 
 class HaltRepository:
@@ -45,7 +64,8 @@ class HaltRepository:
         if row is None:
             return None
         ids = zlib.decompress(row["roster"]).decode().split("\n")
-        return HaltState(row["run"], tuple(DeviceId(name) for name in ids if name), row["body"], row["saved_at"])
+        roster = tuple(DeviceId(name) for name in ids if name)
+        return HaltState(row["run"], roster, row["body"], row["saved_at"], _accepted(row))
 
     async def save(
         self, campaign: CampaignId, run: int, body: bytes, *, roster: Sequence[DeviceId] | None, now: datetime
@@ -57,3 +77,14 @@ class HaltRepository:
             else:
                 packed = zlib.compress("\n".join(roster).encode())
                 await connection.execute(SAVE, campaign, run, now, packed, body)
+
+    async def accept(self, campaign: CampaignId, run: int, accepted: Accepted) -> None:
+        """Remember the hold that a person has ended; of a run of which nothing was saved there was none."""
+        async with self._database.transaction() as connection:
+            await connection.execute(ACCEPT, campaign, run, *accepted)
+
+
+def _accepted(row: Any) -> Accepted | None:
+    if row["accepted_channel"] is None:
+        return None
+    return Accepted(row["accepted_channel"], row["accepted_silent"], row["accepted_bad_since"])

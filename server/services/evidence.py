@@ -14,7 +14,7 @@ import structlog
 
 from server.db.campaigns import CampaignRecord
 from server.db.executions import Progress
-from server.db.halts import HaltRepository
+from server.db.halts import Accepted, HaltRepository
 from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
@@ -48,10 +48,8 @@ class _Case:
     drops: Indices = field(default_factory=lambda: _NOBODY)
     looked_at: float | None = None
     is_held: bool = False
-    accepted: tuple[str, int] | None = None
-    """The channel and the silent devices of a hold that a person has ended."""
-    accepted_spike: float | None = None
-    """Since when the weather was bad as they did."""
+    accepted: Accepted | None = None
+    """The hold that a person has ended last."""
     bad_weather: frozenset[str] = frozenset()
     is_paged: bool = False
     saved_at: float = 0.0
@@ -112,7 +110,11 @@ class Evidence:
         _note_weather(campaign, case, verdict, now)
         if now - case.saved_at >= (SAVE_EVERY_S if is_news else campaign.policy.halt.block_s):
             await self._save(campaign, case, roster, now)
-        return _unless_accepted(campaign, case, verdict)
+        before = case.accepted
+        verdict = _unless_accepted(campaign, case, verdict)
+        if case.accepted is not None and case.accepted is not before:
+            await self._repository.accept(campaign.id, campaign.run, case.accepted)
+        return verdict
 
     async def _open(self, campaign: CampaignRecord, roster: Roster) -> _Case:
         seed = int.from_bytes(campaign.id.bytes[-8:]) ^ campaign.run
@@ -127,7 +129,8 @@ class Evidence:
             return _Case(campaign.run, HaltRule(population, policy, seed), looked_at=0.0)
         if saved.run != campaign.run:  # resumed after a halt: what devices did stays known, all bets begin anew
             return _Case(campaign.run, rule.renewed(seed))
-        return _Case(campaign.run, rule, looked_at=saved.saved_at.timestamp(), saved_devices=len(saved.roster))
+        looked_at, devices = saved.saved_at.timestamp(), len(saved.roster)
+        return _Case(campaign.run, rule, looked_at=looked_at, saved_devices=devices, accepted=saved.accepted)
 
     async def _save(self, campaign: CampaignRecord, case: _Case, roster: Roster, now: float) -> None:
         joined = len(roster) != case.saved_devices
@@ -202,12 +205,14 @@ def _unless_accepted(campaign: CampaignRecord, case: _Case, verdict: Verdict) ->
     """A hold that a person has ended is none any more, until there is more to say."""
     is_held = Cause.EVIDENCE in campaign.causes
     if case.is_held and not is_held:
-        case.accepted, case.accepted_spike = (verdict.channel, verdict.silent), verdict.bad_since
+        case.accepted = Accepted(verdict.channel, verdict.silent, verdict.bad_since)
         case.rule.brake.used_s = 0.0
     case.is_held = is_held
-    if verdict.bad_since is not None and verdict.bad_since == case.accepted_spike:
+    if case.accepted is None:
+        return verdict
+    if verdict.bad_since == case.accepted.bad_since:
         verdict = replace(verdict, bad_since=None)
-    if verdict.call is Call.HOLD and case.accepted == (verdict.channel, verdict.silent):
+    if verdict.call is Call.HOLD and (verdict.channel, verdict.silent) == case.accepted[:2]:
         return replace(verdict, call=Call.GO if verdict.pace == 1 else Call.BRAKE)
     return verdict
 

@@ -98,5 +98,9 @@ async def test_a_hold_is_ended_by_a_person_and_not_by_time(world: World) -> None
 
     await world.campaigns.resume(campaign, caller="ann", reason="two vans in a tunnel")
     await world.live(5)
+    assert (await world.campaign(campaign)).state is State.RUNNING
+
+    restart(world)
+    await world.live(5)
 
     assert (await world.campaign(campaign)).state is State.RUNNING
