@@ -52,8 +52,8 @@ class Served:
     pid: int
 
 
-async def measure(size: int, *, budget: int | None) -> dict[str, Any]:
-    """Run all phases; returns the figures."""
+async def measure(size: int, *, budget: int) -> dict[str, Any]:
+    """Run all phases; returns the figures. ``budget``: in bytes; a bundle that is larger is not published at all."""
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL's account must pass through it
@@ -61,7 +61,7 @@ async def measure(size: int, *, budget: int | None) -> dict[str, Any]:
         init_dev_keys(keys, fleet=None, now=int(time.time()) - 60)
         said(f"building a bundle of {size / MIB:,.0f} MiB")
         bundle, image, parts = await asyncio.to_thread(_build, folder, keys, size)
-        settings = {} if budget is None else {"TIDEGATE_BLOB_BUDGET_BYTES": str(budget)}
+        settings = {"TIDEGATE_BLOB_BUDGET_BYTES": str(budget), "TIDEGATE_PUBLIC_URL": "http://localhost"}
         async with serving(folder / "data", settings) as served, Client(served.url, served.token) as client:
             await asyncio.sleep(SETTLE_S)
             idle = _resident(served.pid, "VmRSS")
@@ -232,9 +232,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a server's memory for a large bundle")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--mib", type=int, default=1024, help="size of the image")
-    parser.add_argument("--budget-bytes", type=int, help="TIDEGATE_BLOB_BUDGET_BYTES of the server")
+    parser.add_argument("--budget-bytes", type=int, help="TIDEGATE_BLOB_BUDGET_BYTES of the server; twice the image")
     options = parser.parse_args()
-    result = asyncio.run(measure(options.mib * MIB, budget=options.budget_bytes))
+    size = options.mib * MIB
+    result = asyncio.run(measure(size, budget=2 * size if options.budget_bytes is None else options.budget_bytes))
     text = json.dumps(result, indent=2)
     if options.json is not None:
         options.json.write_text(text + "\n", encoding="utf-8")
