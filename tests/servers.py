@@ -40,9 +40,11 @@ class ServerProcess:
     """``start()`` and ``kill()`` as often as a test likes, always on the same data directory.
 
     ``url`` and ``token`` (the first admin's) are there after the first start; ``log`` is what it says on stderr.
+    ``port``: where REST listens; 0: any free one, each time.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, **settings: str) -> None:
+        self._port = port
         self.folder = folder
         self.data_dir = folder / "data"
         self.log = folder / "server.log"
@@ -64,7 +66,7 @@ class ServerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(self.data_dir)],
+                [sys.executable, "-m", "server", "serve", "--port", str(self._port), "--data-dir", str(self.data_dir)],
                 cwd=ROOT,
                 env={**environment, **self._settings},
                 stdin=subprocess.DEVNULL,
