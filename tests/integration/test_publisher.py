@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
@@ -239,6 +240,28 @@ async def test_a_blob_that_cannot_be_read_is_tried_again_and_holds_up_no_other(w
     await world.publish()
 
     assert await is_ready(world, poor)
+
+
+async def test_what_was_published_before_there_was_a_table_is_known_from_the_campaigns(
+    world: World, store: Database
+) -> None:
+    active = await spread(world, await add(world, b"needed"))
+    ended = await spread(world, await add(world, b"left"), US)
+    await end(world, ended)
+    migration = (resources.files("migrations") / "0014_add_published_blobs.sql").read_text(encoding="utf-8")
+    async with store.transaction() as connection:
+        await connection.execute("DELETE FROM published_blob; UPDATE campaign SET transport = NULL")
+        await connection.execute(migration[migration.index("UPDATE campaign") :])
+    world.now += 2 * GRACE_S
+    world.publisher = world.new_publisher()
+
+    await world.publish()
+    world.now += 2 * GRACE_S
+    await world.publish()
+
+    assert (await world.campaign(active)).transport is Transport.MQTT
+    assert sent(world, b"needed") == [b"needed"]
+    assert sent(world, b"left") == [b"left", TOMBSTONE, b""]
 
 
 # --- the budget ---
