@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bench.blob_release import HARDWARE, VENDOR, BlobRelease, build_release, read_release
 from bench.target import Target
@@ -34,7 +34,7 @@ from server.services import identifiers
 REGION: Final = Region("bench")
 HEARTBEAT_S: Final = 5
 START_S: Final = 10.0
-PUBLISH_S: Final = 120.0
+PUBLISH_S: Final = 300.0
 OFFER_S: Final = 3600
 MOSQUITTO: Final = """
 listener {port} 127.0.0.1
@@ -130,9 +130,8 @@ class BlobStage:
         campaign = await self._client.post("/v1/campaigns", draft)
         await self._client.post(f"/v1/campaigns/{campaign['id']}/start", {"reason": "bench"})
         async with asyncio.timeout(PUBLISH_S):
-            while not any(wave["state"] != "waiting" for wave in campaign.get("waves", ())):
+            while not _is_published(await self._client.get(f"/v1/campaigns/{campaign['id']}")):
                 await asyncio.sleep(0.1)
-                campaign = await self._client.get(f"/v1/campaigns/{campaign['id']}")
         self._campaigns[bundle] = CampaignId(identifiers.parse(identifiers.CAMPAIGN, campaign["id"]))
         return await read_release(image, bundle, self.root.read_bytes())
 
@@ -216,6 +215,11 @@ async def blob_stage(folder: Path, kind: str) -> AsyncIterator[BlobStage]:
             Client(served.url, served.token) as client,
         ):
             yield BlobStage(folder, broker, served, client)
+
+
+def _is_published(campaign: dict[str, Any]) -> bool:
+    publication = campaign["publication"]
+    return bool(publication["blobs"]) and publication["published_blobs"] == publication["blobs"]
 
 
 async def _listens(port: int) -> bool:
