@@ -310,15 +310,15 @@ class World:
 
     # --- what devices say ---
 
-    async def connect(self, *devices: DeviceId, digest: bytes = b"") -> None:
-        """Say hello, as the devices that run an image with this manifest digest."""
+    async def connect(self, *devices: DeviceId, digest: bytes = b"", wake_interval_s: int | None = None) -> None:
+        """Say hello, as the devices that run an image with this manifest digest, and sleep for so long."""
         hellos = []
         for name in devices:
             device = self.fleet.get(name)
             assert device is not None
             slot = Slot("a", 0, "1.0.0", digest, "confirmed")
             nonce = hashlib.sha256(f"{name}{self.now}".encode()).digest()[:16]
-            hello = Hello(b"bootboot", VENDOR, HARDWARE, "0.1", (slot,), "a", nonce)
+            hello = Hello(b"bootboot", VENDOR, HARDWARE, "0.1", (slot,), "a", nonce, wake_interval_s=wake_interval_s)
             self.presence.hello(device, hello, self.now, region=device.region)
             hellos.append(DeviceHello(name, hello))
         await self.telemetry.store(hellos=hellos, reports=[], now=self._moment())

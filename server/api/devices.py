@@ -60,13 +60,16 @@ class DevicesAdded(BaseModel):
 class DeviceView(BaseModel):
     """A device as it is known; what it says of itself is null until its first hello.
 
-    ``held_until`` is null where it is not held, or until somebody releases it.
+    ``held_until`` is null where it is not held, or until somebody releases it. ``wake_interval_s`` is null where it
+    does not sleep; one that does is ``asleep`` while it is offline and has missed no wake.
     """
 
     id: str
     region: str
     cohort: str
     online: bool
+    asleep: bool
+    wake_interval_s: int | None
     held: bool
     held_until: datetime | None
     held_reason: str
@@ -184,6 +187,8 @@ def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
         region=record.region,
         cohort=record.cohort,
         online=device is not None and call.context.fleet.is_online(device, now.timestamp()),
+        asleep=device is not None and call.context.fleet.is_asleep(device, now.timestamp()),
+        wake_interval_s=record.wake_interval_s,
         held=record.held,
         held_until=record.held_until,
         held_reason=record.held_reason,

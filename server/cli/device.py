@@ -17,6 +17,7 @@ AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on th
 
 _COLUMNS = ("id", "region", "cohort", "online", "revoked", "held", "hardware", "running_version", "last_seen")
 _HELD_COLUMNS = ("id", "held_until", "held_reason")
+_SLEEP_COLUMNS = ("id", "wake_interval_s", "asleep")
 
 
 @app.command
@@ -65,9 +66,11 @@ def show_one(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
     """
     answer = call(server, token, lambda client: client.get(f"/v1/devices/{device}"))
     show([answer], _COLUMNS, output)
-    if answer["held"] and output == "table":
-        print()
-        show([answer], _HELD_COLUMNS, output)
+    more = (("held", _HELD_COLUMNS), ("wake_interval_s", _SLEEP_COLUMNS))
+    for name, columns in more:
+        if answer[name] and output == "table":
+            print()
+            show([answer], columns, output)
 
 
 @app.command

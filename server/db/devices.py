@@ -24,7 +24,7 @@ class NewDevice:
 class DeviceRecord:
     """One device. What it says of itself is None until its first hello; a factory image has an empty digest.
 
-    ``held_until`` None: until somebody releases it.
+    ``held_until`` None: until somebody releases it. ``wake_interval_s`` None: it does not sleep.
     """
 
     id: DeviceId
@@ -48,6 +48,7 @@ class DeviceRecord:
     held_reason: str = ""
     absences: float = 0.0
     absent_at: datetime | None = None
+    wake_interval_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
     running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
-    admitted_at, revoked_at, held_until, held_reason, absences, absent_at"""
+    admitted_at, revoked_at, held_until, held_reason, absences, absent_at, wake_interval_s"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)

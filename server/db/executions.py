@@ -79,9 +79,12 @@ PROGRESS: Final = f"""
      WHERE e.campaign_id = $1
 """
 
+# A device that sleeps has $3 of its wake intervals more.
 UNJUDGED: Final = f"""
-    SELECT {_COLUMNS} FROM execution
+    SELECT {_COLUMNS} FROM execution AS e
      WHERE campaign_id = $1 AND rebooting_at IS NOT NULL AND judged_at IS NULL AND rebooting_at <= $2
+       AND NOT EXISTS (SELECT FROM device
+                        WHERE id = e.device_id AND e.rebooting_at > $2 - $3 * make_interval(secs => wake_interval_s))
 """
 
 JUDGE: Final = """
@@ -151,10 +154,13 @@ class ExecutionRepository:
             for device, state, reason, at, judged, earlier in rows
         }
 
-    async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime) -> list[ExecutionRecord]:
-        """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet."""
+    async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime, wakes: int) -> list[ExecutionRecord]:
+        """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet.
+
+        Of devices that sleep, those that did so many of their wake intervals before.
+        """
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(UNJUDGED, campaign, rebooted_by)]
+            return [_record(row) for row in await connection.fetch(UNJUDGED, campaign, rebooted_by, wakes)]
 
     async def judge(
         self, campaign: CampaignId, verdicts: Sequence[tuple[ExecutionRecord, bool]], *, now: datetime

@@ -102,10 +102,11 @@ NOTE_HELLOS: Final = """
     UPDATE device
        SET vendor = r.vendor, hardware = r.hardware, agent_version = r.agent_version, booted_slot = r.booted,
            running_version = r.version, running_digest = r.digest, running_sequence = r.sequence_number,
-           labels = r.labels::jsonb, session_nonce = r.nonce, last_seen = $10
+           labels = r.labels::jsonb, session_nonce = r.nonce, wake_interval_s = r.wake_interval_s, last_seen = $10
       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bigint[],
-                  $9::bytea[], $11::text[])
-        AS r (id, vendor, hardware, agent_version, booted, version, digest, sequence_number, nonce, labels)
+                  $9::bytea[], $11::text[], $12::integer[])
+        AS r (id, vendor, hardware, agent_version, booted, version, digest, sequence_number, nonce, labels,
+              wake_interval_s)
      WHERE device.id = r.id
 """
 
@@ -255,4 +256,5 @@ async def _note_hellos(connection: Connection, hellos: Sequence[DeviceHello], no
         [item.hello.nonce for item in latest],
         now,
         [json.dumps(dict(item.hello.labels)) for item in latest],
+        [item.hello.wake_interval_s for item in latest],
     )

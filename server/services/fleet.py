@@ -2,6 +2,9 @@
 
 The database has the lasting part. Presence lives here alone (a beat costs no write), and ``last_seen`` is written in
 batches every few minutes. After a restart presence is unknown until one grace period has passed.
+
+A device that declares a wake interval is *asleep* while it is offline within that time: nobody can tell it anything,
+and nothing is wrong with it. Whoever does not sleep is dark as soon as it is not online.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +15,7 @@ from typing import Final
 
 from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord, Seen
+from server.domain.halt.view import DARK_WAKES
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
 from server.protocol.orders import Admit
@@ -20,7 +24,7 @@ from server.services.sites import SITE_LABEL
 _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
 GRACE_BEATS: Final = 2.5
-"""Dark: nothing heard for so many heartbeat intervals, or the current session's last will."""
+"""Offline: nothing heard for so many heartbeat intervals, or the current session's last will."""
 
 ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
 HABIT_FROM: Final = 3.0
@@ -61,6 +65,8 @@ class Device:
     site: str = ""
     utc_offset_minutes: int | None = None
     """East of UTC, by its last hello to this process."""
+    wake_interval_s: int = 0
+    """Seconds between wakes, as it declares them; 0: it does not sleep."""
     drops: int = 0
     """Sessions lost since this process began."""
     absences: float = 0.0
@@ -113,6 +119,7 @@ class Fleet:
             device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
             device.hardware = record.hardware
         device.site = record.labels.get(SITE_LABEL, "")
+        device.wake_interval_s = record.wake_interval_s or 0
         device.running_digest = record.running_digest or b""
         device.nonce = record.session_nonce or b""
         if record.last_seen is not None:
@@ -136,9 +143,10 @@ class Fleet:
         device.hardware = hello.hardware
         device.site = hello.labels.get(SITE_LABEL, "")
         device.utc_offset_minutes = hello.utc_offset_minutes
+        device.wake_interval_s = hello.wake_interval_s or 0
         booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)
         device.running_digest = booted.manifest_digest if booted is not None else b""
-        if device.nonce not in {b"", hello.nonce} and not device.gone:
+        if device.nonce not in {b"", hello.nonce} and not device.gone and not device.wake_interval_s:
             device.drops += 1  # the session before was lost without a word
         device.nonce = hello.nonce
         self.hear(device, now)
@@ -150,16 +158,19 @@ class Fleet:
     def hear(self, device: Device, now: float) -> None:
         """Something of the device has arrived."""
         away_s = now - max(device.last_seen, self._hearing_since)
-        if away_s > self.grace_s and device.last_seen:
+        if away_s > self.grace_of(device) and device.last_seen:
             device.absences, device.absent_at = device.absences_at(now) + 1, now
         device.last_seen = now
         device.gone = False
 
     def lose(self, device: Device, nonce: bytes) -> bool:
-        """The broker published the last will; False if it is an earlier session's, which says nothing of this one."""
+        """The session is over: the broker published the last will, or the device did before it went to sleep.
+
+        False if it is an earlier session's, which says nothing of this one.
+        """
         if nonce != device.nonce:
             return False
-        device.drops += not device.gone
+        device.drops += not device.gone and not device.wake_interval_s
         device.gone = True
         return True
 
@@ -181,8 +192,22 @@ class Fleet:
             known.held = held
         return known
 
+    def grace_of(self, device: Device) -> float:
+        """Return for how many seconds a device may be silent, and nothing is wrong."""
+        return max(self.grace_s, DARK_WAKES * device.wake_interval_s)
+
     def is_online(self, device: Device, now: float) -> bool:
+        """Tell whether it has a session, as far as is known."""
         return not device.gone and now - device.last_seen <= self.grace_s
+
+    def is_asleep(self, device: Device, now: float) -> bool:
+        """Tell whether it is offline because it sleeps: it was heard within one and a half of its wake intervals."""
+        if not device.wake_interval_s or device.revoked or self.is_online(device, now):
+            return False
+        return now - device.last_seen <= self.grace_of(device)
+
+    def is_dark(self, device: Device, now: float) -> bool:
+        return not (self.is_online(device, now) or self.is_asleep(device, now))
 
     def online(self, now: float) -> int:
         """How many devices are online."""

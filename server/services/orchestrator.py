@@ -203,8 +203,8 @@ class Orchestrator:
     async def _let_in(
         self, campaign: CampaignRecord, bundle: BundleRecord, survey: Survey, verdict: Verdict, now: float
     ) -> None:
-        """Let in named devices where there is room, then late ones."""
-        if self.admits is None or not (survey.late or survey.named):
+        """Let in named devices where there is room, then late ones, then those that sleep."""
+        if self.admits is None or not (survey.late or survey.named or survey.sleepers):
             return
         snapshot = survey.snapshot
         left = rooms(
@@ -224,6 +224,9 @@ class Orchestrator:
             return  # what is left of the room is known when they are counted
         chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=in_classes)
         self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
+        room = min(left.whole - len(chosen), verdict.room_of_sleepers - survey.sleepers_starting)
+        woken = choose(survey.sleepers, room=room, in_regions=in_regions, in_classes=in_classes)
+        self.admits.grant(campaign.id, woken, until=now + ADMIT_S, now=now)
 
     def _let_reboot(self, campaign: CampaignRecord, survey: Survey, now: float) -> None:
         """Let devices reboot as their sites have room; not before what an earlier process has granted has expired."""

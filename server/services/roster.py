@@ -52,6 +52,7 @@ class Roster:
         self._height: list[int] = []
         self._unsteady: list[bool] = []
         self._by_habit: list[bool] = []
+        self._wake_s: list[int] = []
         self._sites: dict[tuple[Region, str], int] = {}
         self._site: list[int] = []
         self._named = frozenset(named)
@@ -68,10 +69,13 @@ class Roster:
         return tuple(self._classes)
 
     def meet(self, device: Device) -> int:
-        """Return the index of a device, which it is given now if it has none."""
+        """Return the index of a device, which it is given now if it has none; take in a new wake interval."""
         found = self.index.get(device.id)
         if found is None:
-            found = self._append(device)
+            return self._append(device)
+        if self._wake_s[found] != device.wake_interval_s:
+            self._wake_s[found] = device.wake_interval_s
+            self._population = None
         return found
 
     def height(self, index: int) -> int:
@@ -82,7 +86,7 @@ class Roster:
 
     @property
     def population(self) -> Population:
-        """The same object while nobody has joined."""
+        """The same object while nobody has joined, and nobody has changed how it sleeps."""
         if self._population is None:
             self._population = Population(
                 regions=tuple(self._regions),
@@ -93,6 +97,7 @@ class Roster:
                 unsteady=np.asarray(self._unsteady, np.bool_),
                 away_by_habit=np.asarray(self._by_habit, np.bool_),
                 site=np.asarray(self._site, np.int64),
+                wake_s=np.asarray(self._wake_s, np.float64) if any(self._wake_s) else None,
                 named=np.asarray([name in self._named for name in self.ids], np.bool_) if self._named else None,
             )
         return self._population
@@ -125,6 +130,7 @@ class Roster:
         self._height.append(height(self._campaign, device.id))
         self._unsteady.append(device.is_unsteady)
         self._by_habit.append(device.is_away_by_habit)
+        self._wake_s.append(device.wake_interval_s)
         # One that says nothing of its site is a site of its own.
         place = (device.region, device.site)
         self._site.append(self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index)

@@ -39,14 +39,17 @@ class Survey:
     """A snapshot for ``decide``, which lacks only the verdict, and what it was counted from.
 
     ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together, and
-    ``late`` are devices that are online and wait to be admitted, ``named`` those that wait for an offer of their own;
-    ``rebooters`` have written the release, where the policy bounds reboots.
+    ``late`` are devices that are online and wait to be admitted, ``sleepers`` those that sleep (``sleepers_starting``
+    more have been admitted and are about to start), ``named`` those that wait for an offer of their own; ``rebooters``
+    have written the release, where the policy bounds reboots.
     """
 
     snapshot: Snapshot
     heights: Mapping[Region, list[int]]
     states: Mapping[State, int]
     late: Sequence[Waiting]
+    sleepers: Sequence[Waiting]
+    sleepers_starting: int
     named: Sequence[Waiting]
     rebooters: Sequence[Rebooter]
     roster: Roster
@@ -77,6 +80,8 @@ class _Tally:
     admitted: int = 0
     starting_in_classes: Counter[int] = field(default_factory=Counter)
     late: list[Waiting] = field(default_factory=list)
+    sleepers: list[Waiting] = field(default_factory=list)
+    sleepers_starting: int = 0
     named: list[Waiting] = field(default_factory=list)
 
     def note_candidate(self, own_height: int, target: int, *, most: int) -> None:
@@ -106,7 +111,7 @@ class Surveyor:
         if not judged:
             return 0
         by = datetime.fromtimestamp(now - policy.g1_s, UTC)
-        unjudged = await self._executions.unjudged(campaign.id, rebooted_by=by)
+        unjudged = await self._executions.unjudged(campaign.id, rebooted_by=by, wakes=policy.wakes)
         verdicts = [
             (record, self._is_silent(record, policy.reboot_s)) for record in unjudged if record.region in judged
         ]
@@ -124,7 +129,7 @@ class Surveyor:
         dead = [
             record
             for record in await self._executions.trials(campaign.id, since_before=since)
-            if record.region in judged and self._is_missed(record.device_id, now)
+            if record.region in judged and self._is_missed(record.device_id, now, wakes=policy.halt.wakes)
         ]
         if dead:
             await self._executions.mark_silent(campaign.id, dead, now=datetime.fromtimestamp(now, UTC))
@@ -141,13 +146,16 @@ class Surveyor:
             return False
         return device.last_seen < record.rebooting_at.timestamp() + reboot_s
 
-    def _is_missed(self, device_id: DeviceId, now: float) -> bool:
-        """Unheard for a while, and not because we have shut it out.
+    def _is_missed(self, device_id: DeviceId, now: float, *, wakes: int) -> bool:
+        """Unheard for a while, or for so many of its wake intervals, and not because we have shut it out.
 
         A session that has just been lost is none: whether an outage took it shows a moment later.
         """
         device = self._fleet.get(device_id)
-        return device is None or not (device.revoked or now - device.last_seen <= self._fleet.grace_s)
+        if device is None:
+            return True
+        patience_s = max(self._fleet.grace_s, wakes * device.wake_interval_s)
+        return not (device.revoked or now - device.last_seen <= patience_s)
 
     async def survey(
         self,
@@ -220,9 +228,11 @@ class Surveyor:
         heights = {region: tally.candidates for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]
         named = [one for tally in tallies.values() for one in tally.named]
+        sleepers = [one for tally in tallies.values() for one in tally.sleepers]
+        starting = sum(tally.sleepers_starting for tally in tallies.values())
         sighting = roster.sight(self._fleet, present, now)
         rebooters = self._rebooters(campaign, progress, now)
-        return Survey(snapshot, heights, states, late, named, rebooters, roster, sighting, progress)
+        return Survey(snapshot, heights, states, late, sleepers, starting, named, rebooters, roster, sighting, progress)
 
     def _rebooters(
         self, campaign: CampaignRecord, progress: Mapping[DeviceId, Progress], now: float
@@ -290,15 +300,24 @@ class Surveyor:
         is_named: bool,
         is_offered: bool,
     ) -> None:
-        """Count one eligible device; one that is named is due without a level, as soon as it has its offer."""
+        """Count one eligible device; one that is named is due without a level, as soon as it has its offer.
+
+        One that is asleep counts as online where it is asked whose word a wave waits for, and nowhere else.
+        """
         online = self._fleet.is_online(device, now)
+        is_here = online or self._fleet.is_asleep(device, now)
         tally.eligible += 1
-        tally.eligible_online += online
-        tally.targeted_online += online and (is_named or is_due(own_height, target))
+        tally.eligible_online += is_here
+        tally.targeted_online += is_here and (is_named or is_due(own_height, target))
         if one is None or one.state is State.DUE:
             is_by_level = is_due(own_height, level)
             if is_by_level or is_named:
                 if online and (one is None or one.reason not in _ELSEWHERE):
+                    if device.wake_interval_s and not is_named:
+                        self._count_sleeper(
+                            tally, campaign, device, one, own_height=own_height, hardware=hardware, now=now
+                        )
+                        return
                     tally.waiting += 1
                     tally.reached += 1
                     if not is_by_level and not is_offered:
@@ -306,6 +325,8 @@ class Surveyor:
                         return
                     self._count_waiting(tally, campaign, device, one, own_height=own_height, hardware=hardware, now=now)
                 return
+            if device.wake_interval_s:
+                return  # it does not start by itself, and is nobody to compare others with
             if online:
                 tally.startable.append((own_height, hardware))
             if device.last_seen >= horizon:
@@ -316,8 +337,27 @@ class Surveyor:
         # A device that went away before its reboot neither blocks nor dilutes a wave.
         if one.state in _BEFORE_REBOOT and not online:
             return
+        if device.wake_interval_s and not online and _rests(one, now, campaign.policy.halt.sleeper_s):
+            return
         tally.reached += 1
         tally.in_flight += one.state in _BEFORE_REBOOT or one.state in _AFTER_REBOOT
+
+    def _count_sleeper(
+        self,
+        tally: _Tally,
+        campaign: CampaignRecord,
+        device: Device,
+        one: Progress | None,
+        *,
+        own_height: int,
+        hardware: int,
+        now: float,
+    ) -> None:
+        """Count a device that sleeps, is awake and due: it neither blocks nor dilutes a wave before it is admitted."""
+        if _is_admitted(device, campaign, now):
+            tally.sleepers_starting += 1
+        elif one is not None and one.reason == Reason.LATE:
+            tally.sleepers.append(Waiting(own_height, device.id, device.region, hardware))
 
     def _count_waiting(
         self,
@@ -331,8 +371,7 @@ class Surveyor:
         now: float,
     ) -> None:
         """Count a device that is due: it is about to start, or it has said that it waits to be admitted."""
-        is_admitted = device.admit is not None and device.admit.campaign == campaign.id and device.admit.until > now
-        if one is not None and one.reason == Reason.LATE and not is_admitted:
+        if one is not None and one.reason == Reason.LATE and not _is_admitted(device, campaign, now):
             tally.late.append(Waiting(own_height, device.id, device.region, hardware))
         else:
             tally.starting += 1
@@ -349,6 +388,15 @@ class Surveyor:
             tally.failed += not one.is_earlier and one.is_explicit_failure
             tally.silent += not one.is_earlier and one.state is State.SILENT
             tally.judged += one.is_judged
+
+
+def _rests(one: Progress, now: float, longest_s: float) -> bool:
+    """Tell whether a device has been asleep after its reboot for so long that nothing waits for it any more."""
+    return one.state in _AFTER_REBOOT and one.rebooted_at is not None and now - one.rebooted_at > longest_s
+
+
+def _is_admitted(device: Device, campaign: CampaignRecord, now: float) -> bool:
+    return device.admit is not None and device.admit.campaign == campaign.id and device.admit.until > now
 
 
 def _judged_regions(fair_since: Mapping[Region, float], by: float) -> set[Region]:

@@ -64,6 +64,8 @@ def _selected(fault: Fault, devices: Devices) -> Bools:
         chosen &= devices.hardware == devices.classes.index(fault.sel.hw)
     if fault.sel.region is not None:
         chosen &= devices.region == devices.regions.index(fault.sel.region)
+    if fault.sel.sleeps is not None:
+        chosen &= (devices.wake_s > 0) == fault.sel.sleeps
     return chosen
 
 

@@ -5,7 +5,9 @@ when it was offline whatever the release did: seconds since the head's ``t0``, d
 a replay should conclude, ``note`` names an outage that is already inside the ``off`` lines. A missing ``download_s``
 is 0, a missing ``site`` is a site of its own, and missing ``unsteady``, ``attrition_p``, ``slow``, ``faults``, ``sel``
 and ``fw`` of a device mean none. ``unsteady``: away several times a day; ``habit``: away every day or two (missing: as
-``unsteady`` says). Everything else is said or the trace is refused.
+``unsteady`` says). ``wake`` is the wake interval that a device declares, in seconds; without it, it does not sleep. Of
+its offline times, those no longer than that are sleep, which an update under way puts off. Everything else is said or
+the trace is refused.
 """
 
 import gzip
@@ -95,10 +97,11 @@ class Slow(_Record):
 
 
 class Selection(_Record):
-    """The devices a fault is about: of one hardware class, of one region, of both, or all."""
+    """The devices a fault is about: all, or only those of a hardware class, of a region, or that (do not) sleep."""
 
     hw: Name | None = None
     region: Name | None = None
+    sleeps: bool | None = None
 
 
 class Fault(_Record):
@@ -170,6 +173,7 @@ class _Dev(_Record):
     site: Name | None = None
     unsteady: bool = False
     habit: bool | None = None
+    wake: Annotated[float, Field(gt=0, le=31 * 86_400)] | None = None
     fw: str = ""
 
 
@@ -184,6 +188,7 @@ class Devices:
     """The fleet in columns of n: ``region``, ``hardware`` and ``site`` index the three tuples of names.
 
     ``unsteady`` devices are away several times a day, ``away_by_habit`` every day or two (None: the unsteady ones).
+    ``wake_s``: what each declares as its wake interval, in seconds; 0: it does not sleep.
     """
 
     ids: Sequence[str]
@@ -194,6 +199,7 @@ class Devices:
     hardware: npt.NDArray[np.int16]
     site: npt.NDArray[np.int32]
     unsteady: npt.NDArray[np.bool_]
+    wake_s: npt.NDArray[np.float64]
     away_by_habit: npt.NDArray[np.bool_] | None = None
     fw: str = ""
 
@@ -286,6 +292,7 @@ def lines_of(trace: Trace) -> Iterator[dict[str, Any]]:
             "site": devices.sites[devices.site[index]],
             "unsteady": bool(devices.unsteady[index]),
             "habit": bool(by_habit[index]),
+            **({"wake": _short(float(devices.wake_s[index]))} if devices.wake_s[index] else {}),
             "fw": devices.fw,
         }
     for index, name in enumerate(devices.ids):
@@ -309,6 +316,7 @@ class _Reader:
         self._sites = _Names()
         self._unsteady: list[bool] = []
         self._by_habit: list[bool] = []
+        self._wake_s: list[float] = []
         self._fw = ""
         self._away: dict[int, list[Span]] = {}
 
@@ -351,6 +359,7 @@ class _Reader:
         self._sites.add(record.site if record.site is not None else f"alone-{record.id}")
         self._unsteady.append(record.unsteady)
         self._by_habit.append(record.unsteady if record.habit is None else record.habit)
+        self._wake_s.append(record.wake or 0.0)
         self._fw = self._fw or record.fw
 
     def _take_off(self, record: _Off) -> None:
@@ -383,6 +392,7 @@ class _Reader:
             site=self._sites.column(np.int32),
             unsteady=np.array(self._unsteady, np.bool_),
             away_by_habit=np.array(self._by_habit, np.bool_),
+            wake_s=np.array(self._wake_s, np.float64),
             fw=self._fw,
         )
         self._check_selections(devices)
@@ -394,6 +404,8 @@ class _Reader:
             for name, known in ((fault.sel.hw, devices.classes), (fault.sel.region, devices.regions)):
                 if name is not None and name not in known:
                     raise TraceError(f"a fault selects {name}, which no device is of.")
+            if fault.sel.sleeps is not None and not np.any((devices.wake_s > 0) == fault.sel.sleeps):
+                raise TraceError("a fault selects devices by whether they sleep, and there are none of these.")
 
     def _columns(self) -> Away:
         order = sorted(self._away)

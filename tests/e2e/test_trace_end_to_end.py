@@ -52,6 +52,7 @@ def bad_release(region: str) -> Trace:
             hardware=np.zeros(DEVICES, np.int16),
             site=np.zeros(DEVICES, np.int32),
             unsteady=np.zeros(DEVICES, np.bool_),
+            wake_s=np.zeros(DEVICES),
         ),
         Away(away, start, start + 900),
         Expect(verdict="halt"),

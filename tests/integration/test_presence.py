@@ -14,7 +14,7 @@ from server.db.pool import open_pool
 from server.domain.identity import DeviceId
 from server.protocol.messages import Beat, Counter, Gone
 from server.protocol.orders import Action, Welcome, read_welcome
-from server.services.fleet import Device
+from server.services.fleet import Device, Fleet
 from server.services.presence import WELCOME_AGAIN_S
 from tests.records import EU, MAIN, US, order
 from tests.service_world import HEARTBEAT_S, World
@@ -204,3 +204,40 @@ async def test_a_device_that_stays_away_after_the_server_is_back_was_away(world:
         world.beat(device)
 
     assert device.is_away_by_habit
+
+
+async def test_a_device_that_declares_that_it_sleeps_is_asleep_and_not_dark_until_it_has_missed_a_wake(
+    world: World,
+) -> None:
+    await world.connect(NAME, wake_interval_s=3600)
+    device = world.fleet.get(NAME)
+    assert device is not None
+    world.presence.gone(device, Gone(b"bootboot", device.nonce))
+
+    def habits(later_s: float) -> tuple[bool, bool, bool]:
+        at = world.now + later_s
+        return world.fleet.is_online(device, at), world.fleet.is_asleep(device, at), world.fleet.is_dark(device, at)
+
+    assert [habits(later_s) for later_s in (1, 5400, 5401)] == [
+        (False, True, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    assert device.drops == 0
+
+
+async def test_what_a_device_declares_of_its_sleep_survives_a_restart_and_waking_in_time_is_no_absence(
+    world: World,
+) -> None:
+    for _ in range(5):
+        world.now += 3600
+        await world.connect(NAME, wake_interval_s=3600)
+    record = await DeviceRepository(world.store).get(NAME)
+    fresh = Fleet(heartbeat_s=HEARTBEAT_S)
+    fresh.add(record)
+    known = fresh.get(NAME)
+    assert known is not None
+
+    assert (record.wake_interval_s, known.wake_interval_s) == (3600, 3600)
+    assert known.absences == 0
+    assert not fresh.is_dark(known, world.now + 5000)

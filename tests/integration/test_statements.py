@@ -116,7 +116,7 @@ HOT: list[tuple[ModuleType, str, set[str]]] = [
     (devices, "PAGE", {"device_pkey"}),
     (devices, "NOTE_SEEN", {"device_pkey"}),
     (devices, "COUNT_IN", {"device_by_audience"}),
-    (executions, "UNJUDGED", {"execution_unjudged"}),
+    (executions, "UNJUDGED", {"execution_unjudged", "device_pkey"}),
     (executions, "JUDGE", {"execution_pkey"}),
     (executions, "MARK_SILENT", {"execution_pkey"}),
     (executions, "PAGE", {"execution_pkey"}),

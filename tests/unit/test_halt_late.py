@@ -121,7 +121,7 @@ def test_bad_weather_ends_the_windows_that_have_no_controls_and_no_other() -> No
     numbers = trials.ledger.open_blocks(
         Kind.STAY,
         region=[0, 0, 1],
-        unsteady=[False] * 3,
+        rhythm=[0] * 3,
         is_compared=[True, False, False],
         clock=[0.0] * 3,
         now=NOON,

@@ -10,6 +10,7 @@ from firmware_store.errors import InvalidInputError
 from server.domain.campaign import Cause
 from server.domain.decide import Kind
 from server.domain.gate import FULL
+from server.domain.halt import HaltPolicy, HaltRule
 from server.domain.halt.view import Call, Moment, Verdict
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
@@ -272,3 +273,15 @@ def test_a_plan_that_names_devices_is_refused():
 
     with pytest.raises(InvalidInputError, match="by name"):
         engine_of(population, Wave(devices=(DeviceId("d000001"),)))
+
+
+@pytest.mark.parametrize(("name", "verdicts"), [("sleepers", {"complete"}), ("sleepers-brick-30", {"halt", "hold"})])
+def test_sleeping_halts_no_good_release_and_hides_no_bad_one(name, verdicts):
+    trace = make_trace(name, devices=1000, seed=2)
+    population = population_of(trace)
+    rule = HaltRule(population, HaltPolicy(), 2)
+
+    result = replay(trace, rule, population, watch=False)
+
+    assert result.verdict in verdicts
+    assert rule.sleepers_judged > 0

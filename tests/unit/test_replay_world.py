@@ -155,3 +155,23 @@ def test_a_replay_in_a_campaigns_order_has_that_campaigns_heights():
 
     assert population.height.tolist() == [height(campaign, DeviceId(name)) for name in trace.devices.ids]
     assert population.height.tolist() != population_of(trace).height.tolist()
+
+
+def test_a_device_that_sleeps_stays_awake_while_it_updates_and_its_sleep_is_no_lost_session():
+    trace = make_trace("sleepers", devices=400, seed=1)
+    world, asleep = World(trace), trace.devices.wake_s > 0
+    naps = np.bincount(trace.away.device[trace.away.end - trace.away.start <= 3600], minlength=400)
+    level = np.zeros(len(trace.devices.regions), np.int64)
+    away_for_long = set(trace.away.device[trace.away.end - trace.away.start > 3600].tolist())
+    dropped, dark_on_their_way = np.zeros(400, np.int64), set()
+    for minute in range(1, 241):
+        moment = world.tick(trace.epoch + 60 * minute, level)
+        np.add.at(dropped, moment.dropped, 1)
+        if minute == 60:
+            world.start(np.flatnonzero(asleep & moment.online))
+        on_their_way = (world.phase == Phase.DOWNLOADING) | (world.phase == Phase.TRIAL)
+        dark_on_their_way |= set(np.flatnonzero(~moment.online & on_their_way).tolist())
+
+    assert dropped[asleep].mean() < 1 < naps[asleep].mean()
+    assert dark_on_their_way <= away_for_long
+    assert np.count_nonzero(world.phase == Phase.UPDATED) > 5

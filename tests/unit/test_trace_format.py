@@ -73,6 +73,17 @@ def test_the_example_of_the_format_is_read(tmp_path):
     assert [steady.devices.unsteady.tolist(), steady.devices.away_by_habit.tolist()] == [[False], [True]]
 
 
+def test_what_devices_declare_of_their_sleep_is_written_and_read_again(tmp_path):
+    trace = make_trace("sleepers-brick-30", devices=60, seed=1)
+    write_trace(tmp_path / "trace.jsonl", trace)
+
+    again = read_trace(tmp_path / "trace.jsonl")
+
+    assert set(trace.devices.wake_s.tolist()) == {0.0, 3600.0}
+    assert again.devices.wake_s.tolist() == trace.devices.wake_s.tolist()
+    assert again.release.faults == trace.release.faults
+
+
 def replaced(records, kind, **fields):
     at = next(index for index, record in enumerate(records) if record["k"] == kind)
     return [*records[:at], {**records[at], **fields}, *records[at + 1 :]]
@@ -96,6 +107,11 @@ def replaced(records, kind, **fields):
             lambda records: replaced(records, "release", faults=[{"kind": "brick", "p": 1, "sel": {"hw": "none"}}]),
             0,
             "selects none",
+        ),
+        (
+            lambda records: replaced(records, "release", faults=[{"kind": "brick", "p": 1, "sel": {"sleeps": True}}]),
+            0,
+            "whether they sleep",
         ),
         (
             lambda records: replaced(records, "release", faults=[{"kind": "slow", "p": 1, "reboot_s": [0, 9]}]),

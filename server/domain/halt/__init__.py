@@ -35,13 +35,16 @@ keep their slot, so a release that bricks everything runs out of slots by itself
 last and never compared; if suddenly many more of them are dark than usual, nothing is judged there until some time
 after (`weather`). The same holds everywhere while we cannot see: our own link was down, or we were late ourselves.
 
+**Sleep.** Devices that declare that they sleep are compared with others that do, and asked whether they have woken
+again by their third wake (`trials`); they watch no weather, and have a room and a channel (``wake``) of their own.
+
 **Guard rails.** Where nothing is left to compare with (the end of a campaign, a fleet of thirty, named canaries),
 plain counts and the devices' own reports decide (`rails`, `late`), with less authority where they rest on less.
 
 **What it cannot see.** A release that does harm without silence, unless devices report it. Harm below a quarter more
 than usual plus one in a thousand. Harm to very few devices of a small subgroup, for a long time. A device asleep by
-design, until it should have woken. A release that brings down its neighbours too, shadows included, looks like bad
-weather: only the pattern in which just the regions being updated go bad gives it away (``is_storm_ours``).
+design, until it should have woken three times. A release that brings down its neighbours too, shadows included,
+looks like bad weather: only the pattern in which just the regions being updated go bad gives it away (``is_storm_ours``).
 
 Modules: `bet` (one block's odds), `wealth` (the coins), `rates` (placing bets), `ledger` (open questions), `shadows`
 and `trials` (who is compared with whom), `windows` (later trouble), `weather`, `pace`, `rails`, `late`, `brake`,

@@ -30,15 +30,19 @@ class _Odds:
 
 def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
     roster, policy, population = rule.roster, rule.policy, rule.population
-    flight = by_region_and_class(roster.flight(), population)
+    flying = roster.flight()
+    flight = by_region_and_class(flying, population)
+    sleeps = rule.world.sleeps
+    is_small = len(population) < pace.SMALL_FLEET
+    asleep = flying[sleeps[flying]]
     silent = by_region_and_class(np.flatnonzero(roster.status == Status.SILENT), population)
     excess = np.maximum(silent - rule.expected, 0)
     everywhere = rule.weather.is_everywhere(moment.now)
     in_regions, in_classes, room = pace.rooms(
         judged=rule.judged,
         excess=silent - rule.expected,
-        in_flight=flight,
-        moving=int(np.count_nonzero(roster.moving(moment))),
+        in_flight=by_region_and_class(flying[~sleeps[flying]], population),
+        moving=int(np.count_nonzero(roster.moving(moment) & (~sleeps | is_small))),
         started=rule.started,
         fleet=len(population),
         is_known=rule.weather.is_known,
@@ -51,6 +55,7 @@ def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
         elapsed_s=elapsed_s,
         moment=moment,
         roster=roster,
+        sleeps=sleeps,
         policy=policy,
         counts=not everywhere,
     )
@@ -67,6 +72,13 @@ def conclude(rule: "HaltRule", moment: Moment, elapsed_s: float) -> Verdict:
         room_in_regions=in_regions,
         room_in_classes=in_classes,
         room=room,
+        room_of_sleepers=pace.room_of_sleepers(
+            judged=rule.sleepers_judged,
+            excess=_still_silent(rule, asleep) - rule.sleepers_expected,
+            in_flight=int(np.count_nonzero(roster.holds_slot(asleep, moment.now, policy.sleeper_s))),
+            is_braked=speed < 1.0,
+            policy=policy,
+        ),
         in_flight=int(flight.sum()),
         pace=speed,
         excess_silent=excess.sum(axis=1),

@@ -1,9 +1,9 @@
 """Blocks, and the trials in them that are still open.
 
-A block is what one bet is made on: updated devices of one region and steadiness that entered together, their shadows,
-and a sample of sentinels that only guess the rate. A trial asks one question: *heard from at or after ``since``, by
-the block's deadline?* Once the answer is yes it stays yes, so such a trial is struck off at once and only counted; what
-is left open is what is silent so far, and that is all that has to be kept.
+A block is what one bet is made on: updated devices of one region and rhythm (`shadows`) that entered together, their
+shadows, and a sample of sentinels that only guess the rate. A trial asks one question: *heard from at or after
+``since``, by the block's deadline?* Once the answer is yes it stays yes, so such a trial is struck off at once and only
+counted; what is left open is what is silent so far, and that is all that has to be kept.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ _COLUMNS: Final = (
     "kind",
     "age",
     "region",
-    "unsteady",
+    "rhythm",
     "is_compared",
     "is_first_done",
     "began",
@@ -51,8 +51,9 @@ _COLUMNS: Final = (
 class Ledger:
     """Blocks (one row each, ``number`` ascending) and open trials (one entry each), as parallel arrays.
 
-    ``counts`` are the devices of each block by arm and hardware class. ``clock`` is the region's good-weather clock at
-    the block's last entry, ``began`` the time of its first. ``is_compared`` is false where there is nothing to bet on.
+    ``counts`` are the devices of each block by arm and hardware class. ``clock`` is what the region's good-weather
+    clock says when the block's deadline begins to run: at its last entry, or so much later as its devices sleep.
+    ``began`` is the time of its first. ``is_compared`` is false where there is nothing to bet on.
     """
 
     classes: int
@@ -61,7 +62,7 @@ class Ledger:
     kind: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     age: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     region: npt.NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
-    unsteady: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    rhythm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     is_compared: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     is_first_done: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     began: Floats = field(default_factory=lambda: np.empty(0))
@@ -87,7 +88,7 @@ class Ledger:
         kind: Kind,
         *,
         region: npt.ArrayLike,
-        unsteady: npt.ArrayLike,
+        rhythm: npt.ArrayLike,
         is_compared: npt.ArrayLike,
         clock: npt.ArrayLike,
         now: float,
@@ -103,7 +104,7 @@ class Ledger:
             "kind": np.full(many, kind, np.int8),
             "age": np.full(many, age, np.int8),
             "region": regions,
-            "unsteady": np.asarray(unsteady, np.bool_),
+            "rhythm": np.asarray(rhythm, np.int8),
             "is_compared": np.asarray(is_compared, np.bool_),
             "is_first_done": np.zeros(many, np.bool_),
             "began": np.full(many, now),
@@ -114,22 +115,25 @@ class Ledger:
             setattr(self, name, np.concatenate([getattr(self, name), new[name]]))
         return numbers
 
-    def young_blocks(self, kind: Kind, newer_than: float) -> dict[tuple[int, bool, bool], int]:
-        """Return the blocks that still take devices, by region, unsteadiness, and whether they are compared."""
+    def young_blocks(self, kind: Kind, newer_than: float) -> dict[tuple[int, int, bool], int]:
+        """Return the blocks that still take devices, by region, rhythm, and whether they are compared."""
         rows = np.flatnonzero((self.kind == int(kind)) & (self.began > newer_than))
-        keys = zip(
-            self.region[rows].tolist(), self.unsteady[rows].tolist(), self.is_compared[rows].tolist(), strict=True
-        )
+        keys = zip(self.region[rows].tolist(), self.rhythm[rows].tolist(), self.is_compared[rows].tolist(), strict=True)
         return dict(zip(keys, self.number[rows].tolist(), strict=True))
 
     def enter(
-        self, block: Indices, arm: npt.NDArray[np.int8], device: Indices, hardware: npt.NDArray[np.int16], since: float
+        self,
+        block: Indices,
+        arm: npt.NDArray[np.int8],
+        device: Indices,
+        hardware: npt.NDArray[np.int16],
+        since: float | Floats,
     ) -> None:
         """Open a trial for each of ``device`` (of ``hardware``): silent until heard from at or after ``since``."""
         np.add.at(self.counts, (self.rows(block), arm, hardware), np.int32(1))
         self.add_open(block, arm, device, since)
 
-    def add_open(self, block: Indices, arm: npt.NDArray[np.int8], device: Indices, since: float) -> None:
+    def add_open(self, block: Indices, arm: npt.NDArray[np.int8], device: Indices, since: float | Floats) -> None:
         """Open trials without counting their devices: the caller has counted them."""
         self.device = np.concatenate([self.device, device.astype(np.int32)])
         self.block = np.concatenate([self.block, block])

@@ -21,6 +21,7 @@ SMALL_STEPS: Final = (1, 3, 10)
 _CREDIT_MOST: Final = 50.0
 _CREDIT_SHARE: Final = 20.0
 _SLOW_SHARE: Final = 0.001
+_BRAKED: Final = 10
 
 
 def bound(excess: Floats, judged: Floats) -> Floats:
@@ -64,6 +65,17 @@ def rooms(
     regions = np.maximum(np.maximum(by_region, least).astype(np.int64) - in_flight.sum(axis=1), 0)
     classes = np.maximum(np.maximum(by_class, least).astype(np.int64) - in_flight.sum(axis=0), 0)
     return np.minimum(regions, whole), np.minimum(classes, whole), whole
+
+
+def room_of_sleepers(*, judged: float, excess: float, in_flight: int, is_braked: bool, policy: HaltPolicy) -> int:
+    """Return how many more devices that sleep may start, in all regions and classes together (never below 0).
+
+    They are bounded by what is known of their like alone, and take no room from others: a verdict takes hours. While
+    the brake is on, they have a tenth of their room, at least one.
+    """
+    share = float(bound(np.array(excess), np.array(judged)))
+    room = int(max(policy.sleeper_room / share, policy.slow_room))
+    return max(0, (max(1, room // _BRAKED) if is_braked else room) - in_flight)
 
 
 def small_room(*, started: int, flying: int) -> int:

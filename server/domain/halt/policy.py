@@ -46,6 +46,16 @@ class HaltPolicy(BaseModel):
     weather_page_s: float = Field(10_800, gt=0, le=30 * _DAY, description="bad for so long: tell a person")
     region_room: float = Field(10, gt=0, le=_MOST, description="in flight per region, at most this / bound of excess")
     class_room: float = Field(5, gt=0, le=_MOST, description="in flight per hardware class, likewise")
+    wakes: int = Field(
+        3, ge=2, le=100, description="a device that sleeps is judged after so many of its wake intervals, and g1_s"
+    )
+    sleeper_room: float = Field(10, gt=0, le=_MOST, description="of devices that sleep in flight, in all, likewise")
+    sleeper_s: float = Field(
+        _DAY,
+        gt=0,
+        le=30 * _DAY,
+        description="waiting for its verdict, one keeps its slot and its gate so long at most",
+    )
     slow_room: int = Field(3, ge=1, le=_MOST, description="in flight while the weather is unknown")
     spike_hold_s: float = Field(
         1800, gt=0, le=30 * _DAY, description="`on_offline_spike: hold`: bad for so long, and a person must look"

@@ -21,7 +21,7 @@ _PRIOR_SILENT: Final = 0.3
 _PRIOR_DEVICES: Final = 200.0
 _MEMORY_S: Final = 21_600.0
 _UPDATED, _SHADOW = int(Arm.UPDATED), int(Arm.SHADOW)
-_FAMILY: Final = np.array([0, 1, 2, 3, 3, 3, 4, 4, 4])
+_FAMILY: Final = np.array([0, 1, 2, 3, 3, 3, 4, 4, 4, 5, 6])
 """By process: those that ask controls the same question share what is known of them."""
 
 
@@ -46,7 +46,7 @@ def stack(tables: Sequence[Tables]) -> Tables:
 class Rates:
     """Controls seen and silent, fading over six hours, shape (families, steady or not, 2)."""
 
-    past: Floats = field(default_factory=lambda: np.zeros((5, 2, 2)))
+    past: Floats = field(default_factory=lambda: np.zeros((int(_FAMILY.max()) + 1, 2, 2)))
 
     def fade(self, elapsed_s: float) -> None:
         """Let what is known grow older."""

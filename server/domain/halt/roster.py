@@ -88,6 +88,14 @@ class Roster:
         status = self.status
         return np.flatnonzero((status != Status.NEVER) & (status != Status.GOOD) & (status != Status.OVER))
 
+    def holds_slot(self, devices: Indices, now: float, longest_s: float) -> Bools:
+        """Return which of these in flight, all of which sleep, keep their slots (mask): no verdict takes longer."""
+        rebooted_at = self.rebooted_at[devices]
+        begun_at = np.where(np.isfinite(rebooted_at), rebooted_at, self.started_at[devices])
+        status = self.status[devices]
+        out: Bools = (status == Status.SILENT) | (status == Status.FAILED) | (now - begun_at <= longest_s)
+        return out
+
     def moving(self, moment: Moment) -> Bools:
         """Return who is on the way to a verdict (mask): dark before its reboot, a device may never get there."""
         begun = (self.status == Status.STARTED) | (self.status == Status.RETRY)

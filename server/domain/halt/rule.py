@@ -38,12 +38,14 @@ class HaltRule:
         self.roster = Roster()
         self.trials = Trials(Ledger(classes), seed)
         self.weather = Weather(0)
-        self.wealth = Wealth(classes, regions)
+        self.wealth = Wealth(classes, regions, bool(population.wakes_s.any()))
         self.rates, self.explicit, self.rails = Rates(), rails.Explicit(), rails.Rails()
         self.brake, self.late, self.windows = Brake(), Late(), Windows()
         # By region and class: devices with a verdict, and how many silent ones their controls explain.
         self.judged: Floats = np.zeros((0, 0))
         self.expected: Floats = np.zeros((0, 0))
+        # The same of those that sleep, in all.
+        self.sleepers_judged = self.sleepers_expected = 0.0
         self.bare_silent: Indices = np.empty(0, np.int64)
         self.late_silent: Indices = np.empty(0, np.int64)
         self.run_silent: Indices = np.empty(0, np.int64)
@@ -82,6 +84,7 @@ class HaltRule:
         rule.now, rule.started = self.now, self.started
         rule.roster, rule.weather, rule.rates = self.roster, self.weather, self.rates
         rule.judged, rule.expected = self.judged, self.expected
+        rule.sleepers_judged, rule.sleepers_expected = self.sleepers_judged, self.sleepers_expected
         rule.trials.ledger, rule.trials.draws = self.trials.ledger, self.trials.draws
         rule.trials.pending_device, rule.trials.pending_block = self.trials.pending_device, self.trials.pending_block
         rule.trials.ledger.close(np.flatnonzero(rule.trials.ledger.is_first_done))
@@ -125,8 +128,7 @@ class HaltRule:
         self.roster.grow(len(self.population))
         self.windows.grow(len(self.population), regions)
         self.weather.grow(regions)
-        if (classes, regions) != (self.wealth.classes, self.wealth.regions):
-            self.wealth.grow(classes, regions)
+        self.wealth.grow(classes, regions, has_sleepers=bool(self.population.wakes_s.any()))
         self.trials.grow(regions, classes)
         spare = ((0, regions - self.judged.shape[0]), (0, classes - self.judged.shape[1]))
         self.judged, self.expected = np.pad(self.judged, spare), np.pad(self.expected, spare)
@@ -136,12 +138,13 @@ class HaltRule:
     def _watch(self, moment: Moment, elapsed_s: float, *, is_blind: bool) -> None:
         """Look at the weather: at the settled sentinels that are not due yet, so that no dusk looks like an outage.
 
-        Where the fleet has too few of them, at all settled devices not due; else at all sentinels; else at all. When
-        nearly everybody is due, at those who came back from their update long ago: what takes many of these at once is
-        no late failure. They are no neutral watchers, so that the weather still counts as unknown.
+        Devices that sleep watch nothing. Where the fleet has too few others of these, at all settled devices not due;
+        else at all sentinels; else at all. When nearly everybody is due, at those who came back from their update long
+        ago: what takes many of these at once is no late failure. They are no neutral watchers, so that the weather
+        still counts as unknown.
         """
         population, regions = self.population, len(self.population.regions)
-        waits = (self.roster.status == Status.NEVER) & moment.present
+        waits = (self.roster.status == Status.NEVER) & moment.present & ~self.world.sleeps
         sentinels = self._not_due(self.sentinels[waits[self.sentinels]], moment)
         choices: tuple[Callable[[], Indices], ...] = (
             lambda: sentinels[population.settled[sentinels]],
@@ -166,7 +169,7 @@ class HaltRule:
         """Return the settled devices that have been back from their update for an hour."""
         roster = self.roster
         long_ago = roster.rebooted_at <= moment.now - AGE_LIMITS_S[0]
-        good = (roster.status == Status.GOOD) & moment.present & self.population.settled
+        good = (roster.status == Status.GOOD) & moment.present & self.population.settled & ~self.world.sleeps
         out: Indices = np.flatnonzero(good & long_ago)
         return out
 
@@ -188,7 +191,7 @@ class HaltRule:
         self.explicit.hear(failed=failed, succeeded=succeeded, policy=self.policy)
         roster.finish(moment)
         silent = np.flatnonzero(roster.status == Status.SILENT)
-        back = moment.last_seen[silent] >= roster.rebooted_at[silent] + self.policy.reboot_s
+        back = moment.last_seen[silent] >= roster.rebooted_at[silent] + self.world.returns_s[silent]
         roster.status[silent[back]] = Status.GOOD
         return first
 
@@ -249,6 +252,9 @@ class HaltRule:
         self.run_silent = np.concatenate([self.run_silent, silent])
         np.add.at(self.judged, tables.region, tables.counts[:, Arm.UPDATED])
         np.add.at(self.expected, tables.region, _explained(tables))
+        asleep = tables.process == Process.G1_ASLEEP
+        self.sleepers_judged += float(tables.counts[asleep, Arm.UPDATED].sum())
+        self.sleepers_expected += float(_explained(tables)[asleep].sum())
         bare = rows[~ledger.is_compared[rows]]
         self.rails.bare_judged += int(ledger.counts[bare, Arm.UPDATED].sum())
         self.bare_silent = np.concatenate([self.bare_silent, self._silent_updated(bare)])
@@ -272,16 +278,18 @@ class HaltRule:
         """Let devices that have rebooted, or begun, enter their trials."""
         rebooted, at = moment.rebooted[first], moment.rebooted_at[first]
         begun = np.flatnonzero(self.roster.status == Status.STARTED)
-        begun = begun[moment.online[begun]]
+        begun = begun[moment.online[begun] & ~self.world.sleeps[begun]]
         waits = np.zeros(len(self.population), np.bool_)
         waits[self.trials.waiting(Kind.STALL)] = True
         begun = begun[~waits[begun]]
         if not len(begun) and not len(rebooted):
             return
         scene = Scene(moment, self.world, self.weather.clock)
-        is_bare = np.count_nonzero(scene.free) < self.policy.min_controls
-        bare = is_late_news(moment, at, self.policy) | is_bare
-        bare_begun = np.full(len(begun), is_bare)
+        asleep = np.count_nonzero(scene.free & self.world.sleeps)
+        awake = np.count_nonzero(scene.free) - asleep
+        is_bare = np.where(self.world.sleeps, asleep, awake) < self.policy.min_controls
+        bare = is_late_news(moment, at, self.policy) | is_bare[rebooted]
+        bare_begun = is_bare[begun]
         if self.population.named is not None:
             bare |= self.population.named[rebooted]
             bare_begun |= self.population.named[begun]

@@ -36,7 +36,7 @@ def compare(process: Process, scope: str, tally: Sequence[int], policy: HaltPoli
     """
     updated, silent, controls, control_silent = tally
     where = _where(scope)
-    looks_again = process not in {Process.G1, Process.G2}
+    looks_again = process not in {Process.G1, Process.G2, Process.G1_ASLEEP, Process.G2_ASLEEP}
     whom = f"{silent:,} of {updated:,} updated devices{where}"
     if looks_again:
         whom = f"{silent:,} updated devices{where} (in {updated:,} looks)"
@@ -50,6 +50,9 @@ def compare(process: Process, scope: str, tally: Sequence[int], policy: HaltPoli
         Process.FLAP_FIRST_HOUR: _flapped(policy) + " in the first hour after their reboot",
         Process.FLAP_FOUR_HOURS: _flapped(policy) + " one to four hours after their reboot",
         Process.FLAP_LATER: _flapped(policy) + " more than four hours after their reboot",
+        Process.G1_ASLEEP: f"that sleep missed their wakes for {policy.wakes} intervals after their reboot",
+        Process.G2_ASLEEP: f"that sleep missed their wakes for {policy.wakes} intervals and "
+        f"{span(policy.g2_s)} after their reboot",
     }[process]
     did_too = "none did" if control_silent == 0 else f"{control_silent:,} did"
     others = "looks at comparable devices" if looks_again or controls > devices else "comparable devices"

@@ -24,9 +24,9 @@ HALT_FIELDS: Final = (
 )
 """What a halt concluded stays, whatever comes after it."""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _META: Final = "meta"
-_PLAIN: Final = ("now", "started", "halted")
+_PLAIN: Final = ("now", "started", "halted", "sleepers_judged", "sleepers_expected")
 _ARRAYS: Final = ("judged", "expected", "bare_silent", "late_silent", "run_silent")
 
 

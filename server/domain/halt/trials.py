@@ -1,11 +1,15 @@
 """Trials of reboots (and of what comes before them): who enters, with which shadows, and when a block is judged.
 
 An updated device enters when its reboot is known. At that moment shadows are drawn for it: devices of the same region
-and steadiness that are online, have never begun, and are not among the next to be due. Heights are hashes, so had the
+and rhythm that are online, have never begun, and are not among the next to be due. Heights are hashes, so had the
 release done nothing, the two groups would go on alike.
 
 An updated device was online from its beginning through its download until it rebooted. Its shadows must have been
 online as long: a device that sleeps by habit goes back to sleep the sooner the longer it has been awake.
+
+A device that declares that it sleeps is compared with its like, asleep or not, and asked another question: has it woken
+again since, by its third expected wake after the reboot? It stays awake while it updates, so that to be heard from
+right after the reboot does not show that it still wakes. Its block's deadline begins to run that much later.
 
 *One question at a time.* A shadow is drawn again only when the answer to its last question is known: it has been heard
 from at or after ``t0 + reboot_s``. So no silence of one device is counted as evidence in two open blocks, which would
@@ -26,9 +30,9 @@ from server.domain.halt.ledger import Arm, Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
 from server.domain.halt.rates import Tables
 from server.domain.halt.roster import Roster, Status
-from server.domain.halt.shadows import Scene
+from server.domain.halt.shadows import FIRST_SLEEPER, RHYTHMS, Scene
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
-from server.domain.halt.wealth import Process
+from server.domain.halt.wealth import ASLEEP, Process
 
 _WATCHERS_MOST: Final = 100
 _SHADOWS_MOST: Final = 4000
@@ -37,6 +41,8 @@ _STALL_SHADOWS_MOST: Final = 1000
 _LATE_NEWS_BLOCKS: Final = 3
 _NEXT_DUE: Final = 2.0
 _GROUPS_MOST: Final = 4
+_UNSTEADY: Final = 1
+_ASLEEP_SHARE: Final = 8
 _UPDATED, _SHADOW, _STALL, _STAY = int(Arm.UPDATED), int(Arm.SHADOW), int(Kind.STALL), int(Kind.STAY)
 
 
@@ -92,30 +98,34 @@ class Trials:
         self.draws += 1
         generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, self.draws], np.uint64)))
         busy = self._busy(kind, len(population))
-        stratum = population.region[devices].astype(np.int64) * 2 + population.unsteady[devices]
+        stratum = world.stratum[devices]
         groups: list[tuple[_Door, list[Indices]]] = []
         for each in sorted(set(stratum.tolist())):
             here = np.flatnonzero(stratum == each)
             bare, mine = devices[here[is_bare[here]]], devices[here[~is_bare[here]]]
-            region, unsteady = each // 2, bool(each % 2)
-            pool = scene.pool(region, unsteady, self._margin(region, policy)) if len(mine) else bare[:0]
+            region, rhythm = divmod(each, RHYTHMS)
+            pool = scene.pool(region, rhythm, self._margin(region, policy)) if len(mine) else bare[:0]
             if not len(pool):
                 bare, mine = devices[here], mine[:0]
             if len(bare):
-                groups.append((_Door(region, unsteady, is_compared=False), [bare]))
+                groups.append((_Door(region, rhythm, is_compared=False), [bare]))
             if not len(mine):
                 continue
             drawn, since = [], world.roster.online_since[pool]
-            for some in _alike(mine, unsteady, world.roster):
+            for some in _alike(mine, rhythm, world.roster):
                 awake = pool[since <= _middle(world.roster.started_at[some])]
-                peers = awake if len(awake) else pool
+                peers = awake if len(awake) and rhythm < FIRST_SLEEPER else pool
                 free = peers[~busy[peers]]
-                drawn.append(_draw(generator, free, _wanted(kind, len(some), len(peers), policy)))
+                if rhythm < FIRST_SLEEPER:
+                    many = _wanted(kind, len(some), len(peers), policy)
+                else:
+                    many = _wanted_asleep(len(some), len(free), policy)
+                drawn.append(_draw(generator, free, many))
                 busy[drawn[-1]] = True
             shadows = np.concatenate(drawn)
-            watchers = scene.watchers(region, unsteady) if kind == Kind.REBOOT else bare[:0]
+            watchers = scene.watchers(region, rhythm) if kind == Kind.REBOOT else bare[:0]
             watchers = watchers[~busy[watchers]][:_WATCHERS_MOST]
-            groups.append((_Door(region, unsteady, is_compared=True), [mine, shadows, watchers]))
+            groups.append((_Door(region, rhythm, is_compared=True), [mine, shadows, watchers]))
         self._admit(kind, groups, scene)
 
     def due(self, kind: Kind, *, first: bool, after_s: float, clock: Floats, ripe: Bools) -> Indices:
@@ -130,11 +140,12 @@ class Trials:
     def tables(self, rows: Indices, process: Process, d0: float, population: Population) -> Tables:
         """Return what the blocks of these rows have come to."""
         ledger = self.ledger
+        rhythm = ledger.rhythm[rows]
         return Tables(
-            process=np.full(len(rows), int(process)),
+            process=np.where(rhythm < FIRST_SLEEPER, int(process), int(ASLEEP.get(process, process))),
             d0=np.full(len(rows), d0),
             region=ledger.region[rows].astype(np.int64),
-            unsteady=ledger.unsteady[rows],
+            unsteady=rhythm == _UNSTEADY,
             counts=ledger.counts[rows],
             silent=ledger.silent(rows, population.hardware),
         )
@@ -175,27 +186,28 @@ class Trials:
         """Let devices, by arm, in by their strata's young blocks, or by new ones."""
         policy, now, ledger = scene.world.policy, scene.moment.now, self.ledger
         young = ledger.young_blocks(kind, now - policy.block_s)
-        new = [door for door, _ in groups if (door.region, door.unsteady, door.is_compared) not in young]
+        new = [door for door, _ in groups if (door.region, door.rhythm, door.is_compared) not in young]
         numbers = ledger.open_blocks(
             kind,
             region=[door.region for door in new],
-            unsteady=[door.unsteady for door in new],
+            rhythm=[door.rhythm for door in new],
             is_compared=[door.is_compared for door in new],
             clock=[scene.clock[door.region] for door in new],
             now=now,
         )
         young |= {
-            (door.region, door.unsteady, door.is_compared): number
+            (door.region, door.rhythm, door.is_compared): number
             for door, number in zip(new, numbers.tolist(), strict=True)
         }
-        block = np.array([young[door.region, door.unsteady, door.is_compared] for door, _ in groups])
+        block = np.array([young[door.region, door.rhythm, door.is_compared] for door, _ in groups])
         rows = ledger.rows(block)
-        ledger.clock[rows] = scene.clock[ledger.region[rows]]
+        wakes_s = [policy.wakes * float(scene.world.wake_s[arms[0]].max(initial=0)) for _, arms in groups]
+        ledger.clock[rows] = np.maximum(ledger.clock[rows], scene.clock[ledger.region[rows]] + wakes_s)
         sizes = [len(each) for _, arms in groups for each in arms]
         device = np.concatenate([each for _, arms in groups for each in arms])
         numbers = np.repeat(np.repeat(block, [len(arms) for _, arms in groups]), sizes)
         arm = np.repeat(np.array([each for _, arms in groups for each in range(len(arms))], np.int8), sizes)
-        since = now + (policy.reboot_s if kind == Kind.REBOOT else policy.g1_s / 2)
+        since = now + (scene.world.returns_s[device] if kind == Kind.REBOOT else policy.g1_s / 2)
         ledger.enter(numbers, arm, device, scene.world.population.hardware[device], since)
         updated = arm == _UPDATED
         self.pending_device = np.concatenate([self.pending_device, device[updated]])
@@ -207,13 +219,13 @@ class _Door:
     """Which blocks a device may enter."""
 
     region: int
-    unsteady: bool
+    rhythm: int
     is_compared: bool
 
 
-def _alike(devices: Indices, unsteady: bool, roster: Roster) -> list[Indices]:
-    """Return groups of devices that began at about the same time; of steady ones one group is enough."""
-    if not unsteady or len(devices) == 1:
+def _alike(devices: Indices, rhythm: int, roster: Roster) -> list[Indices]:
+    """Return groups of devices that began at about the same time; but for unsteady ones, one group is enough."""
+    if rhythm != _UNSTEADY or len(devices) == 1:
         return [devices]
     order = np.argsort(roster.started_at[devices], kind="stable")
     return np.array_split(devices[order], min(len(devices), _GROUPS_MOST))
@@ -242,3 +254,8 @@ def _wanted(kind: Kind, updated: int, pool: int, policy: HaltPolicy) -> int:
         held_s, each, most = policy.g1_s / 2, min(_STALL_SHADOWS, policy.shadows_most), _STALL_SHADOWS_MOST
     ration = ceil(pool * policy.block_s / (held_s + 2 * policy.block_s))
     return min(updated * each, most, ration)
+
+
+def _wanted_asleep(updated: int, free: int, policy: HaltPolicy) -> int:
+    """Return the same for devices that sleep: they enter seldom and answer late, so a part of those left now."""
+    return min(updated * policy.shadows_most, ceil(free / _ASLEEP_SHARE))

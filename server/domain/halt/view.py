@@ -19,6 +19,9 @@ Indices = npt.NDArray[np.int64]
 UNBOUNDED: Final = 1 << 40
 """More room than any fleet needs."""
 
+DARK_WAKES: Final = 1.5
+"""A device that sleeps is dark when nothing was heard of it for so many of its wake intervals: it has missed a wake."""
+
 
 @dataclass(frozen=True, slots=True)
 class Population:
@@ -28,7 +31,8 @@ class Population:
     the campaign (uint32, shape n). In their own last week, ``unsteady`` devices were away several times a day (bool,
     shape n), and those ``away_by_habit`` every day or two, the unsteady ones among them; None: the unsteady ones.
     ``named`` canaries are no random sample, so they are compared with nothing; ``site`` (any integers) is where devices
-    go dark together. None: there are none, or it is not known.
+    go dark together. ``wake_s`` are the wake intervals of devices that sleep, in seconds (float64, 0: it does not).
+    None: there are none, or it is not known.
     """
 
     regions: tuple[str, ...]
@@ -40,6 +44,7 @@ class Population:
     away_by_habit: Bools | None = None
     named: Bools | None = None
     site: Indices | None = None
+    wake_s: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.height)
@@ -48,6 +53,11 @@ class Population:
     def settled(self) -> Bools:
         """Devices whose silence of an hour says something: they are not away by habit (mask)."""
         return ~(self.unsteady if self.away_by_habit is None else self.away_by_habit)
+
+    @property
+    def wakes_s(self) -> Floats:
+        """``wake_s``, with 0 for everybody where nobody sleeps."""
+        return np.zeros(len(self)) if self.wake_s is None else self.wake_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,9 @@ class Verdict:
 
     ``bad_weather`` names the regions where nothing is judged now; ``is_blind`` means everywhere, ``is_storm_ours``
     that only regions being updated went bad while others stay good. ``room_in_...`` bounds how many more devices may
-    start now (shapes: regions, classes), ``room`` in the whole campaign; ``pace`` scales the rate (1.0; 0.0 while the
-    brake waits; 0.1 after it).
+    start now (shapes: regions, classes), ``room`` in the whole campaign, ``room_of_sleepers`` how many of those that
+    sleep, which take none of the room of regions and classes; ``pace`` scales the rate (1.0; 0.0 while the brake waits;
+    0.1 after it).
     """
 
     call: Call = Call.GO
@@ -120,6 +131,7 @@ class Verdict:
     room_in_regions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     room_in_classes: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     room: int = UNBOUNDED
+    room_of_sleepers: int = UNBOUNDED
     in_flight: int = 0
     pace: float = 1.0
     excess_silent: Floats = field(default_factory=lambda: np.empty(0))

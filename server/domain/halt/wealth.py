@@ -9,6 +9,7 @@ looked at; because the average is taken over subgroups too, none of them needs a
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -29,10 +30,14 @@ class Process(IntEnum):
     FLAP_FIRST_HOUR = 6
     FLAP_FOUR_HOURS = 7
     FLAP_LATER = 8
+    G1_ASLEEP = 9
+    G2_ASLEEP = 10
 
 
-SHARES: Final = np.array([0.45, 0.10, 0.05, *[0.20 / 3] * 3, *[0.20 / 3] * 3])
-CHANNELS: Final = ("g1", "g2", "stall", "stay", "stay", "stay", "flap", "flap", "flap")
+SHARES: Final = np.array([0.45, 0.10, 0.05, *[0.20 / 3] * 3, *[0.20 / 3] * 3, 0, 0])
+CHANNELS: Final = ("g1", "g2", "stall", "stay", "stay", "stay", "flap", "flap", "flap", "wake", "wake")
+ASLEEP: Final = MappingProxyType({Process.G1: Process.G1_ASLEEP, Process.G2: Process.G2_ASLEEP})
+"""What devices that sleep are asked instead; where there are any, half of the share is theirs."""
 AGE_LIMITS_S: Final = (3600.0, 14_400.0)
 """Where one age since the update ends and the next begins."""
 
@@ -46,6 +51,7 @@ class Wealth:
 
     classes: int
     regions: int
+    has_sleepers: bool = False
     log: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
     tally: Indices = field(default_factory=lambda: np.empty((0, 0, 0), np.int64))
     """Of each process and scope: updated, silent of them, controls, silent of them (shape processes, scopes, 4)."""
@@ -58,7 +64,7 @@ class Wealth:
 
     def weights(self) -> Floats:
         """Return what each bet began with, shape (processes, scopes): a fifth of its scope's share of 1."""
-        return _weights(self.classes, self.regions)
+        return _weights(self.classes, self.regions, self.has_sleepers)
 
     def terms(self) -> Floats:
         """Return each process's and scope's part of M, shape (processes, scopes)."""
@@ -69,11 +75,15 @@ class Wealth:
         """Return M."""
         return float(self.terms().sum())
 
-    def grow(self, classes: int, regions: int) -> None:
-        """Make room for classes and regions that have appeared since; they begin at wealth 1.
+    def grow(self, classes: int, regions: int, *, has_sleepers: bool) -> None:
+        """Make room for classes, regions and a rhythm that have appeared since; they begin at wealth 1.
 
-        The shares inside a channel are shared anew, so M may fall a little and never rises by more than their sum.
+        The shares inside a channel are shared anew, so M may fall a little and never rises by more than their sum. Once
+        there were devices that sleep, they keep their share.
         """
+        self.has_sleepers |= has_sleepers
+        if (classes, regions) == (self.classes, self.regions):
+            return
         old_classes, old_regions, log, tally = self.classes, self.regions, self.log, self.tally
         self.classes, self.regions = classes, regions
         self.log = np.zeros((len(Process), 1 + classes + regions, len(BETS)))
@@ -90,11 +100,15 @@ def largest(terms: Floats) -> tuple[Process, int]:
 
 
 @lru_cache(maxsize=64)
-def _weights(classes: int, regions: int) -> Floats:
+def _weights(classes: int, regions: int, has_sleepers: bool) -> Floats:
     scope = np.empty(1 + classes + regions)
     scope[0] = _ALL
     scope[1 : 1 + classes] = _CLASSES / max(1, classes)
     scope[1 + classes :] = _REGIONS / max(1, regions)
-    out: Floats = np.outer(SHARES, scope) / len(BETS)
+    shares = SHARES.copy()
+    if has_sleepers:
+        for awake, asleep in ASLEEP.items():
+            shares[[awake, asleep]] = SHARES[awake] / 2
+    out: Floats = np.outer(shares, scope) / len(BETS)
     out.flags.writeable = False
     return out

@@ -19,7 +19,7 @@ failures take hours to show; to throw away each window of a region that has had 
 Where there are no controls nothing says that it was the weather: there such windows are left out.
 
 *Left out* of `stay` is who is away by habit: who sleeps by habit sleeps again some hours after it was awake enough to
-be updated.
+be updated. Left out of both are devices that declare that they sleep: to come and go is what they do.
 """
 
 from collections.abc import Iterator
@@ -156,7 +156,7 @@ class Windows:
             number = ledger.open_blocks(
                 Kind.STAY,
                 region=[row.region],
-                unsteady=[row.unsteady],
+                rhythm=[row.unsteady],
                 is_compared=[row.is_compared],
                 clock=[clock[row.region]],
                 now=moment.now,
@@ -185,6 +185,7 @@ class Windows:
         group[never & (population.height >= world.sentinel_height)] = _SENTINEL
         updated = np.flatnonzero(roster.rebooted_at <= since - after_s)
         group[updated] = np.searchsorted(AGE_LIMITS_S, since - roster.rebooted_at[updated], side="right")
+        group[world.sleeps] = _NOBODY
         if population.named is not None:
             group[population.named] = _NOBODY
         return group

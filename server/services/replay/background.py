@@ -40,6 +40,8 @@ class Habits:
     """The share of devices that sleep most of the time: awake for ``awake_s``, asleep for ``asleep_s``, in turn."""
     awake_s: tuple[float, float] = (1800.0, 3600.0)
     asleep_s: tuple[float, float] = (7200.0, 14_400.0)
+    wake_s: float = 0.0
+    """What these declare as their wake interval; 0: nothing, so that they look like devices that come and go."""
     site_outages_per_h: float = 1 / 240
     carrier_outages_per_h: float = 1 / 72
     region_outages_per_h: float = 1 / 96
@@ -72,8 +74,9 @@ def make_background(count: int, duration_s: float, habits: Habits, rng: Generato
         region=region,
         hardware=hardware,
         site=site,
-        unsteady=(kind >= _NAPPER) | sleepers,
-        away_by_habit=(kind != 0) | sleepers,
+        unsteady=(kind >= _NAPPER) | (sleepers & (habits.wake_s == 0)),
+        away_by_habit=(kind != 0) | (sleepers & (habits.wake_s == 0)),
+        wake_s=np.where(sleepers, habits.wake_s, 0.0),
         fw="1.0.0",
     )
     spans = [

@@ -18,7 +18,7 @@ from server.db.campaigns import CampaignRecord, RegionRecord
 from server.domain.campaign import OFFERING, State
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS
-from server.domain.halt.view import Indices, Moment, Population, Verdict
+from server.domain.halt.view import UNBOUNDED, Indices, Moment, Population, Verdict
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.late import Waiting, choose
 from server.domain.paced import rooms
@@ -123,10 +123,12 @@ class Engine:
         if self.campaign.state not in OFFERING:
             return np.empty(0, np.int64)
         ramps = [record.ramp for record in self.campaign.regions]
-        late = self._executions.late(ramps)
-        if len(late):
-            late = self._admitted(late, self._snapshot(verdict, is_new=is_watching), now)
-        return np.concatenate([self._executions.crossed(ramps, now, until), late])
+        late, sleepers = self._executions.late(ramps), self._executions.sleepers(ramps)
+        if len(late) or len(sleepers):
+            snapshot = self._snapshot(verdict, is_new=is_watching)
+            late = self._admitted(late, snapshot, now)
+            sleepers = self._admitted(sleepers, snapshot, now, most=verdict.room_of_sleepers)
+        return np.concatenate([self._executions.crossed(ramps, now, until), late, sleepers])
 
     def _snapshot(self, verdict: Verdict, *, is_new: bool = True) -> Snapshot:
         """Return what ``decide`` asks of; with counts of an earlier moment where they decide nothing."""
@@ -147,8 +149,10 @@ class Engine:
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
         )
 
-    def _admitted(self, late: Indices, snapshot: Snapshot, now: float) -> Indices:
-        """Return those of the late whom there is room for."""
+    def _admitted(self, late: Indices, snapshot: Snapshot, now: float, *, most: int = UNBOUNDED) -> Indices:
+        """Return those who wait whom there is room for, ``most`` of them."""
+        if not len(late):
+            return late
         left = rooms(snapshot.lines, snapshot.verdict, snapshot.starting_in_classes, policy=snapshot.policy, now=now)
         if not left.whole or not any(left.in_regions):
             return late[:0]
@@ -165,7 +169,7 @@ class Engine:
             )
         ]
         in_regions = {view.region: room for view, room in zip(snapshot.regions, left.in_regions, strict=True)}
-        chosen = choose(waiting, room=left.whole, in_regions=in_regions, in_classes=left.in_classes.tolist())
+        chosen = choose(waiting, room=min(left.whole, most), in_regions=in_regions, in_classes=left.in_classes.tolist())
         return late[[int(name[1:]) for name in chosen]]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from server.db.campaigns import RegionRecord
 from server.domain.gate import Ramp
-from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
+from server.domain.halt.view import DARK_WAKES, Bools, Floats, Indices, Moment, Population
 from server.domain.paced import Startable
 from server.domain.plan import Policy
 from server.domain.snapshot import RegionView
@@ -54,6 +54,8 @@ class Executions:
         self._bounds = np.searchsorted(self._region[self._order], np.arange(self._regions + 1)).tolist()
         tops = self._below([most] * self._regions)
         self.candidates = [self._heights_in_order[slice(*ends)] for ends in zip(self._bounds, tops, strict=False)]
+        self._wakes_s = population.wakes_s
+        self._sleeps_in_order = (self._wakes_s > 0)[self._order]
         self._step = np.zeros(count, np.int8)
         self._waits = np.ones(count, np.bool_)  # in order
         self._place = np.argsort(self._order)
@@ -89,11 +91,16 @@ class Executions:
         is_fair = now - self._fair_since >= policy.halt.g1_s
         self._judge(moment, is_fair)
         self._judge_trials(moment, is_fair)
-        self._online = moment.online[self._order]
-        self._ready: Bools = self._online & self._waits
-        away = np.flatnonzero(self._step == _DOWNLOADING)
-        away = away[~moment.online[away]]
+        online = moment.online[self._order]
+        asleep = self._wakes_s * DARK_WAKES >= now - moment.last_seen
+        self._here = online | (asleep[self._order] & self._sleeps_in_order)
+        self._ready: Bools = online & self._waits & ~self._sleeps_in_order
+        self._awake: Bools = online & self._waits & self._sleeps_in_order
+        away = np.flatnonzero((self._step == _DOWNLOADING) & ~moment.online)
         self._away = np.bincount(self._region[away], minlength=self._regions)
+        is_old = (self._wakes_s > 0) & (self._rebooted_at <= now - policy.halt.sleeper_s)
+        resting = np.flatnonzero((self._step == _REBOOTED) & is_old & ~moment.online)
+        self._resting = np.bincount(self._region[resting], minlength=self._regions)
 
     def note_weather(self, is_bad: Bools) -> None:
         """The halt rule has seen bad weather in these regions at the last moment (mask)."""
@@ -103,7 +110,8 @@ class Executions:
     def _judge(self, moment: Moment, is_fair: Bools) -> None:
         """Give every device its verdict once its deadline has come."""
         policy = self._policy.halt
-        ripe = self._rebooted_at[self._unjudged] <= moment.now - policy.g1_s
+        wakes_s = policy.wakes * self._wakes_s[self._unjudged]
+        ripe = self._rebooted_at[self._unjudged] <= moment.now - policy.g1_s - wakes_s
         ripe &= is_fair[self._region[self._unjudged]]
         if not ripe.any():
             return
@@ -120,7 +128,8 @@ class Executions:
         under_way = np.flatnonzero(self._step == _REBOOTED)
         since = moment.now - self._policy.halt.g1_s - self._policy.trial_s
         over = (self._changed_at[under_way] <= since) & self._is_judged[under_way]
-        over &= is_fair[self._region[under_way]] & (moment.now - moment.last_seen[under_way] > self._grace_s)
+        patience_s = np.maximum(self._grace_s, self._policy.halt.wakes * self._wakes_s[under_way])
+        over &= is_fair[self._region[under_way]] & (moment.now - moment.last_seen[under_way] > patience_s)
         self._fall_silent(under_way[over], moment.now)
 
     def _fall_silent(self, devices: Indices, now: float) -> None:
@@ -163,15 +172,16 @@ class Executions:
         _, downloading, rebooted, confirmed, silent = tally
         judged, candidates = int(self._judged[region]), len(self.candidates[region])
         here = downloading - int(self._away[region])
+        rebooted -= int(self._resting[region])
         return RegionView(
             region=record.region,
             ramp=record.ramp,
             planned=record.planned,
             eligible=end - begin,
-            eligible_online=int(np.count_nonzero(self._online[begin:end])),
+            eligible_online=int(np.count_nonzero(self._here[begin:end])),
             candidates=candidates,
             targeted=min(target - begin, candidates),
-            targeted_online=int(np.count_nonzero(self._online[begin:target])),
+            targeted_online=int(np.count_nonzero(self._here[begin:target])),
             reached=waiting + here + rebooted + confirmed + silent,
             waiting=waiting,
             in_flight=here + rebooted,
@@ -200,10 +210,18 @@ class Executions:
 
     def late(self, ramps: Sequence[Ramp]) -> Indices:
         """Return who is online, and waits to be admitted because it was not when the level passed it."""
+        return self._due(ramps, self._ready)
+
+    def sleepers(self, ramps: Sequence[Ramp]) -> Indices:
+        """Return who is due and online, and waits to be admitted because it sleeps."""
+        return self._due(ramps, self._awake)
+
+    def _due(self, ramps: Sequence[Ramp], which: Bools) -> Indices:
+        """Return those below the levels, of ``which`` (mask, in order)."""
         assert self._moment is not None
         levels = self._below([ramp.level(self._moment.now) for ramp in ramps])
         places = zip(self._bounds, levels, strict=False)
-        return np.concatenate([self._order[low:high][self._ready[low:high]] for low, high in places])
+        return np.concatenate([self._order[low:high][which[low:high]] for low, high in places])
 
     def _below(self, levels: Sequence[int]) -> list[int]:
         """Return the place in the order at which each region's level stands."""

@@ -17,6 +17,7 @@ TICK_S: Final = 60.0
 _BEGINS: Final = datetime(2025, 1, 6, 9, tzinfo=UTC)
 _ORDINARY: Final = Habits()
 _SMALL: Final = Habits(regions=1)
+_SLEEPERS: Final = Habits(asleep=0.25, awake_s=(240, 420), asleep_s=(3000, 3180), wake_s=3600)
 _GOOD: Final = Expect(verdict="complete", must_not=("halt", "hold"))
 _BAD: Final = Expect(verdict="halt|hold")
 
@@ -82,6 +83,17 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             _BAD,
             (Fault(kind="brick", p=0.05),),
             Habits(asleep=0.25),
+        ),
+        "sleepers": Scenario(
+            "a good release to a fleet of which a quarter sleeps, and declares that it wakes each hour",
+            _GOOD,
+            habits=_SLEEPERS,
+        ),
+        "sleepers-brick-30": Scenario(
+            "30% of the devices that sleep, a quarter of the fleet, never return; all others are well",
+            _BAD,
+            (Fault(kind="brick", p=0.3, sel=Selection(sleeps=True)),),
+            _SLEEPERS,
         ),
         **{
             f"small-{size}": Scenario(f"a good release to {size} devices of one region", _GOOD, (), _SMALL, size)

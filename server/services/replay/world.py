@@ -2,8 +2,9 @@
 
 A started device downloads, waits until it is online, reports its reboot (t0), and reboots. Then it is back and confirms
 after its trial, or it has been bricked, is slow, flaps, or dies later; some are lost at any reboot (attrition). Its
-background goes on whatever it does. All draws that do not depend on the order of things are made at the beginning from
-the trace's seed, so that every rule meets the same fleet with the same victims.
+background goes on whatever it does, but for sleep: a device that declares that it sleeps stays awake while it updates.
+All draws that do not depend on the order of things are made at the beginning from the trace's seed, so that every rule
+meets the same fleet with the same victims.
 """
 
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def population_of(trace: Trace, campaign: CampaignId | None = None) -> Populatio
         unsteady=devices.unsteady,
         away_by_habit=devices.away_by_habit,
         site=devices.site.astype(np.int64),
+        wake_s=devices.wake_s if devices.wake_s.any() else None,
     )
 
 
@@ -85,6 +87,7 @@ class World:
         count = len(trace.devices)
         self.phase = np.zeros(count, np.int8)
         self._away = np.zeros(count, np.bool_)  # by its background
+        self._asleep = np.zeros(count, np.bool_)  # and that is sleep
         self._away[self._whose[: self._position]] = True  # from the beginning: never heard of
         self._down = np.zeros(count, np.bool_)  # by its update
         self._next = np.full(count, NEVER)
@@ -105,6 +108,8 @@ class World:
         self._times = times[order]
         self._whose = np.concatenate([away.device, away.device])[order]
         self._leaves = np.repeat([True, False], len(away.start))[order]
+        is_sleep = away.end - away.start <= trace.devices.wake_s[away.device]
+        self._sleeps = np.concatenate([is_sleep, np.zeros_like(is_sleep)])[order]
         self._position = int(np.searchsorted(self._times, self._epoch, side="right"))
         spans = [(note.t + self._epoch, note.t + note.d + self._epoch) for note in trace.notes if note.what == "broker"]
         self._blind = np.array(spans, np.float64).reshape(-1, 2)
@@ -126,7 +131,7 @@ class World:
         before, self.now = self.now, now
         self._background(now)
         self._own(before, now)
-        reachable = ~(self._away | self._down)
+        reachable = ~(self._is_away() | self._down)
         np.copyto(self.last_seen, now, where=reachable)
         self.online = reachable | (now - self.last_seen < self._lost_after_s)
         rebooted = _joined([devices for devices, _ in self._rebooted])
@@ -160,13 +165,20 @@ class World:
         end = self._position + int(np.searchsorted(self._times[self._position :], now, side="right"))
         piece = slice(self._position, end)
         self._position = end
-        devices, leaves = self._whose[piece], self._leaves[piece]
+        devices, leaves, sleeps = self._whose[piece], self._leaves[piece], self._sleeps[piece]
         if not len(devices):
             return
         self._away[devices] = leaves  # of several the last one counts: they are in the order of time
+        self._asleep[devices] = sleeps
         connected = leaves & ~self._down[devices]
         self.last_seen[devices[connected]] = self._times[piece][connected]
-        self._dropped.append(devices[connected])
+        self._dropped.append(devices[connected & ~sleeps])
+
+    def _is_away(self) -> Bools:
+        """Return who is away by its background (mask); sleep waits for what is under way."""
+        awake = self._asleep & (self.phase >= Phase.DOWNLOADING) & (self.phase <= Phase.TRIAL)
+        out: Bools = self._away & ~awake
+        return out
 
     def _own(self, before: float, now: float) -> None:
         """Take every step of every device that is due; a device may take several in one tick."""
@@ -174,7 +186,7 @@ class World:
             due = np.flatnonzero(self._next <= now)
             phase = self.phase[due]
             # These two say something, and wait until they can.
-            waits = self._away[due] & ((phase == Phase.DOWNLOADING) | (phase == Phase.TRIAL))
+            waits = self._is_away()[due] & ((phase == Phase.DOWNLOADING) | (phase == Phase.TRIAL))
             due, phase = due[~waits], phase[~waits]
             if not len(due):
                 return
@@ -237,12 +249,12 @@ class World:
     }
 
     def _hear(self, devices: Indices, at: Floats) -> None:
-        near = ~self._away[devices]
+        near = ~self._is_away()[devices]
         self.last_seen[devices[near]] = at[near]
 
     def _lose(self, devices: Indices, at: Floats) -> None:
         self._down[devices] = True
-        connected = ~self._away[devices]
+        connected = ~self._is_away()[devices]
         self._dropped.append(devices[connected])
         self.last_seen[devices[connected]] = at[connected]
 
