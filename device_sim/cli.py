@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 DEVICES_MOST: Final = 20_000  # a process has about as many file descriptors
 FACTOR_MOST: Final = 10_000
+WAKE_MOST_S: Final = 31 * 86_400
 
 app = App(name="sim", help="Run simulated devices.")
 
@@ -70,6 +71,12 @@ def run(
         ),
     ] = None,
     factor: Annotated[float, Parameter(help="How many times faster than the trace the devices live.")] = 1.0,
+    wake_interval: Annotated[
+        int | None,
+        Parameter(help="Seconds: devices sleep, wake at most so long after they last woke, and declare it."),
+    ] = None,
+    awake: Annotated[float, Parameter(help="Seconds with nothing to do after which such a device goes to sleep.")] = 30,
+    sleepers: Annotated[float, Parameter(help="The share of the devices that sleep, 0 to 1.")] = 1.0,
     connects_per_s: Annotated[float, Parameter(help="How fast the devices come up at the start.")] = 100.0,
     http: Annotated[bool, Parameter(help="Whether the devices can fetch over HTTP where an offer says so.")] = True,
 ) -> None:
@@ -82,6 +89,7 @@ def run(
     from device_sim.faults import Fault
     from device_sim.fleet import FleetOptions
     from device_sim.inventory import Added, add_devices, newcomers_of, read_devices
+    from device_sim.naps import draw_sleepers, naps_of
     from device_sim.outages import Outage
     from device_sim.script import scripts_of
     from device_sim.serve import serve
@@ -90,6 +98,8 @@ def run(
 
     if not 0 < factor <= FACTOR_MOST:
         raise InvalidInputError(f"A factor is above 0, and {FACTOR_MOST} at most.")
+    if not (0 <= sleepers <= 1 and awake > 0 and (wake_interval is None or awake < wake_interval <= WAKE_MOST_S)):
+        raise InvalidInputError("A device sleeps for a part of its interval: 0 < --awake < --wake-interval <= 31 days.")
     recorded = None if trace is None else read_trace(trace)
     if devices_file is not None and root is not None:
         entries, root_bytes = read_devices(devices_file), root.read_bytes()
@@ -113,8 +123,14 @@ def run(
         scripts={} if recorded is None else scripts_of(recorded, factor),
         has_http=http,
     )
+    names = [entry.id for entry in entries]
+    drawn = {} if wake_interval is None else draw_sleepers(names, sleepers, wake_interval, awake, seed=seed)
+    naps = drawn if recorded is None else naps_of(recorded, factor)
     configs = [
-        entry.config(directory=dir, root_bytes=root_bytes, host=host, port=port, lab_factor=factor) for entry in entries
+        entry.config(
+            directory=dir, root_bytes=root_bytes, host=host, port=port, lab_factor=factor, nap=naps.get(entry.id)
+        )
+        for entry in entries
     ]
     asyncio.run(serve(configs, options=options, ledger=ledger))
 

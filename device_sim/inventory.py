@@ -9,6 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 from device_sim.agent.device import DeviceConfig
+from device_sim.naps import Nap
 from firmware_store.errors import InvalidInputError, StoreUnavailableError
 from server.domain.identity import cohort, device_id, hardware_class, region
 from server.traces.format import Trace
@@ -34,7 +35,14 @@ class Entry:
     topic_root: str = "tg/1"
 
     def config(
-        self, *, directory: Path, root_bytes: bytes, host: str | None, port: int | None, lab_factor: float = 1.0
+        self,
+        *,
+        directory: Path,
+        root_bytes: bytes,
+        host: str | None,
+        port: int | None,
+        lab_factor: float = 1.0,
+        nap: Nap | None = None,
     ) -> DeviceConfig:
         """Return the device's settings, in a directory of its own below ``directory``.
 
@@ -57,6 +65,8 @@ class Entry:
             cohort=cohort(self.cohort),
             topic_root=self.topic_root,
             lab_factor=lab_factor,
+            wake_interval_s=None if nap is None else nap.interval_s,
+            awake_s=None if nap is None else nap.awake_s,
             durable=False,
         )
 

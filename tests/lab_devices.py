@@ -12,6 +12,7 @@ from device_sim.agent.device import DeviceConfig
 from device_sim.faults import Fault
 from device_sim.fleet import Fleet, FleetOptions
 from device_sim.ledger import Ledger
+from device_sim.naps import Nap
 from device_sim.outages import Outage
 from server.domain.identity import Cohort, DeviceId, Region
 from server.embedded import EmbeddedBroker
@@ -26,6 +27,8 @@ class Lab:
 
     def __init__(self, broker: EmbeddedBroker, region: Region, directory: Path) -> None:
         self.broker, self.region, self.directory = broker, region, directory
+        self.nap: Nap | None = None
+        """How the devices sleep that are made from now on."""
 
     def config(self, device: DeviceId) -> DeviceConfig:
         credential = self.broker.issue_device_credential(device)
@@ -42,6 +45,8 @@ class Lab:
             directory=self.directory / device,
             region=self.region,
             cohort=Cohort("main"),
+            wake_interval_s=None if self.nap is None else self.nap.interval_s,
+            awake_s=None if self.nap is None else self.nap.awake_s,
             durable=False,
         )
 

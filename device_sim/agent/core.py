@@ -95,6 +95,11 @@ class Agent:
         return self._situation.state
 
     @property
+    def may_sleep(self) -> bool:
+        """Whether nothing is under way that a sleep would hold up: no update, unless it is held, and no report."""
+        return self._updates.may_sleep and not self.state.unacked
+
+    @property
     def wake_at(self) -> float | None:
         """When to feed a ``Tick`` at the latest (monotonic seconds)."""
         if self._is_over:

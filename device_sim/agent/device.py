@@ -36,6 +36,10 @@ class DeviceConfig:
     agent_version: str = "tidegate-agent"
     components: frozenset[str] | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    wake_interval_s: int | None = None
+    """What it declares: it wakes at most so long after it last woke. None: it does not sleep."""
+    awake_s: float | None = None
+    """It goes to sleep by itself when there was nothing to do for so long; None: others see to that."""
     lab_factor: float = 1.0
     """So many times shorter than a real device's are the pauses before it connects again: a lab's clock runs fast."""
     durable: bool = True

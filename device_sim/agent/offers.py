@@ -94,14 +94,17 @@ class Offers:
             return False
         if not permit.granted:
             self._say_why_waiting(offer, permit.reason)
-        elif watch.is_late(here.now) and self._needs_admit(offer):
+        elif (here.identity.wake_interval_s or watch.is_late(here.now)) and self._needs_admit(offer):
             self._say_why_waiting(offer, Reason.LATE)
         else:
             return True
         return False
 
     def _needs_admit(self, offer: Directive) -> bool:
-        """Tell whether a late device must wait. Its own directive names it, and a started update goes on by itself."""
+        """Tell whether a device that is late, or that sleeps, must wait to be asked.
+
+        Its own directive names it, and a started update goes on by itself.
+        """
         here = self._situation
         assert offer.campaign is not None
         if isinstance(offer.audience, DeviceAudience) or here.last_of(offer.campaign) is not None:

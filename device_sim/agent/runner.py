@@ -37,6 +37,7 @@ from device_sim.agent.events import (
 )
 from device_sim.agent.health import ask_health, assume_healthy
 from device_sim.agent.http_client import Gets, Http
+from device_sim.agent.sleep import Sleep
 from device_sim.agent.slots import SlotBackend
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
@@ -99,6 +100,8 @@ class Runner:
         self._wake = asyncio.Event()
         self._session_over = asyncio.Event()
         self._leaves_in_order = False
+        self._sleep = Sleep(wake_interval_s=config.wake_interval_s, awake_s=config.awake_s)
+        self._is_asleep = False
         self._outcome: asyncio.Future[Outcome] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
@@ -114,6 +117,7 @@ class Runner:
                 config.agent_version,
                 config.components,
                 config.labels,
+                wake_interval_s=config.wake_interval_s,
             ),
             root=_open_pinned(config.root_bytes),
             state=self._storage.load(AgentState(config.region, config.cohort)),
@@ -170,6 +174,9 @@ class Runner:
         while not self._outcome.done():
             began_at = self._loop.time()
             await self._run_session()
+            if self._is_asleep:
+                await self._sleep.end()
+                continue
             lived_s = (self._loop.time() - began_at) * self._config.lab_factor
             failures = 0 if lived_s >= STABLE_S else failures + 1
             longest_s = min(RECONNECT_LONGEST_S, RECONNECT_FIRST_S * 2.0 ** min(failures, 10))
@@ -178,7 +185,7 @@ class Runner:
     async def _run_session(self) -> None:
         nonce = secrets.token_bytes(NONCE_BYTES)
         self._session_over.clear()
-        self._leaves_in_order = False
+        self._leaves_in_order = self._is_asleep = False
         was_up = False
 
         def on_up(_session_present: bool) -> None:
@@ -202,15 +209,28 @@ class Runner:
         )
         self._link = link
         running = asyncio.create_task(link.run(), name=f"link {self._config.device_id}")
+        dozing = asyncio.create_task(self._doze_off(gone, Gone(self._boot_id, nonce)), name="doze off")
         try:
             await self._session_over.wait()
             await link.close(graceful=self._leaves_in_order)
         finally:
+            dozing.cancel()
             link.drop()
             if not running.done():
                 running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.gather(running, dozing, return_exceptions=True)
             self._put(LinkDown())
+
+    async def _doze_off(self, topic: str, gone: Gone) -> None:
+        """End the session in order when it is time to sleep.
+
+        A DISCONNECT discards the last will, so the device says itself what that would have said: else the server would
+        take it for online until its grace is over.
+        """
+        await self._sleep.come(lambda: self._link is not None and self._link.connected and self._agent.may_sleep)
+        self._tell_link(lambda link: _forget(link.publish(topic, encode_gone(gone), qos=0)))
+        self._is_asleep = self._leaves_in_order = True
+        self._session_over.set()
 
     def _on_message(self, message: Incoming) -> None:
         if len(self._queue) >= QUEUE_MOST:

@@ -173,6 +173,7 @@ class Session:
             execution=here.state.last_report,
             labels=here.identity.labels,
             utc_offset_minutes=here.identity.utc_offset_minutes,
+            wake_interval_s=here.identity.wake_interval_s,
         )
         here.journal.emit(Publish(self._topic(Up.HELLO), encode_hello(hello), 1))
         self._hello_at = here.now + self._hello_interval_s

@@ -58,7 +58,10 @@ class UnknownComponentError(CompatibilityError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a device is. ``vendor`` is a DNS name; ``components`` is None where any set of them may be installed."""
+    """What a device is. ``vendor`` is a DNS name; ``components`` is None where any set of them may be installed.
+
+    ``wake_interval_s``: it sleeps, and wakes again at most so many seconds after it last woke; None: it does not.
+    """
 
     device: DeviceId
     vendor: str
@@ -67,6 +70,7 @@ class Identity:
     components: frozenset[str] | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     utc_offset_minutes: int | None = None
+    wake_interval_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,13 @@ from device_sim.agent.trust import open_release, reason_of
 from firmware_store.errors import DigestError, TidegateError
 from firmware_store.suit import Manifest, format_version
 from server.domain.execution import State
-from server.protocol.orders import Directive
+from server.protocol.orders import Action, Deadlines, Directive
 from server.protocol.reasons import Reason
 
 RETRY_AFTER_S: Final = 30.0
 STEP_AGAIN_S: Final = 10.0
+WAKES_MORE: Final = 3
+"""So many wake intervals longer are the deadlines of a device that sleeps."""
 
 
 class Updates:
@@ -49,6 +51,15 @@ class Updates:
         if self._download is not None:
             times.append(self._download.next_at)
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether no update is under way, or one that waits for an order to go on."""
+        update = self._situation.update
+        if update is None or update.phase not in ACTIVE:
+            return True
+        is_held = self._situation.order(update).action is Action.HOLD
+        return update.phase is Phase.WRITTEN and is_held and self._busy is None
 
     # --- the whole decision ---
 
@@ -118,7 +129,7 @@ class Updates:
             manifest_digest=offer.manifest_digest,
             sequence_number=offer.sequence_number,
             envelope=offer.envelope,
-            deadlines=offer.deadlines,
+            deadlines=_with_sleep(offer.deadlines, here.identity.wake_interval_s or 0),
             started_at=int(here.server_now),
             attempt=1 if last is None else last.attempt + 1,
         )
@@ -297,6 +308,12 @@ class Updates:
         if update is None or update.phase is not Phase.DOWNLOADING or offset is None:
             return None
         return update.started_at + update.deadlines.download_s - offset
+
+
+def _with_sleep(limits: Deadlines, wake_interval_s: int) -> Deadlines:
+    """Return the limits of a device that sleeps: what it is told allows for devices that are always awake."""
+    more_s = WAKES_MORE * wake_interval_s
+    return replace(limits, download_s=limits.download_s + more_s, confirm_s=limits.confirm_s + more_s)
 
 
 _NOTES: Final = {

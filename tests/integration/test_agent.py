@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from device_sim.naps import Nap
 from device_sim.script import Script
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region
@@ -58,6 +59,23 @@ async def test_a_reboot_publishes_the_last_will_of_that_session_and_a_goodbye_do
 
     assert server.gone[device] == nonces[:1]
     assert len(set(nonces)) == len(nonces) == 2
+
+
+async def test_a_device_that_sleeps_takes_an_offer_and_says_each_time_that_it_leaves(
+    lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
+) -> None:
+    device, lab.nap = new_device_id(), Nap(1, 0.2)
+    async with lab.fleet(device):
+        await server.until(lambda: len(server.gone[device]) >= 2)
+        await server.offer(make_bundle())
+        await server.until(lambda: State.CONFIRMED in server.states(device))
+        slept = len(server.gone[device])
+        await server.until(lambda: len(server.gone[device]) > slept)
+    nonces = [hello.nonce for hello in server.hellos[device]]
+
+    assert {hello.wake_interval_s for hello in server.hellos[device]} == {1}
+    assert server.gone[device] == nonces[: len(server.gone[device])]
+    assert server.states(device)[-5:] == GOOD
 
 
 async def test_an_unhealthy_release_is_rolled_back(

@@ -530,3 +530,39 @@ def test_a_moved_device_is_late_where_it_has_come_to(world: World) -> None:
     world.pass_time(100)
 
     assert world.outcome == LATE
+
+
+# --- devices that sleep ---
+
+
+def sleeper(world: World, wake_interval_s: int) -> None:
+    world.agent._situation.identity = Identity(DEVICE, VENDOR, HARDWARE, "test", wake_interval_s=wake_interval_s)
+
+
+def test_a_device_that_sleeps_declares_it_and_waits_to_be_asked_though_it_sees_the_level_cross(world: World) -> None:
+    sleeper(world, 3600)
+    world.connect()
+    world.offer(BUNDLE, ramp=Ramp(world.server_now, 0, world.server_now + 100, FULL))
+    world.pass_time(200)
+
+    assert [(report.state, report.reason) for report in world.reports] == [LATE]
+    assert world.hellos[-1].wake_interval_s == 3600
+
+    world.admit()
+    world.pass_time(50)
+    assert world.states[1] is State.DOWNLOADING
+
+
+def test_a_device_that_sleeps_has_three_of_its_intervals_more_for_download_and_confirmation(world: World) -> None:
+    sleeper(world, 3600)
+    world.connect()
+    world.offer(BUNDLE, ramp=passed(world))
+    world.admit()
+    world.settle()
+    update = world.agent.state.update
+    assert update is not None
+
+    assert update.deadlines == replace(
+        LIMITS, download_s=LIMITS.download_s + 3 * 3600, confirm_s=LIMITS.confirm_s + 3 * 3600
+    )
+    assert not world.agent.may_sleep

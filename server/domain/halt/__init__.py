@@ -44,7 +44,8 @@ plain counts and the devices' own reports decide (`rails`, `late`), with less au
 **What it cannot see.** A release that does harm without silence, unless devices report it. Harm below a quarter more
 than usual plus one in a thousand. Harm to very few devices of a small subgroup, for a long time. A device asleep by
 design, until it should have woken three times. A release that brings down its neighbours too, shadows included,
-looks like bad weather: only the pattern in which just the regions being updated go bad gives it away (``is_storm_ours``).
+looks like bad weather: only the pattern in which just the regions being updated go bad gives it away
+(``is_storm_ours``).
 
 Modules: `bet` (one block's odds), `wealth` (the coins), `rates` (placing bets), `ledger` (open questions), `shadows`
 and `trials` (who is compared with whom), `windows` (later trouble), `weather`, `pace`, `rails`, `late`, `brake`,
