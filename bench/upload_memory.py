@@ -37,7 +37,7 @@ from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 
 MOST_MIB: Final = 200
 MIB: Final = 1 << 20
-START_S, STOP_S, PUBLISH_S = 60.0, 30.0, 1800.0
+START_S, STOP_S, PUBLISH_S = 300.0, 60.0, 3600.0
 PARTS, BLOBS, BLOBS_AT_ONCE = 4, 4000, 32
 SETTLE_S: Final = 5.0
 """So long a server is left alone before it counts as idle."""
