@@ -23,6 +23,7 @@ from server.config import Settings
 from server.db.bundles import BundleRepository
 from server.db.campaigns import CampaignRepository
 from server.db.database import Database
+from server.db.deltas import DeltaRepository
 from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.enrolment import EnrolmentRepository
@@ -48,6 +49,10 @@ from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
+from server.services.delta_process import make_apart
+from server.services.delta_releases import Releases
+from server.services.delta_workshop import Workshop
+from server.services.deltas import Deltas, installed_codecs
 from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
 from server.services.enrolment import Enrolment
@@ -296,6 +301,18 @@ async def build(
         metrics=metrics,
         grace_s=fleet.grace_s,
     )
+    deltas = Deltas(
+        repository=DeltaRepository(database),
+        campaigns=campaign_repository,
+        bundles=bundle_repository,
+        releases=Releases(bundles=bundle_repository, store=store, fleet=fleet),
+        workshop=Workshop(store=store, sink=quota, folder=settings.data_dir / "deltas", make=make_apart),
+        metrics=metrics,
+        codecs=installed_codecs(settings.delta_codecs),
+        sources_most=settings.deltas_most,
+        image_most_bytes=settings.delta_image_bytes,
+        wait_s=settings.delta_wait_s,
+    )
     presence = Presence(
         fleet=fleet,
         repository=device_repository,
@@ -313,7 +330,8 @@ async def build(
     session.on_message = ingest.take
     catalogue = Catalogue(repository=bundle_repository, store=store, authority=authority)
     bundles.on_change = catalogue.note_change
-    campaigns.on_change = _all_of(catalogue.note_change, publisher.wake, orchestrator.wake)
+    campaigns.on_change = _all_of(catalogue.note_change, publisher.wake, deltas.wake, orchestrator.wake)
+    _join_deltas(deltas, directives, orchestrator, _all_of(catalogue.note_change, publisher.note_needs))
     publisher.on_ready = orchestrator.wake
     reports.on_stored = _waker(orchestrator)
     rollbacks = Rollbacks(
@@ -343,6 +361,7 @@ async def build(
     context = Context(
         database=database,
         admission=Admission(),
+        deltas=deltas,
         devices=device_repository,
         executions=executions,
         authority=authority,
@@ -371,6 +390,15 @@ async def build(
         topic_root=settings.topic_root,
     )
     return Parts(context, session, reports, presence, orchestrator, directives, webhooks)
+
+
+def _join_deltas(
+    deltas: Deltas, directives: Directives, orchestrator: Orchestrator, on_made: Callable[[], None]
+) -> None:
+    directives.deltas = deltas.offers
+    orchestrator.deltas = deltas
+    deltas.on_made = on_made
+    deltas.on_offers = orchestrator.wake
 
 
 def _all_of(*hear: Callable[[], None]) -> Callable[[], None]:
@@ -405,6 +433,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.reports.run(), name="group commit"),
             group.create_task(parts.orchestrator.run(), name="orchestrator"),
             group.create_task(parts.context.publisher.run(), name="publish blobs"),
+            group.create_task(parts.context.deltas.run(), name="make deltas"),
             group.create_task(parts.webhooks.run(), name="ask webhooks"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),

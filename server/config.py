@@ -67,6 +67,22 @@ class Settings(BaseSettings):
     environment: Literal["development", "production"] = Field(
         "development", description="production refuses a trust root that is marked for development"
     )
+    deltas_most: int = Field(
+        4,
+        ge=0,
+        le=8,
+        description="images of each component that deltas are made from, those that most of a campaign's devices run; "
+        "0: no deltas",
+    )
+    delta_codecs: str = Field(
+        "zstd", pattern=r"^(zstd|hdiffpatch)(,(zstd|hdiffpatch))?$", description="zstd, hdiffpatch, or zstd,hdiffpatch"
+    )
+    delta_image_bytes: int = Field(
+        256 << 20, ge=0, description="no deltas of larger images; making one takes up to seven times as much memory"
+    )
+    delta_wait_s: int = Field(
+        600, ge=0, le=86_400, description="how long a campaign waits for its deltas before its first wave opens"
+    )
     approvals: int = Field(
         0, ge=0, le=10, description="approvals that every campaign needs, at least; its policy may want more"
     )

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from server.api import delta_views
 from server.api.routing import Call
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
@@ -152,6 +153,7 @@ class CampaignDetail(CampaignView):
     states: dict[str, int]
     reboots_waiting: int
     publication: PublicationView
+    deltas: list[delta_views.DeltaView]
 
 
 class CampaignList(BaseModel):
@@ -277,6 +279,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         states={state.value: number for state, number in survey.states.items()},
         reboots_waiting=count_waiting(survey.rebooters),
         publication=_publication(await call.context.room.publication(record)),
+        deltas=[delta_views.view_of(delta) for delta in await call.context.deltas.of_campaign(record.id)],
     )
 
 

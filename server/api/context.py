@@ -14,6 +14,7 @@ from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
+from server.services.deltas import Deltas
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.fleet import Fleet
@@ -40,6 +41,7 @@ class Context:
 
     database: Database
     admission: Admission
+    deltas: Deltas
     devices: DeviceRepository
     executions: ExecutionRepository
     authority: Authority

@@ -20,6 +20,7 @@ app = App(name="campaign", help="Create, start, watch and stop campaigns.")
 
 _COLUMNS = ("id", "name", "cohort", "state", "causes", "created_by", "sentence")
 _REGION_COLUMNS = ("region", "level", "eligible", "reached", "in_flight", "confirmed", "failed", "silent", "weather")
+_DELTA_COLUMNS = ("component", "source_version", "devices", "state", "codec", "bytes", "otherwise_bytes")
 
 
 @app.command
@@ -274,6 +275,9 @@ def _show_more(answer: dict[str, Any]) -> None:
         print(f"\nApprovals missing{after}: {answer['approvals_missing']}.")
     if answer["reboots_waiting"]:
         print(f"\nWritten, and waiting to reboot: {answer['reboots_waiting']}.")
+    if answer["deltas"]:
+        print()
+        show(answer["deltas"], _DELTA_COLUMNS, "table")
     if answer["rollback"] is not None:
         print()
         show([answer["rollback"]], ("since", "returned", "no_way_back", "waiting", "seconds"), "table")

@@ -63,13 +63,13 @@ BLOBS: Final = "SELECT digest, size_bytes FROM bundle_blob WHERE bundle_id = $1"
 
 # In order, as one value: tens of thousands of digests are 32 bytes each, and no row each.
 DIGESTS: Final = (
-    "SELECT coalesce(string_agg(digest, ''::bytea ORDER BY digest), '') FROM bundle_blob WHERE bundle_id = $1"
+    "SELECT coalesce(string_agg(digest, ''::bytea ORDER BY digest), '') FROM bundle_need WHERE bundle_id = $1"
 )
 
 # All that must not be cleared.
-REFERENCED: Final = "SELECT DISTINCT digest FROM bundle_blob"
+REFERENCED: Final = "SELECT digest FROM bundle_blob UNION SELECT digest FROM delta_blob"
 
-HOLDING: Final = "SELECT bundle_id FROM bundle_blob WHERE digest = $1 ORDER BY bundle_id DESC"
+HOLDING: Final = "SELECT DISTINCT bundle_id FROM bundle_need WHERE digest = $1 ORDER BY bundle_id DESC"
 
 IS_HALTED: Final = """
     SELECT coalesce(bool_or(halted_at IS NOT NULL), false) AND NOT coalesce(bool_or(state = ANY ($2)), false)
@@ -125,7 +125,7 @@ class BundleRepository:
             return {row["digest"]: row["size_bytes"] for row in await connection.fetch(BLOBS, bundle)}
 
     async def digests(self, bundle: BundleId) -> bytes:
-        """Return the digests of the same, 32 bytes each, sorted, as one string of bytes."""
+        """Return the digests of the same, and of deltas to it, 32 bytes each, sorted, as one string of bytes."""
         async with self._database.transaction() as connection:
             digests: bytes = await connection.fetchval(DIGESTS, bundle)
         return digests
@@ -136,7 +136,7 @@ class BundleRepository:
             return frozenset([row["digest"] for row in await connection.fetch(REFERENCED)])
 
     async def holding(self, digest: bytes) -> list[BundleId]:
-        """Return the bundles that a blob belongs to, the newest first."""
+        """Return the bundles that a blob belongs to, or to a delta to one of its images, the newest first."""
         async with self._database.transaction() as connection:
             return [BundleId(row["bundle_id"]) for row in await connection.fetch(HOLDING, digest)]
 

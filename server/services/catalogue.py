@@ -2,8 +2,8 @@
 
 A blob may be fetched while a bundle that it belongs to may: one that was not revoked, and of which no campaign was
 halted unless another one offers it. Digests of the bundles that were asked for lately are held sorted, 32 bytes each (a
-GiB of image takes 2 MiB), and the least recently used are forgotten. What bundles consist of never changes; whether
-they may be fetched is asked once after each change of a campaign or of the trust.
+GiB of image takes 2 MiB), and the least recently used are forgotten. What bundles consist of only grows, by deltas;
+whether they may be fetched is asked once after each change of a campaign or of the trust.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Catalogue:
         self._trust = authority.trust
 
     def note_change(self) -> None:
-        """A campaign has changed, or a bundle has come: what stands is asked anew."""
+        """A campaign has changed, or a bundle or a delta has come: what stands is asked anew."""
         # New objects: an answer that is under way is then put where nobody looks.
         self._standing, self._refused = {}, OrderedDict()
         self._all_read = False

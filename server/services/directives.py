@@ -26,7 +26,7 @@ from server.domain.gate import DEAD_MAN_S, FULL, Ramp
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.messages import Counter
 from server.protocol.orders import Action, Deadlines, Directive, Envelope
-from server.protocol.sources import HttpSource, Transport
+from server.protocol.sources import DeltaOffer, HttpSource, Transport
 from server.protocol.topics import Audience, CohortAudience, DeviceAudience, Topics
 from server.services.authority import Authority, Mandate
 from server.services.metrics import Metrics
@@ -38,6 +38,12 @@ log = structlog.get_logger(__name__)
 
 Named = tuple[Region, DeviceId]
 """A device with an order of its own, and where it listens."""
+
+
+def no_deltas(_campaign: CampaignId) -> tuple[DeltaOffer, ...]:
+    """Devices fetch chunks."""
+    return ()
+
 
 RENEW_S: Final = DEAD_MAN_S / 2
 """A ramp is renewed when less than this of its published stretch is left."""
@@ -63,6 +69,9 @@ class Directives:
         self._floor = Counter()
         self._behind: set[Audience] = set()
         self._owing = False
+        self._told: dict[CampaignId, tuple[DeltaOffer, ...]] = {}
+        self.deltas: Callable[[CampaignId], tuple[DeltaOffer, ...]] = no_deltas
+        """What a campaign's devices may fetch instead of chunks; ``renew`` tells them of each change."""
         self.before_flush: Callable[[], Awaitable[None]] | None = None
         self.sources: Sources | None = None
         """Where devices find what the broker has not got; None: nowhere."""
@@ -159,6 +168,7 @@ class Directives:
             members_before=campaign.members_before,
             windows=policy.device_windows,
             reboots_admitted=policy.site_reboots_most > 0,
+            deltas=self.deltas(campaign.id) if action is Action.OFFER else (),
             http=self._http(campaign.transport, now) if action is Action.OFFER else None,
         )
 
@@ -181,18 +191,20 @@ class Directives:
 
         The evaluator calls this after it has evaluated: if it dies, levels stop rising by themselves.
         """
+        deltas = self.deltas(campaign.id)
+        is_news = deltas != self._told.get(campaign.id, ())
         orders = [
             self.order(campaign, bundle, region, Action.OFFER, now=now)
             for region in campaign.regions
-            if region.opened_at is not None and self._runs_out(campaign, region, now)
+            if region.opened_at is not None and self._is_stale(campaign, region, now, is_news=is_news)
         ]
         by_name = self._by_name(campaign.id)
-        orders += self._offers(
-            campaign, bundle, [one for one, end in by_name.items() if self._is_old(campaign, end, now)], now=now
-        )
+        ending = [one for one, end in by_name.items() if is_news or self._is_old(campaign, end, now)]
+        orders += self._offers(campaign, bundle, ending, now=now)
         if orders and await self._repository.renew(
             orders, self.sign, floor=self.floor, campaign=campaign.id, revision=campaign.revision
         ):
+            self._told[campaign.id] = deltas
             await self.flush()
 
     async def offer_to(
@@ -240,11 +252,14 @@ class Directives:
             self.order(campaign, bundle, regions[where], Action.OFFER, now=now, device=name) for where, name in devices
         ]
 
-    def _runs_out(self, campaign: CampaignRecord, region: RegionRecord, now: float) -> bool:
+    def _is_stale(self, campaign: CampaignRecord, region: RegionRecord, now: float, *, is_news: bool) -> bool:
+        """Tell whether what a region was told runs out, or ``is_news`` that it should hear of."""
         record = self._current.get(CohortAudience(region.region, campaign.cohort))
         if record is None or record.campaign != campaign.id or record.action is not Action.OFFER:
             return campaign.blobs_ready  # after a halt they were withdrawn, and come before the offer
         published, line = record.ramp_end, region.ramp
+        if is_news:
+            return True
         rising = published < line.t1 and published - now < RENEW_S
         stopped = line.t1 < published  # what was published goes on rising
         return rising or stopped or self._is_old(campaign, record.expires_at.timestamp(), now)

@@ -62,6 +62,9 @@ class Metrics:
         self.blob_backlog = Gauge(
             "tidegate_broker_blob_backlog", "Blobs to be published or withdrawn", ["work"], registry=self.registry
         )
+        self.deltas = Counter(
+            "tidegate_deltas", "Deltas made, or found useless, by outcome", ["outcome"], registry=self.registry
+        )
         self.decisions = Counter("tidegate_decisions", "Decisions, by kind", ["kind"], registry=self.registry)
         self.enrolments = Counter(
             "tidegate_enrolments",

@@ -31,9 +31,11 @@ from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
 from server.domain.late import choose
 from server.domain.paced import rooms
+from server.domain.snapshot import Snapshot
 from server.protocol.orders import Action
 from server.services.admits import ADMIT_S, Admits
 from server.services.campaigns import TRUST_ACTOR, Campaigns
+from server.services.deltas import Deltas
 from server.services.directives import Directives
 from server.services.evidence import Evidence
 from server.services.metrics import Metrics
@@ -90,6 +92,7 @@ class Orchestrator:
         """What else is done at each tick, before campaigns are evaluated; each is told the time."""
         self.evaluated_at: float | None = None
         self.admits: Admits | None = None
+        self.deltas: Deltas | None = None
 
     def wake(self) -> None:
         """Something was ordered; look now."""
@@ -190,7 +193,7 @@ class Orchestrator:
         verdict = await self._evidence.look(
             campaign, survey.roster, survey.sighting, survey.progress, hearing_since=up_since
         )
-        decision = decide(replace(survey.snapshot, verdict=verdict), now)
+        decision = decide(self._complete(survey.snapshot, verdict, campaign, now), now)
         if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
             # all levels rise before anybody late is admitted
             await self._let_in(campaign, bundle, survey, verdict, now)
@@ -199,6 +202,11 @@ class Orchestrator:
         standing = await self._carry_out(campaign, survey, decision, now)
         if standing is not None and standing.state in OFFERING:
             await self._directives.renew(standing, bundle, now=now)
+
+    def _complete(self, snapshot: Snapshot, verdict: Verdict, campaign: CampaignRecord, now: float) -> Snapshot:
+        """Return the snapshot with what the survey does not know."""
+        is_waiting = self.deltas is not None and self.deltas.is_awaited(campaign, now)
+        return replace(snapshot, verdict=verdict, blobs_ready=snapshot.blobs_ready and not is_waiting)
 
     async def _let_in(
         self, campaign: CampaignRecord, bundle: BundleRecord, survey: Survey, verdict: Verdict, now: float

@@ -106,9 +106,11 @@ async def crowded(store: Database) -> Database:
     return store
 
 
+WITH_DELTAS = ("campaign_delta_by_images", "campaign_pkey", "delta_blob_pkey", "delta_pkey")
+
 HOT: list[tuple[ModuleType, str, set[str]]] = [
-    (bundles, "DIGESTS", {"bundle_blob_pkey"}),
-    (bundles, "HOLDING", {"bundle_blob_by_digest"}),
+    (bundles, "DIGESTS", {"bundle_blob_pkey", *WITH_DELTAS}),
+    (bundles, "HOLDING", {"bundle_blob_by_digest", *WITH_DELTAS}),
     (telemetry, "READ", {"campaign_pkey", "execution_pkey"}),
     (telemetry, "ADVANCE", {"execution_pkey"}),
     (telemetry, "NOTE_HELLOS", {"device_pkey"}),
