@@ -1,6 +1,6 @@
 """Deltas: which images campaigns would like them between, which were made, and whether devices can fetch them.
 
-``migrations/0016_add_deltas.sql`` says what the states mean.
+``migrations/0017_add_deltas.sql`` says what the states mean.
 """
 
 from collections.abc import Collection, Mapping, Sequence
