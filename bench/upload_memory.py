@@ -1,6 +1,8 @@
 """How much memory a server needs for a bundle of 1 GiB: to take it in, to publish it, to serve it.
 
-    python -m bench.upload_memory --json FILE
+    python -m bench.upload_memory --budget-bytes 2147483648 --json FILE
+
+The budget lets the whole bundle go to the broker; with the default one it would be for HTTP only.
 
 A real server process with its own database and broker; the bundle is of random bytes, so that nothing of it compresses.
 For each phase the kernel says the peak of the resident set (VmHWM, begun anew with each phase), here in MiB above what
