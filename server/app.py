@@ -72,6 +72,7 @@ from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
+from server.services.silence import Silence
 from server.services.snapshot import Surveyor
 from server.services.sources import Sources
 from server.services.tickets import Tickets
@@ -296,6 +297,7 @@ async def build(
         campaigns=campaigns,
         directives=directives,
         surveyor=surveyor,
+        silence=Silence(executions=executions, fleet=fleet),
         evidence=evidence,
         wire=session,
         metrics=metrics,

@@ -57,6 +57,7 @@ from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
+from server.services.silence import Silence
 from server.services.snapshot import Surveyor
 from server.services.sources import Sources
 from server.services.tickets import Tickets
@@ -162,6 +163,7 @@ class World:
             campaigns=self.campaigns,
             directives=self.directives,
             surveyor=self.surveyor,
+            silence=Silence(executions=self.executions, fleet=self.fleet),
             evidence=self.evidence,
             wire=self.shelf,
             metrics=self.metrics,

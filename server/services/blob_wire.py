@@ -1,7 +1,8 @@
 """Blobs on their way to the broker and off it, many at once; what fails for one stops no other.
 
-To clear a retained message is not enough: nats-server 2.15.1 brings cleared ones back after kill -9 (overwritten ones
-stay overwritten). So what is withdrawn is overwritten by a tombstone of one byte, which devices know, and then cleared.
+To clear a retained message is not enough: after kill -9 a broker may bring cleared ones back (Mosquitto those since it
+last wrote its store, nats-server 2.15.1 in some runs; overwritten ones stay overwritten). So what is withdrawn is
+overwritten by a tombstone of one byte, which devices know, and then cleared.
 """
 
 import asyncio

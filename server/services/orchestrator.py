@@ -39,6 +39,7 @@ from server.services.deltas import Deltas
 from server.services.directives import Directives
 from server.services.evidence import Evidence
 from server.services.metrics import Metrics
+from server.services.silence import Silence
 from server.services.sites import may_reboot
 from server.services.snapshot import Survey, Surveyor
 from server.services.transitions import decided, halted, paused, resumed
@@ -69,6 +70,7 @@ class Orchestrator:
         campaigns: Campaigns,
         directives: Directives,
         surveyor: Surveyor,
+        silence: Silence,
         evidence: Evidence,
         wire: Wire,
         metrics: Metrics,
@@ -79,6 +81,7 @@ class Orchestrator:
         self._campaigns = campaigns
         self._directives = directives
         self._surveyor = surveyor
+        self._silence = silence
         self._evidence = evidence
         self._wire = wire
         self._metrics = metrics
@@ -146,7 +149,7 @@ class Orchestrator:
         silent = 0
         for campaign in self._judged:
             fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
-            silent += await self._surveyor.judge(campaign, now=now, fair_since=fair_since)
+            silent += await self._silence.judge_reboots(campaign, now=now, fair_since=fair_since)
         return silent
 
     async def tick(self) -> None:
@@ -184,8 +187,8 @@ class Orchestrator:
         if not await self._heed_trust(campaign, bundle, now):
             return
         fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
-        await self._surveyor.judge(campaign, now=now, fair_since=fair_since)
-        await self._surveyor.judge_trials(campaign, now=now, fair_since=fair_since)
+        await self._silence.judge_reboots(campaign, now=now, fair_since=fair_since)
+        await self._silence.judge_trials(campaign, now=now, fair_since=fair_since)
         if now - up_since < self._grace_s:
             return  # presence is not known yet
         offered = self._directives.offered_to(campaign.id)

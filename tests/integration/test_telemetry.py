@@ -188,7 +188,7 @@ async def test_only_the_first_reboot_is_judged(store: Database, campaign: Campai
 
 async def judge(store: Database, campaign: CampaignRecord, *, silent: bool, at: float = 900) -> None:
     executions = ExecutionRepository(store)
-    unjudged = await executions.unjudged(campaign.id, rebooted_by=after(at))
+    unjudged = await executions.unjudged(campaign.id, rebooted_by=after(at), wakes=3)
     await executions.judge(campaign.id, [(record, silent) for record in unjudged], now=after(at))
 
 
@@ -207,13 +207,13 @@ async def test_a_device_is_judged_once(store: Database, campaign: CampaignRecord
     await say(store, report(campaign.id, 1, State.REBOOTING))
     await judge(store, campaign, silent=False)
 
-    assert await ExecutionRepository(store).unjudged(campaign.id, rebooted_by=after(9999)) == []
+    assert await ExecutionRepository(store).unjudged(campaign.id, rebooted_by=after(9999), wakes=3) == []
 
 
 async def test_nobody_is_judged_before_the_deadline(store: Database, campaign: CampaignRecord) -> None:
     await say(store, report(campaign.id, 1, State.REBOOTING), at=100)
 
-    assert await ExecutionRepository(store).unjudged(campaign.id, rebooted_by=after(99)) == []
+    assert await ExecutionRepository(store).unjudged(campaign.id, rebooted_by=after(99), wakes=3) == []
 
 
 async def test_a_device_that_speaks_while_it_is_judged_is_left_for_the_next_look(
@@ -221,7 +221,7 @@ async def test_a_device_that_speaks_while_it_is_judged_is_left_for_the_next_look
 ) -> None:
     executions = ExecutionRepository(store)
     await say(store, report(campaign.id, 1, State.REBOOTING))
-    read = await executions.unjudged(campaign.id, rebooted_by=after(900))
+    read = await executions.unjudged(campaign.id, rebooted_by=after(900), wakes=3)
     await say(store, report(campaign.id, 2, State.TRIAL), at=899)
 
     await executions.judge(campaign.id, [(record, True) for record in read], now=after(900))
