@@ -16,16 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
+from bench.processes import printed, ready, running
 from bench.publisher import write_packets
 from bench.stage import PATH, Stage
-from bench.target import VARIABLE
 from server import logs
 from server.domain.execution import State
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
@@ -47,7 +45,6 @@ class Bench:
         self._stage = stage
         self._packets = packets
         self._messages = messages
-        self._environment = {**os.environ, VARIABLE: stage.target.url}
         for root in (SERVED_ROOT, PLAIN_ROOT, UNHEARD_ROOT):
             write_packets(self._file(root), stage.reports(root))
 
@@ -91,40 +88,23 @@ class Bench:
 
     async def _subscribe(self, module: str) -> float:
         topic_filter = f"{PLAIN_ROOT}/+/device/+/up/report"
-        async with self._process(module, "--filter", topic_filter, "--count", str(self._messages)) as subscriber:
-            assert subscriber.stdout is not None
-            if await subscriber.stdout.readline() != b"ready\n":
-                raise SystemExit(f"{module} did not start")
+        arguments = ("--filter", topic_filter, "--count", str(self._messages))
+        async with running(module, *arguments, target=self._stage.target, within_s=ROUND_S) as subscriber:
+            await ready(subscriber)
             await self._publish(PLAIN_ROOT)
-            return _rate(await subscriber.stdout.read())
+            return _rate(await printed(subscriber))
 
     async def _publish(self, root: str) -> float:
-        async with self._process("bench.publisher", "--packets", str(self._file(root))) as publisher:
-            assert publisher.stdout is not None
-            return _rate(await publisher.stdout.read())
-
-    @asynccontextmanager
-    async def _process(self, module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments, env=self._environment, stdout=asyncio.subprocess.PIPE
-        )
-        try:
-            async with asyncio.timeout(ROUND_S):
-                yield process
-                await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        packets = str(self._file(root))
+        target = self._stage.target
+        async with running("bench.publisher", "--packets", packets, target=target, within_s=ROUND_S) as publisher:
+            return _rate(await printed(publisher))
 
     def _file(self, root: str) -> Path:
         return self._packets / f"{root.replace('/', '-')}.packets"
 
 
-def _rate(line: bytes) -> float:
-    if not line:
-        raise SystemExit("a bench process failed")
-    result = json.loads(line)
+def _rate(result: dict[str, Any]) -> float:
     return float(result["messages"] / result["seconds"])
 
 
