@@ -153,6 +153,7 @@ def main() -> None:
     result = asyncio.run(measure(options.pairs))
     text = json.dumps(result, indent=2)
     if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "blobs.json").write_text(text + "\n", encoding="utf-8")
         (options.out / "blobs.md").write_text(table(result), encoding="utf-8")
     print(text)
