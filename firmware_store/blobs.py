@@ -21,6 +21,9 @@ from firmware_store.suit_values import DIGEST_BYTES
 YOUNG: Final = timedelta(hours=1)
 """A blob that is put again is made young if it is older than this."""
 
+_PROBE: Final = "probe"
+_PROBE_DATA: Final = b"tidegate"
+
 
 class StoredBlob(NamedTuple):
     """What a store has under a name; whether the bytes are good, only reading them says."""
@@ -150,6 +153,21 @@ class BlobStore:
     async def check(self) -> None:
         """Return if the place is there. Raises: StoreUnavailableError."""
         await self._place.check()
+
+    async def probe(self) -> None:
+        """Write a few bytes beside the blobs and read them back: a full disk, or a key that may only read, shows so.
+
+        Raises:
+            StoreUnavailableError: they are not there.
+        """
+        await self._place.check()
+        await self._place.write(_PROBE, _PROBE_DATA, replace=True)
+        try:
+            found = await self._place.read(_PROBE)
+        except FileNotFoundError:
+            found = b""
+        if found != _PROBE_DATA:
+            raise StoreUnavailableError("the blob store does not give back what was written to it")
 
     async def sweep(self, before: datetime, *, dry_run: bool = False) -> int:
         """Remove what writes before that time have left half done; return how many there were.

@@ -75,6 +75,7 @@ from server.services.room import Room
 from server.services.silence import Silence
 from server.services.snapshot import Surveyor
 from server.services.sources import Sources
+from server.services.store_watch import StoreWatch
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
@@ -383,6 +384,7 @@ async def build(
         revocations=Revocations(RevocationRepository(database)),
         rollbacks=rollbacks,
         room=room,
+        store_watch=StoreWatch(store),
         surveyor=surveyor,
         tickets=tickets,
         tokens=Tokens(TokenRepository(database)),

@@ -19,6 +19,10 @@ from server.protocol.reasons import Reason
 
 _BLOCK_BYTES: Final = 1 << 20
 
+_STAGED_SPARE_BYTES: Final = 1 << 16
+"""A staged file may be larger than the largest image by so much. Nobody vouches for a delta's size but whoever signs
+directives: without a bound, pieces of nothing but zeros would fill the medium with a few kilobytes on the wire."""
+
 
 class FileInstallation:
     """See ``Installation``. ``seal`` does the backend's part of sealing."""
@@ -41,6 +45,7 @@ class FileInstallation:
         self._running = running_folder
         self._staging = staging
         self._staged: Path | None = None
+        self._staged_most = _STAGED_SPARE_BYTES + max((image.size_bytes for image in images), default=0)
         self._seeds: tuple[int, Seeds] | None = None  # of the image that was last asked for
         self._seal = seal
 
@@ -80,6 +85,8 @@ class FileInstallation:
 
     def write(self, image: int, offset: int, data: bytes) -> None:
         if image == STAGED:
+            if offset < 0 or offset + len(data) > self._staged_most:
+                raise StorageError("a delta that is larger than what it makes")
             _write_into(self._open, offset, data)
             return
         if offset < 0 or offset + len(data) > self._images[image].size_bytes:

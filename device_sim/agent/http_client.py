@@ -10,6 +10,7 @@ import aiohttp
 import structlog
 
 from device_sim.agent.events import Answer, Get, Got
+from device_sim.agent.http_fetcher import answer_s
 
 CONNECTIONS_MOST: Final = 64
 CONNECT_S: Final = 10.0
@@ -54,7 +55,11 @@ class HttpClient:
         if request.first is not None:
             headers["Range"] = f"bytes={request.first}-{request.first + request.size_bytes - 1}"
         try:
-            async with self._session.get(request.url, headers=headers, max_redirects=REDIRECTS_MOST) as response:
+            # Each wait is bounded, but a server that says one byte now and then would hold a connection for ever.
+            async with (
+                asyncio.timeout(answer_s(request.size_bytes)),
+                self._session.get(request.url, headers=headers, max_redirects=REDIRECTS_MOST) as response,
+            ):
                 if response.status in {404, 410}:
                     return Got(request.number, Answer.GONE)
                 if not _is_what_was_asked_for(response, request.first):

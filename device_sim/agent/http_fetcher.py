@@ -21,7 +21,12 @@ FAILED_MOST: Final = 3
 """So many failures in a row, and the server does not seem to be there."""
 ANSWER_S: Final = 120.0
 """A request that has not been answered by then, and in the time that all of them take on the slowest line there may be,
-has failed: longer than the client's own bounds on each of its waits."""
+has failed: longer than the client's own bounds on each of its waits. The client ends it then, too."""
+
+
+def answer_s(size_bytes: int) -> float:
+    """Return how long an answer of so many bytes may take, in seconds."""
+    return ANSWER_S + PARALLEL_MOST * size_bytes / FLOOR_BYTES_PER_S
 
 
 class Want(NamedTuple):
@@ -117,8 +122,7 @@ class HttpFetcher:
             if want not in self._wanted or any(want == asked for asked, _ in self._asked.values()):
                 continue  # wanted no more, or anew
             get = Get(next(self._numbers), _url(source, want), source.ticket, want.size_bytes, want.first)
-            slowest_s = PARALLEL_MOST * want.size_bytes / FLOOR_BYTES_PER_S
-            self._asked[get.number] = (want, now + ANSWER_S + slowest_s)
+            self._asked[get.number] = (want, now + answer_s(want.size_bytes))
             gets.append(get)
         return gets
 

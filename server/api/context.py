@@ -28,6 +28,7 @@ from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
 from server.services.snapshot import Surveyor
+from server.services.store_watch import StoreWatch
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
@@ -61,6 +62,7 @@ class Context:
     revocations: Revocations
     rollbacks: Rollbacks
     room: Room
+    store_watch: StoreWatch
     surveyor: Surveyor
     tickets: Tickets
     tokens: Tokens

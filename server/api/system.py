@@ -54,7 +54,14 @@ async def health(call: Call[None]) -> web.StreamResponse:
 
 @route("GET", "/readyz", right=None)
 async def readiness(call: Call[None]) -> web.StreamResponse:
-    checks = [await _database(call.context), _broker(call.context), _evaluator(call.context), _trust(call.context)]
+    context = call.context
+    checks = [
+        await _database(context),
+        _broker(context),
+        await _store(context),
+        _evaluator(context),
+        _trust(context),
+    ]
     answer = Readiness(ready=all(check.ok for check in checks), checks=checks)
     return web.Response(
         status=200 if answer.ready else 503,
@@ -90,6 +97,11 @@ async def _database(context: Context) -> Check:
     except StoreUnavailableError as exc:
         return Check(name="database", ok=False, text=str(exc))
     return Check(name="database", ok=True, text="answers")
+
+
+async def _store(context: Context) -> Check:
+    state = await context.store_watch.state()
+    return Check(name="store", ok=state.is_well, text=state.text)
 
 
 def _broker(context: Context) -> Check:

@@ -42,7 +42,7 @@ def gc(
     dry_run
         Only say what would be cleared.
     grace_hours
-        Leave what somebody has put within so many hours: at least 2.
+        Leave what somebody has put within so many hours: at least 4.
     """
     body = {"dry_run": dry_run, "grace_seconds": grace_hours * 3600}
     report = _run(server, token, "/v1/store/gc", body, "clearing")

@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from firmware_store.blobs import BlobStore
 from firmware_store.bundle import receive_bundle
-from firmware_store.errors import ConflictError, TooLargeError
+from firmware_store.errors import ConflictError, InvalidInputError, TooLargeError
 from firmware_store.suit import format_version
 from server.db.bundles import BundleRecord, BundleRepository
 from server.domain.identity import BundleId
@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 BUNDLE_MOST_BYTES: Final = 4 << 30
 ASKED_AT_ONCE: Final = 32
+
+RECEIVE_MOST: Final = timedelta(hours=3)
+"""An upload that takes longer is broken off. The next try leaves out what has come, and until a bundle is complete
+nothing refers to its blobs: those that garbage collection took meanwhile would be missing for ever."""
 
 
 class Bundles:
@@ -35,8 +39,10 @@ class Bundles:
         authority: Authority,
         most_bytes: int = BUNDLE_MOST_BYTES,
         quota: Quota | None = None,
+        receive_most: timedelta = RECEIVE_MOST,
     ) -> None:
         self._most_bytes = most_bytes
+        self._receive_most = receive_most
         self._sink = Quota(store, None) if quota is None else quota
         self._repository = repository
         self._store = store
@@ -49,10 +55,20 @@ class Bundles:
 
         Raises:
             TrustError: it is not what enough release keys have signed, or was revoked, or is below a floor.
-            InvalidInputError: it is no bundle, or ends early, or does not end.
+            InvalidInputError: it is no bundle, or ends early, or does not end, or not in RECEIVE_MOST.
             StoreFullError: there is no room for it; what has come of it is there for the next try.
             ConflictError: it is here already, or a blob that was left out is not.
         """
+        try:
+            async with asyncio.timeout(self._receive_most.total_seconds()):
+                return await self._receive(stream, caller=caller)
+        except TimeoutError as exc:
+            limit = f"{self._receive_most.total_seconds() / 3600:g} hours"
+            raise InvalidInputError(
+                f"An upload that takes more than {limit} is broken off; what has come of it is there for the next try."
+            ) from exc
+
+    async def _receive(self, stream: AsyncIterable[bytes], *, caller: str) -> BundleRecord:
         trust = self._authority.trust
         received = await receive_bundle(
             stream,

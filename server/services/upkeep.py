@@ -12,16 +12,18 @@ from typing import Final
 
 import structlog
 
-from firmware_store.blobs import BlobStore, StoredBlob
+from firmware_store.blobs import YOUNG, BlobStore, StoredBlob
 from firmware_store.errors import DigestError, NotFoundError
 from server.db.bundles import BundleRepository
+from server.services.bundles import RECEIVE_MOST
 from server.services.quota import Quota
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 8
-GRACE_LEAST: Final = timedelta(hours=2)
-"""No blob is cleared sooner: an upload or a delta under way, whose blobs nothing refers to yet, takes less."""
+GRACE_LEAST: Final = YOUNG + RECEIVE_MOST
+"""No blob is cleared sooner: an upload or a delta under way, whose blobs nothing refers to yet, takes no longer, and
+what it relies on was put, or was young, when it began."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from device_sim.agent.events import Answer, Get, Got
+from device_sim.agent import http_fetcher
 from device_sim.agent.http_client import Gets, HttpClient
 from tests.blob_server import TICKET, BlobServer
 from tests.ports import free_port
@@ -148,3 +149,27 @@ async def test_requests_that_are_stopped_never_answer(server: BlobServer, client
     over.set()
 
     assert answers == []
+
+
+async def test_a_body_that_trickles_for_ever_is_given_up_and_its_connection_with_it(
+    server: BlobServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_fetcher, "ANSWER_S", 0.2)
+    ended = asyncio.Event()
+
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x")
+                await asyncio.sleep(0.02)
+        except OSError:
+            ended.set()
+        return response
+
+    server.answer = trickle
+
+    async with asyncio.timeout(20):
+        assert await client.get(get(server, size=256)) == Got(7, Answer.FAILED)
+        await ended.wait()

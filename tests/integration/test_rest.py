@@ -298,6 +298,7 @@ async def test_a_server_that_works_is_ready_and_says_why(nobody: Api) -> None:
     assert [(check["name"], check["ok"]) for check in answer.body["checks"]] == [
         ("database", True),
         ("broker", True),
+        ("store", True),
         ("evaluator", True),
         ("trust", True),
     ]

@@ -17,13 +17,16 @@ import pytest
 
 from firmware_store.blobs import YOUNG, BlobStore
 from firmware_store.bundle import read_envelope
+from firmware_store.errors import InvalidInputError
 from server.db.bundles import BundleRepository
 from server.db.database import Database
+from server.services.bundles import RECEIVE_MOST, Bundles
 from server.services.quota import Quota
 from server.services.upkeep import GRACE_LEAST, Collection, Upkeep
 from tests.records import add_bundle
 from tests.s3_peer import S3Peer
 from tests.servers import ROOT, Api, ServerProcess, make_bundle
+from tests.service_world import World
 
 DAY = timedelta(days=1)
 KEPT, STRAY = b"a blob of a bundle", b"a blob of an upload that broke off"
@@ -169,7 +172,7 @@ async def test_the_command_line_says_what_it_found(server: ServerProcess, admin:
     file.unlink()
     lost = tidegate(server, "verify")
     file.write_bytes(whole)
-    cleared = tidegate(server, "gc", "--dry-run", "--grace-hours", "2")
+    cleared = tidegate(server, "gc", "--dry-run", "--grace-hours", "4")
 
     assert (good.returncode, good.stderr) == (0, "")
     assert "0 damaged, 0 missing" in good.stdout
@@ -179,3 +182,25 @@ async def test_the_command_line_says_what_it_found(server: ServerProcess, admin:
     assert cleared.returncode == 0
     assert re.match(r"would clear 0 of \d+ blobs, 0 bytes", cleared.stdout)
     assert tidegate(server, "gc", "--grace-hours", "1").returncode == 1
+
+
+async def test_an_upload_that_takes_longer_than_blobs_are_kept_for_it_is_broken_off(
+    store: Database, tmp_path: Path
+) -> None:
+    """Garbage collection may have taken its first blobs by then: the bundle would be here, and not whole."""
+    world = World(store, tmp_path / "blobs")
+    bundles = Bundles(
+        repository=BundleRepository(store),
+        store=world.blobs,
+        authority=world.authority,
+        receive_most=timedelta(seconds=0.2),
+    )
+
+    async def dribble() -> AsyncIterator[bytes]:
+        yield make_bundle(tmp_path, world.keys.folder).read_bytes()[:1000]
+        await asyncio.Event().wait()
+
+    with pytest.raises(InvalidInputError, match="there for the next try"):
+        await bundles.receive(dribble(), caller="ann")
+
+    assert YOUNG + RECEIVE_MOST <= GRACE_LEAST

@@ -10,7 +10,7 @@ from device_sim.agent.boot_environment import Image, SlotState, read_environment
 from device_sim.agent.bootloader import Boot, boot
 from device_sim.agent.durable_file import StorageError
 from device_sim.agent.file_slots import FileSlots, provision
-from device_sim.agent.slots import Piece, Release
+from device_sim.agent.slots import STAGED, Piece, Release
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
 from server.protocol.reasons import Reason
 
@@ -250,3 +250,13 @@ def test_the_environment_is_read_as_it_was_written(device: Path, slots: FileSlot
     write_environment(device, environment, durable=True)
 
     assert read_environment(device) == environment
+
+
+def test_a_staged_file_does_not_grow_past_what_the_release_can_need(slots: FileSlots) -> None:
+    """A delta's size is what whoever signs directives says: zeros that came as a few bytes must not fill the medium."""
+    installation = slots.install(release())
+    installation.stage(b"delta")
+    installation.write(STAGED, 0, bytes(len(ROOTFS)))
+
+    with pytest.raises(StorageError, match="larger than what it makes"):
+        installation.write(STAGED, len(ROOTFS) + (1 << 16), b"x")
