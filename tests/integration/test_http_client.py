@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from device_sim.agent.events import Answer, Get, Got
 from device_sim.agent import http_fetcher
+from device_sim.agent.events import Answer, Get, Got
 from device_sim.agent.http_client import Gets, HttpClient
 from tests.blob_server import TICKET, BlobServer
 from tests.ports import free_port
