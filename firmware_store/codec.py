@@ -28,6 +28,7 @@ _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = 20, 21, 22
 _SIMPLE_VALUES: Final[Mapping[int, bool | None]] = {_FALSE: False, _TRUE: True, _NULL: None}
 _ARGUMENT_BYTES: Final[Mapping[int, int]] = {24: 1, 25: 2, 26: 4, 27: 8}
+_ENDS_EARLY: Final = "the CBOR item ends too early"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.at = 0
         self._data = data
+        self._end = len(data)
 
     def read(self, depth: int) -> Value:
         major, info, argument = self._read_head()
@@ -154,27 +156,34 @@ class _Reader:
         return self._read_map(argument, depth - 1)
 
     def _read_head(self) -> tuple[int, int, int]:
-        first = self._take(1)[0]
-        major, info = first >> 5, first & 0x1F
+        at = self.at
+        if at >= self._end:
+            raise CodecError(_ENDS_EARLY)
+        first = self._data[at]
+        self.at = at + 1
+        info = first & 0x1F
         if info < 24:
-            return major, info, info
+            return first >> 5, info, info
         size = _ARGUMENT_BYTES.get(info)
         if size is None:
             raise CodecError("an indefinite length or a reserved form")
         argument = int.from_bytes(self._take(size), "big")
+        major = first >> 5
         if major != _SIMPLE and argument < (24 if size == 1 else 1 << (4 * size)):
             raise CodecError("an integer or a length that is not in its shortest form")
         return major, info, argument
 
     def _take(self, size: int) -> bytes:
-        self._check_left(size)
-        start, self.at = self.at, self.at + size
-        return self._data[start : self.at]
+        start, stop = self.at, self.at + size
+        if stop > self._end:
+            raise CodecError(_ENDS_EARLY)
+        self.at = stop
+        return self._data[start:stop]
 
     def _check_left(self, items: int) -> None:
         """Every item takes at least one byte, so that a count above the bytes left is refused before it is used."""
-        if items > len(self._data) - self.at:
-            raise CodecError("the CBOR item ends too early")
+        if items > self._end - self.at:
+            raise CodecError(_ENDS_EARLY)
 
     def _read_text(self, size: int) -> str:
         try:

@@ -343,7 +343,10 @@ class World:
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         agent = self.agent
+        has_failed = False
         for effect in effects:
+            if has_failed and not isinstance(effect, (Subscribe, Unsubscribe)):
+                continue
             if self.cut_at is not None and len(self.effects) >= self.cut_at:
                 raise PowerCutError
             self.effects.append(effect)
@@ -351,8 +354,7 @@ class World:
             answer = failure if failure is not None else self.storage.perform(effect)
             if answer is not None:
                 self._inbox.insert(0, answer)
-            if isinstance(answer, StepFailed):
-                return
+            has_failed = has_failed or isinstance(answer, StepFailed)
             self._act(effect)
             if self.agent is not agent:
                 return

@@ -120,7 +120,7 @@ class Agent:
         """Return what to do about an event at ``now`` (monotonic seconds).
 
         ``then`` is the event that is handled next, at once, if one is waiting: while blob comes after blob, what is to
-        be done about all of them is decided after the last one.
+        be done about all of them is decided, and returned, after the last one.
         """
         if self._is_over:
             return []
@@ -149,11 +149,12 @@ class Agent:
                 self._reports.tick()
                 if self._session is not None:
                     self._session.tick()
-        if not (self._is_blob(event) and self._is_blob(then)):
-            self._reconcile()
+        if then is not None and self._is_blob(then) and self._is_blob(event):
+            return []
+        self._reconcile()
         return self._finish()
 
-    def _is_blob(self, event: Event | None) -> bool:
+    def _is_blob(self, event: Event) -> bool:
         return isinstance(event, Received) and event.topic.startswith(self._situation.topics.blobs)
 
     def _reconcile(self) -> None:

@@ -217,11 +217,12 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Put verified bytes in their place; answers only when it fails."""
+    """Put verified bytes in their places, each an offset in the image and what belongs there; answers only when it
+    fails, and then some of them may be there.
+    """
 
     image: int
-    offset: int
-    data: bytes
+    parts: tuple[tuple[int, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)

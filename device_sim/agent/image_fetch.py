@@ -83,7 +83,7 @@ class ImageFetch:
             ManifestError, DigestError: authentic, and yet not what a release of ours is made of.
         """
         if want.first is not None:
-            self._situation.journal.emit(Write(STAGED, want.first, payload))
+            self._situation.journal.emit(Write(STAGED, ((want.first, payload),)))
             self._want_part(want.first + want.size_bytes)
             return
         self._look_at(lambda indexed: indexed.came(want.digest, payload))

@@ -139,7 +139,7 @@ class Indexed:
 
     def _chunk_came(self, digest: bytes, payload: bytes) -> None:
         for offset, chunk in self._places.pop(digest):
-            self._journal.emit(Write(self._image, offset, unpack_verified(chunk, payload)))
+            self._journal.emit(Write(self._image, ((offset, unpack_verified(chunk, payload)),)))
         self._end_page_if_complete()
 
     def _end_page_if_complete(self) -> None:

@@ -4,10 +4,12 @@ A change made by ``update`` reaches the disk before any effect emitted after it;
 by a restart, and goes along with the next ``update``.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
-from device_sim.agent.events import Effect, Note, Persist
+from device_sim.agent.events import Effect, Note, Persist, Write
 from device_sim.agent.state import AgentState
 
 
@@ -35,12 +37,20 @@ class Journal:
         self._effects.append(effect)
 
     def take(self) -> list[Effect]:
-        """Return the effects since the last time."""
+        """Return the effects since the last time; what is written with nothing in between is one effect."""
         if self._unsaved:
             self._save()
         effects, self._effects = self._effects, []
-        return effects
+        return effects if len(effects) < 2 else list(_joined(effects))
 
     def _save(self) -> None:
         self._effects.append(Persist(self.state))
         self._unsaved = False
+
+
+def _joined(effects: Iterable[Effect]) -> Iterator[Effect]:
+    for image, run in groupby(effects, lambda effect: effect.image if isinstance(effect, Write) else None):
+        if image is None:
+            yield from run
+        else:
+            yield Write(image, tuple(part for write in run if isinstance(write, Write) for part in write.parts))

@@ -262,13 +262,15 @@ class Runner:
             self._set_timer()
 
     async def _carry_out(self, effects: list[Effect]) -> None:
+        has_failed = False
         for effect in effects:
+            if has_failed and not isinstance(effect, (Subscribe, Unsubscribe)):
+                continue  # nothing that stands behind a step may happen without it; what is asked for may come
             answer = await self._perform(effect)
             if answer is not None:
                 self._queue.appendleft(answer)
                 self._wake.set()
-            if isinstance(answer, StepFailed):
-                return
+            has_failed = has_failed or isinstance(answer, StepFailed)
 
     async def _perform(self, effect: Effect) -> Event | None:
         match effect:

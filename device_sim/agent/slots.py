@@ -47,8 +47,8 @@ class Installation(Protocol):
     def reuse(self, image: int, pieces: Sequence[Piece], *, moved: bool = False) -> tuple[bool, ...]:
         """For each piece: it is in place, already there or copied from the running slot, and its digest holds."""
 
-    def write(self, image: int, offset: int, data: bytes) -> None:
-        """Put verified bytes in their place."""
+    def write(self, image: int, parts: Sequence[tuple[int, bytes]]) -> None:
+        """Put verified bytes in their places, by offset."""
 
     def stage(self, name: bytes) -> int:
         """Open the staged file of this name, and return its size in bytes: a restart takes nothing away from it.

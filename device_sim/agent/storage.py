@@ -79,9 +79,9 @@ class Storage:
                 return self._stage(name)
             case Make(image, codec):
                 return self._image_step(image, lambda: self._open.make(image, codec))
-            case Write(image, offset, data):
+            case Write(image, parts):
                 step = Step.STAGE if image == STAGED else Step.WRITE
-                done = self._step(step, lambda: self._open.write(image, offset, data))
+                done = self._step(step, lambda: self._open.write(image, parts))
                 return done if isinstance(done, StepFailed) else None
             case Seal():
                 return self._step(Step.SEAL, self._open.seal)

@@ -12,8 +12,8 @@ from typing import Final
 
 from server.mqtt.packets import Incoming, decode_publications
 
-READ_AHEAD_BYTES: Final = 65536
-LONGEST_PUBLICATION_BYTES: Final = READ_AHEAD_BYTES  # a longer packet passes through to paho piece by piece
+READ_AHEAD_BYTES: Final = 256 * 1024
+LONGEST_PUBLICATION_BYTES: Final = READ_AHEAD_BYTES // 2  # a longer packet passes through to paho piece by piece
 
 
 class Stream:

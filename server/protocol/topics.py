@@ -176,9 +176,9 @@ class Topics:
         Raises:
             CodecError: not a blob's topic.
         """
-        levels = self._levels(topic)
-        if len(levels) == 2 and levels[0] == "blob" and _DIGEST.match(levels[1]):
-            return bytes.fromhex(levels[1])
+        name = topic.removeprefix(self.blobs)
+        if len(name) < len(topic) and _DIGEST.match(name):
+            return bytes.fromhex(name)
         raise CodecError("Not a blob's topic.")
 
     def _levels(self, topic: str) -> list[str]:

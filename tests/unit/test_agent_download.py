@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.agent.events import LinkDown, Received, StepFailed, Subscribe, Unsubscribe, Write
+from device_sim.agent.events import LinkDown, Received, Seal, StepFailed, Subscribe, Unsubscribe, Write
 from device_sim.agent.events import Step as Work
 from device_sim.agent.fetcher import TIMEOUT_S, WINDOW_MOST, WINDOW_START, Arrival, Fetcher
 from firmware_store.suit_values import ChunkProfile
@@ -485,10 +485,11 @@ def test_while_blob_comes_after_blob_the_next_ones_are_asked_for_once(world: Wor
     first, second, third = blobs_under_way(world, 3)
 
     for event, then in ((first, second), (second, third)):
-        effects = world.agent.handle(event, world.now, then=then)
-        assert [type(effect) for effect in effects] == [Write]
+        assert world.agent.handle(event, world.now, then=then) == []
     effects = world.agent.handle(third, world.now)
     assert [type(effect) for effect in effects] == [Write, Unsubscribe, Subscribe]
+    assert isinstance(effects[0], Write)
+    assert len(effects[0].parts) == 3
 
 
 def test_an_order_behind_blobs_is_obeyed_when_its_turn_comes(world: World) -> None:
@@ -502,3 +503,18 @@ def test_an_order_behind_blobs_is_obeyed_when_its_turn_comes(world: World) -> No
     assert any(isinstance(effect, Unsubscribe) for effect in effects)
     assert not any(isinstance(effect, Subscribe) for effect in effects)
     assert world.agent.handle(third, world.now) == []
+
+
+def test_where_the_last_blobs_cannot_be_written_the_slot_is_not_sealed(world: World) -> None:
+    big = make_bundle(2, "1.2.0", sizes=(("rootfs", 3 * 16_384),))
+    world.offer(big)
+    world.fail_step["Write"] = StepFailed(Work.WRITE, Reason.STORAGE_ERROR, "no", world.slots.slots())
+
+    world.connect()
+
+    kinds = [type(effect) for effect in world.effects]
+    assert Write in kinds
+    assert Seal not in kinds
+    assert [topic for topic in world.subscribed if "/blob/" in topic] == []
+    world.pass_time(100)
+    assert world.outcome == (State.CONFIRMED, Reason.NONE)  # the next attempt

@@ -32,7 +32,7 @@ def write_all(slots: FileSlots, wanted: Release, **images: bytes) -> None:
     installation = slots.install(wanted)
     for index, data in enumerate((images or {"app": APP, "rootfs": ROOTFS}).values()):
         for offset in range(0, len(data), 16384):
-            installation.write(index, offset, data[offset : offset + 16384])
+            installation.write(index, [(offset, data[offset : offset + 16384])])
     installation.seal()
 
 
@@ -126,7 +126,7 @@ def test_a_slot_that_changed_after_it_was_sealed_is_not_activated(device: Path, 
 
 def test_half_a_release_is_not_sealed(slots: FileSlots) -> None:
     installation = slots.install(release())
-    installation.write(0, 0, APP[:100])
+    installation.write(0, [(0, APP[:100])])
 
     with pytest.raises(DigestError):
         installation.seal()
@@ -205,7 +205,7 @@ def test_a_piece_in_place_or_in_the_running_slot_is_reused(tmp_path: Path) -> No
 
     installation = slots.install(release(app=edited))
     first = installation.reuse(0, pieces)
-    installation.write(0, 16384, b"x" * 16384)
+    installation.write(0, [(16384, b"x" * 16384)])
     second = slots.install(release(app=edited)).reuse(0, pieces)
     installation.seal()
 
@@ -218,7 +218,7 @@ def test_a_chunk_past_the_end_of_its_image_is_refused(slots: FileSlots) -> None:
     installation = slots.install(release())
 
     with pytest.raises(StorageError):
-        installation.write(0, len(APP) - 1, b"two")
+        installation.write(0, [(len(APP) - 1, b"two")])
 
 
 @pytest.mark.parametrize("name", ["../app", "/etc/passwd", "", ".", "a" * 33, "app\n", "App", "a/b"])
