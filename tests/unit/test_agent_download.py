@@ -516,5 +516,5 @@ def test_where_the_last_blobs_cannot_be_written_the_slot_is_not_sealed(world: Wo
     assert Write in kinds
     assert Seal not in kinds
     assert [topic for topic in world.subscribed if "/blob/" in topic] == []
-    world.pass_time(100)
+    world.pass_time(300)
     assert world.outcome == (State.CONFIRMED, Reason.NONE)  # the next attempt

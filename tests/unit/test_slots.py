@@ -256,7 +256,7 @@ def test_a_staged_file_does_not_grow_past_what_the_release_can_need(slots: FileS
     """A delta's size is what whoever signs directives says: zeros that came as a few bytes must not fill the medium."""
     installation = slots.install(release())
     installation.stage(b"delta")
-    installation.write(STAGED, 0, bytes(len(ROOTFS)))
+    installation.write(STAGED, [(0, bytes(len(ROOTFS)))])
 
     with pytest.raises(StorageError, match="larger than what it makes"):
-        installation.write(STAGED, len(ROOTFS) + (1 << 16), b"x")
+        installation.write(STAGED, [(len(ROOTFS) + (1 << 16), b"x")])
