@@ -78,6 +78,10 @@ def run(
     awake: Annotated[float, Parameter(help="Seconds with nothing to do after which such a device goes to sleep.")] = 30,
     sleepers: Annotated[float, Parameter(help="The share of the devices that sleep, 0 to 1.")] = 1.0,
     connects_per_s: Annotated[float, Parameter(help="How fast the devices come up at the start.")] = 100.0,
+    ca: Annotated[
+        Path | None,
+        Parameter(help="PEM file of the authorities to trust for HTTPS and mqtts, instead of the system's."),
+    ] = None,
     http: Annotated[bool, Parameter(help="Whether the devices can fetch over HTTP where an offer says so.")] = True,
 ) -> None:
     """Run devices until SIGINT or SIGTERM. Says READY when all of them have reached the broker.
@@ -88,7 +92,7 @@ def run(
 
     from device_sim.faults import Fault
     from device_sim.fleet import FleetOptions
-    from device_sim.inventory import Added, add_devices, newcomers_of, read_devices
+    from device_sim.inventory import Added, add_devices, newcomers_of, read_authorities, read_devices
     from device_sim.naps import draw_sleepers, naps_of
     from device_sim.outages import Outage
     from device_sim.script import scripts_of
@@ -100,6 +104,7 @@ def run(
         raise InvalidInputError(f"A factor is above 0, and {FACTOR_MOST} at most.")
     if not (0 <= sleepers <= 1 and awake > 0 and (wake_interval is None or awake < wake_interval <= WAKE_MOST_S)):
         raise InvalidInputError("A device sleeps for a part of its interval: 0 < --awake < --wake-interval <= 31 days.")
+    authorities = read_authorities(ca)
     recorded = None if trace is None else read_trace(trace)
     if devices_file is not None and root is not None:
         entries, root_bytes = read_devices(devices_file), root.read_bytes()
@@ -109,7 +114,7 @@ def run(
         else:
             classes = tuple(hardware or ["gw100-rev-b"])
             wanted = Added(devices, tuple(region or ["eu"]), cohort, classes, vendor, prefix).newcomers()
-        entries, root_bytes = asyncio.run(add_devices(server, token, wanted))
+        entries, root_bytes = asyncio.run(add_devices(server, token, wanted, authorities=authorities))
     else:
         raise InvalidInputError("Give --devices-file and --root, or --devices or --trace with --server and --token.")
     options = FleetOptions(
@@ -122,13 +127,20 @@ def run(
         factory=_pairs(factory or []),
         scripts={} if recorded is None else scripts_of(recorded, factor),
         has_http=http,
+        authorities=authorities,
     )
     names = [entry.id for entry in entries]
     drawn = {} if wake_interval is None else draw_sleepers(names, sleepers, wake_interval, awake, seed=seed)
     naps = drawn if recorded is None else naps_of(recorded, factor)
     configs = [
         entry.config(
-            directory=dir, root_bytes=root_bytes, host=host, port=port, lab_factor=factor, nap=naps.get(entry.id)
+            directory=dir,
+            root_bytes=root_bytes,
+            host=host,
+            port=port,
+            lab_factor=factor,
+            nap=naps.get(entry.id),
+            authorities=authorities,
         )
         for entry in entries
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,8 @@ class FleetOptions:
     """What devices follow that live by a trace; it begins once every device has reached the broker."""
     has_http: bool = True
     """Without it, all devices fetch over MQTT alone."""
+    authorities: ssl.SSLContext | None = None
+    """What they trust where they fetch over HTTPS; None: the system's authorities."""
 
 
 class Fleet:
@@ -71,7 +74,7 @@ class Fleet:
 
     async def run(self) -> None:
         """Live all devices' lives; their starts are spread, or the broker would see all of them at once."""
-        async with HttpClient() as http, asyncio.TaskGroup() as around:
+        async with HttpClient(tls=self._options.authorities) as http, asyncio.TaskGroup() as around:
             outages = [around.create_task(self._strike(each), name="outage") for each in self._options.outages]
             async with asyncio.TaskGroup() as group:
                 for number, device in enumerate(self._devices.values()):

@@ -1,6 +1,7 @@
 """Which devices a simulated fleet has: read from a file, or added to a server over its REST API."""
 
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Entry:
     password: str | None = None
     client_id: str | None = None
     topic_root: str = "tg/1"
+    tls: bool = False
 
     def config(
         self,
@@ -43,8 +45,11 @@ class Entry:
         port: int | None,
         lab_factor: float = 1.0,
         nap: Nap | None = None,
+        authorities: ssl.SSLContext | None = None,
     ) -> DeviceConfig:
         """Return the device's settings, in a directory of its own below ``directory``.
+
+        ``authorities``: what it trusts where its broker speaks TLS; default: the system's.
 
         Raises:
             InvalidInputError: an id that is none.
@@ -64,6 +69,7 @@ class Entry:
             region=region(self.region),
             cohort=cohort(self.cohort),
             topic_root=self.topic_root,
+            tls=(authorities or ssl.create_default_context()) if self.tls else None,
             lab_factor=lab_factor,
             wake_interval_s=None if nap is None else nap.interval_s,
             awake_s=None if nap is None else nap.awake_s,
@@ -132,7 +138,23 @@ def read_devices(path: Path) -> list[Entry]:
     return entries
 
 
-async def add_devices(server: str, token: str, wanted: Sequence[Newcomer]) -> tuple[list[Entry], bytes]:
+def read_authorities(path: Path | None) -> ssl.SSLContext | None:
+    """Return what trusts the authorities in a PEM file and no others; None, the system's, without one.
+
+    Raises:
+        InvalidInputError: it has no certificate that can be read.
+    """
+    if path is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as exc:
+        raise InvalidInputError(f"{path} has no certificates of authorities: {exc}") from exc
+
+
+async def add_devices(
+    server: str, token: str, wanted: Sequence[Newcomer], *, authorities: ssl.SSLContext | None = None
+) -> tuple[list[Entry], bytes]:
     """Add devices to a server, and return them with the trust root that it gives out.
 
     A lab's shortcut: a real device has its root from the factory, not from the server it is to be safe from.
@@ -144,7 +166,8 @@ async def add_devices(server: str, token: str, wanted: Sequence[Newcomer]) -> tu
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     entries: list[Entry] = []
     try:
-        async with aiohttp.ClientSession(server, headers=headers, timeout=timeout) as session:
+        connector = aiohttp.TCPConnector(ssl=authorities or True)
+        async with aiohttp.ClientSession(server, headers=headers, timeout=timeout, connector=connector) as session:
             for start in range(0, len(wanted), ADD_AT_ONCE):
                 some = wanted[start : start + ADD_AT_ONCE]
                 body = {"devices": [{"id": one.id, "region": one.region, "cohort": one.cohort} for one in some]}

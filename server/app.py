@@ -139,7 +139,7 @@ async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
         outside = await stand(settings, stack)
         node = await stack.enter_async_context(lease_session(outside.database_url, name_node(settings.data_dir)))
         if settings.standby:
-            settings, lease = await _stand_by(settings, node, stop, on_ready)
+            settings, lease = await _stand_by(settings, outside, node, stop, on_ready)
         else:
             lease = await acquire_now(node)
         if lease is None:
@@ -182,19 +182,19 @@ async def serving(
         await parts.context.enrolment.repeat_revocations()
         await stack.enter_async_context(_working(parts, outside, stop))
         await parts.session.wait_up(BROKER_WAIT_S)
-        url = await _listen(settings, make_application(parts.context), stack)
+        url = await _listen(settings, make_application(parts.context), outside, stack)
         log.info("serving", url=url, devices=len(parts.context.fleet))
         yield url, parts
 
 
 async def _stand_by(
-    settings: Settings, node: LeaseSession, stop: asyncio.Event, on_ready: Callable[[Ready], None]
+    settings: Settings, outside: Outside, node: LeaseSession, stop: asyncio.Event, on_ready: Callable[[Ready], None]
 ) -> tuple[Settings, Lease | None]:
     """Wait for the lease, or for ``stop`` (None); gives the settings with the port that was listened on meanwhile."""
     if settings.database_url is None or settings.mqtt_url is None:
         raise ConfigurationError("A standby shares what it serves: set TIDEGATE_DATABASE_URL and TIDEGATE_MQTT_URL.")
     async with AsyncExitStack() as stack:
-        url = await _listen(settings, make_standby_application(partial(describe_other, node)), stack)
+        url = await _listen(settings, make_standby_application(partial(describe_other, node)), outside, stack)
         log.info("standing_by", url=url, node=node.node)
         on_ready(Ready(url, standby=True))
         waiting = asyncio.create_task(await_lease(node), name="await the lease")
@@ -372,6 +372,7 @@ async def build(
         bundles=bundles,
         campaigns=campaigns,
         catalogue=catalogue,
+        certificates=outside.certificates,
         enrolment=enrolment,
         evidence=evidence,
         fleet=fleet,
@@ -453,14 +454,16 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
                 task.cancel()
 
 
-async def _listen(settings: Settings, application: web.Application, stack: AsyncExitStack) -> str:
+async def _listen(settings: Settings, application: web.Application, outside: Outside, stack: AsyncExitStack) -> str:
     """Open the REST door and return its URL."""
+    tls = outside.certificates.rest
     runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        context = None if tls is None else tls.context
+        await web.TCPSite(runner, settings.host, settings.port, ssl_context=context).start()
     except OSError as exc:
         raise ConfigurationError(f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}.") from exc
     host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
+    return f"{'http' if tls is None else 'https'}://{host}:{port}"

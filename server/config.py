@@ -20,6 +20,13 @@ class Settings(BaseSettings):
     device_mqtt_url: str | None = Field(
         None, description="where devices are told to connect, mqtts://host:port; default: where the server connects"
     )
+    mqtt_ca: Path | None = Field(
+        None, description="PEM file: the authorities that an mqtts:// broker is known by; default: the system's"
+    )
+    mqtt_certificate: Path | None = Field(
+        None, description="PEM file: the server's own certificate for an mqtts:// broker, with its chain"
+    )
+    mqtt_key: Path | None = Field(None, description="PEM file: the key of mqtt_certificate, not encrypted")
     nats_dir: Path | None = Field(
         None, description="keys of a NATS of your own (deploy/nats), for which devices then get credentials"
     )
@@ -50,6 +57,10 @@ class Settings(BaseSettings):
     key_passphrase: SecretStr | None = Field(None, description="opens the online keys' files")
     host: str = Field("127.0.0.1", description="where REST listens")
     port: int = Field(8080, ge=0, le=65535, description="where REST listens; 0: any free port")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file: REST is served over TLS with this certificate and its chain; read anew on change"
+    )
+    tls_key: Path | None = Field(None, description="PEM file: the key of tls_certificate, not encrypted")
     topic_root: str = Field("tg/1", description="root of every MQTT topic")
     public_url: str | None = Field(
         None,

@@ -17,6 +17,7 @@ from server.domain.identity import DeviceId
 from server.embedded import EmbeddedBroker, EmbeddedPostgres, MqttCredential
 from server.embedded.own_nats import OwnNats
 from server.mqtt.session import BrokerAccess
+from server.services.certificates import Certificates, TlsFiles, broker_files, serving_files
 from server.services.inventory import BrokerCredential, CredentialIssuer
 
 _MQTT_PORTS: Final = MappingProxyType({"mqtt": 1883, "mqtts": 8883})
@@ -32,6 +33,7 @@ class Outside:
     database_url: str
     broker: BrokerAccess
     issuer: CredentialIssuer | None
+    certificates: Certificates
     watchers: tuple[Watch, ...] = ()
 
 
@@ -65,6 +67,11 @@ async def stand(settings: Settings, stack: AsyncExitStack) -> Outside:
         ConfigurationError, SchemaError: it cannot work as it is set up; the text says what to do.
         StoreUnavailableError, BrokerUnavailableError: they do not answer.
     """
+    certificates = Certificates(
+        rest=serving_files(settings.tls_certificate, settings.tls_key),
+        mqtt=broker_files(ca=settings.mqtt_ca, certificate=settings.mqtt_certificate, key=settings.mqtt_key),
+    )
+    await stack.enter_async_context(certificates.watched())
     watchers: list[Watch] = []
     if settings.database_url is None:
         postgres = await stack.enter_async_context(EmbeddedPostgres(settings.data_dir))
@@ -74,25 +81,30 @@ async def stand(settings: Settings, stack: AsyncExitStack) -> Outside:
     else:
         database_url = settings.database_url.get_secret_value()
         await check_schema(database_url)
-    return await stand_broker(settings, stack, database_url, tuple(watchers))
+    return await stand_broker(settings, stack, database_url, certificates, tuple(watchers))
 
 
 async def stand_broker(
-    settings: Settings, stack: AsyncExitStack, database_url: str, watchers: tuple[Watch, ...]
+    settings: Settings,
+    stack: AsyncExitStack,
+    database_url: str,
+    certificates: Certificates,
+    watchers: tuple[Watch, ...],
 ) -> Outside:
     if settings.mqtt_url is None:
         if settings.nats_dir is not None:
             raise ConfigurationError("TIDEGATE_NATS_DIR is for a NATS of your own: set TIDEGATE_MQTT_URL too.")
         broker = await stack.enter_async_context(EmbeddedBroker(settings.data_dir, settings.topic_root))
         access = _as_server(BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""), broker.server_credential)
-        return Outside(database_url, access, NatsIssuer(broker, _told(settings, access)), (*watchers, broker.watch))
-    access = external_broker(settings.mqtt_url.get_secret_value(), settings.mqtt_client_id)
+        issuer = NatsIssuer(broker, _told(settings, access))
+        return Outside(database_url, access, issuer, certificates, (*watchers, broker.watch))
+    access = external_broker(settings.mqtt_url.get_secret_value(), settings.mqtt_client_id, certificates.mqtt)
     if settings.nats_dir is None:
-        return Outside(database_url, access, None, watchers)
+        return Outside(database_url, access, None, certificates, watchers)
     nats = OwnNats(settings.nats_dir, settings.topic_root, host=access.host, port=access.port, tls=access.tls)
     await nats.start()
     access = _as_server(access, nats.server_credential)
-    return Outside(database_url, access, NatsIssuer(nats, _told(settings, access)), watchers)
+    return Outside(database_url, access, NatsIssuer(nats, _told(settings, access)), certificates, watchers)
 
 
 def _as_server(address: BrokerAccess, own: MqttCredential) -> BrokerAccess:
@@ -103,15 +115,23 @@ def _told(settings: Settings, access: BrokerAccess) -> BrokerAccess:
     return access if settings.device_mqtt_url is None else external_broker(settings.device_mqtt_url, "")
 
 
-def external_broker(url: str, client_id: str) -> BrokerAccess:
+def external_broker(url: str, client_id: str, files: TlsFiles | None = None) -> BrokerAccess:
+    """Return how to reach a broker; ``files``: for TLS, instead of the system's authorities.
+
+    Raises:
+        ConfigurationError: no URL of a broker, or files for TLS without it.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _MQTT_PORTS or not parts.hostname:
         raise ConfigurationError("A broker's URL looks like mqtt://user:password@host:1883 or mqtts://host:8883.")
+    if files is not None and parts.scheme != "mqtts":
+        raise ConfigurationError("Files for TLS to the broker, and a TIDEGATE_MQTT_URL without it: write mqtts://.")
+    default = ssl.create_default_context if files is None else lambda: files.context
     return BrokerAccess(
         parts.hostname,
         parts.port or _MQTT_PORTS[parts.scheme],
         client_id,
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
-        ssl.create_default_context() if parts.scheme == "mqtts" else None,
+        default() if parts.scheme == "mqtts" else None,
     )

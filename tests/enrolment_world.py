@@ -29,6 +29,7 @@ from server.embedded import EmbeddedBroker
 from server.mqtt.session import BrokerAccess
 from server.outside import NatsIssuer, Outside
 from server.protocol.renewal import prove_renewal
+from server.services.certificates import Certificates
 from server.services.tokens import Role
 from tests.mqtt_client import MqttClient
 from tests.trust_fleet import TrustFleet
@@ -223,7 +224,7 @@ async def enrolment_world(
     given = Settings(data_dir=data_dir, keys_dir=keys, **settings)
     if broker is not None:
         issuer = NatsIssuer(broker, BrokerAccess(broker.mqtt_host, broker.mqtt_port, ""))
-    outside = Outside(database, BrokerAccess("127.0.0.1", 1, "unused"), issuer)
+    outside = Outside(database, BrokerAccess("127.0.0.1", 1, "unused"), issuer, Certificates(rest=None, mqtt=None))
     pool = await open_pool(database)
     try:
         parts = await build(given, Database(pool), find_grounds(given), outside)

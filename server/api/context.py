@@ -14,6 +14,7 @@ from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
+from server.services.certificates import Certificates
 from server.services.deltas import Deltas
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
@@ -50,6 +51,7 @@ class Context:
     bundles: Bundles
     campaigns: Campaigns
     catalogue: Catalogue
+    certificates: Certificates
     enrolment: Enrolment
     evidence: Evidence
     fleet: Fleet

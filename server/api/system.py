@@ -61,6 +61,7 @@ async def readiness(call: Call[None]) -> web.StreamResponse:
         await _store(context),
         _evaluator(context),
         _trust(context),
+        *(Check(name=f"certificate of {name}", ok=ok, text=text) for name, ok, text in context.certificates.states),
     ]
     answer = Readiness(ready=all(check.ok for check in checks), checks=checks)
     return web.Response(
@@ -75,6 +76,8 @@ async def metrics(call: Call[None]) -> web.StreamResponse:
     context = call.context
     online = context.fleet.online(time.time())
     context.metrics.devices.labels("online").set(online)
+    for name, ends_at in context.certificates.ends.items():
+        context.metrics.certificate_ends.labels(name).set(ends_at)
     context.metrics.devices.labels("dark").set(len(context.fleet) - online)
     return web.Response(
         body=generate_latest(context.metrics.registry), headers={"Content-Type": "text/plain; version=0.0.4"}

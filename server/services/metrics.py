@@ -54,6 +54,12 @@ class Metrics:
         self.directives = Counter(
             "tidegate_directives_published", "Directives the broker has acknowledged", registry=self.registry
         )
+        self.certificate_ends = Gauge(
+            "tidegate_certificate_not_after_seconds",
+            "When a TLS certificate of the server ends, in Unix seconds",
+            ["name"],
+            registry=self.registry,
+        )
         self.blobs = Counter("tidegate_blobs_published", "Blobs the broker has acknowledged", registry=self.registry)
         self.blob_bytes = Gauge("tidegate_broker_blob_bytes", "Blobs that the broker retains", registry=self.registry)
         self.blob_budget = Gauge(

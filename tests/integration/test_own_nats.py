@@ -25,6 +25,7 @@ from server.embedded.own_nats import OwnNats, create_nats_folder
 from server.mqtt.session import BrokerAccess, ServerSession
 from server.outside import NatsIssuer, Outside, external_broker, stand_broker
 from server.protocol.topics import Topics
+from server.services.certificates import Certificates
 from tests.enrolment_world import enrolment_world
 from tests.mosquitto_peer import Authority
 from tests.mqtt_client import REFUSED, ConnectRefusedError, MqttClient
@@ -33,6 +34,8 @@ from tests.ports import free_port
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nats"
 PATIENCE_S = 20
 THIEF, OTHER = DeviceId("stolen-1"), DeviceId("honest-1")
+
+NO_TLS = Certificates(rest=None, mqtt=None)
 
 
 class Nats:
@@ -241,7 +244,7 @@ async def test_the_server_itself_comes_in_over_tls(nats: Nats, monkeypatch: pyte
     monkeypatch.setenv("SSL_CERT_FILE", str(nats.trusted_ca))
     url = f"mqtts://localhost:{nats.port}"
     settings = Settings(data_dir=tmp_path, nats_dir=nats.keys, mqtt_url=url, device_mqtt_url="mqtts://mqtt.example.com")
-    outside: Outside = await stand_broker(settings, AsyncExitStack(), "unused", ())
+    outside: Outside = await stand_broker(settings, AsyncExitStack(), "unused", NO_TLS, ())
     session = ServerSession(outside.broker, topics=Topics())
     running = asyncio.create_task(session.run())
     await session.wait_up(PATIENCE_S)
@@ -271,7 +274,7 @@ def test_a_folder_without_keys_says_how_to_make_them(tmp_path: Path) -> None:
 
 async def test_keys_of_ones_own_need_a_broker_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="TIDEGATE_MQTT_URL"):
-        await stand_broker(Settings(nats_dir=tmp_path), AsyncExitStack(), "unused", ())
+        await stand_broker(Settings(nats_dir=tmp_path), AsyncExitStack(), "unused", NO_TLS, ())
 
 
 @pytest.mark.parametrize("url", ["http://x", "mqtt://", "x", "mqtts:x"])
