@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
-from server.domain import campaign, execution, plan
+from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
 from server.domain.halt.policy import HaltPolicy
 
 DOCS: Final = Path(__file__).parent
@@ -88,6 +88,19 @@ def model_table(model: type[BaseModel]) -> str:
     return _table(("member", "default", "what it is"), rows)
 
 
+def fields_table(fields: filter.Fields) -> str:
+    """List the fields that filters may name."""
+    rows = [
+        (
+            f"`{name}`",
+            field.kind.name.lower(),
+            field.meaning + (f": {', '.join(sorted(field.words))}" if field.words else ""),
+        )
+        for name, field in fields.items()
+    ]
+    return _table(("field", "kind", "what it is"), rows)
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "campaign-states": campaign_diagram,
     "execution-states": execution_diagram,
@@ -97,6 +110,10 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),
     "halt-policy": lambda: model_table(HaltPolicy),
+    "device-fields": lambda: fields_table(filter.DEVICES),
+    "campaign-fields": lambda: fields_table(filter.CAMPAIGNS),
+    "execution-fields": lambda: fields_table(filter.EXECUTIONS),
+    "bundle-fields": lambda: fields_table(filter.BUNDLES),
 }
 
 

@@ -72,6 +72,7 @@ from server.services.reports import Reports
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
+from server.services.search import Search
 from server.services.silence import Silence
 from server.services.snapshot import Surveyor
 from server.services.sources import Sources
@@ -241,7 +242,7 @@ async def build(
     topics = Topics(settings.topic_root)
     fleet = Fleet(heartbeat_s=settings.heartbeat_s)
     device_repository = DeviceRepository(database)
-    for record in await device_repository.all():
+    async for record in device_repository.each():
         fleet.add(record)
     session = ServerSession(outside.broker, topics=topics, may_speak=may_speak, on_up=lambda: fleet.listen(time.time()))
     directives = Directives(
@@ -386,6 +387,7 @@ async def build(
         rollbacks=rollbacks,
         room=room,
         store_watch=StoreWatch(store),
+        search=Search(repository=device_repository, fleet=fleet),
         surveyor=surveyor,
         tickets=tickets,
         tokens=Tokens(TokenRepository(database)),

@@ -28,6 +28,7 @@ from server.services.quarantine import Quarantine
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
+from server.services.search import Search
 from server.services.snapshot import Surveyor
 from server.services.store_watch import StoreWatch
 from server.services.tickets import Tickets
@@ -65,6 +66,7 @@ class Context:
     rollbacks: Rollbacks
     room: Room
     store_watch: StoreWatch
+    search: Search
     surveyor: Surveyor
     tickets: Tickets
     tokens: Tokens

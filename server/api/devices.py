@@ -1,5 +1,6 @@
 """``/v1/devices``: add, list, look at."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.routing import Call, Empty, Model, route
 from server.db.devices import DeviceRecord, NewDevice
+from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation, read_filter
 from server.domain.identity import DeviceId, cohort, device_id, region
 from server.services.inventory import BrokerCredential
 from server.services.tokens import Right
@@ -61,7 +63,8 @@ class DeviceView(BaseModel):
     """A device as it is known; what it says of itself is null until its first hello.
 
     ``held_until`` is null where it is not held, or until somebody releases it. ``wake_interval_s`` is null where it
-    does not sleep; one that does is ``asleep`` while it is offline and has missed no wake.
+    does not sleep; one that does is ``asleep`` while it is offline and has missed no wake. ``labels`` are what it says
+    of itself and ``operator_labels``, what people say of it, together: the latter outweigh.
     """
 
     id: str
@@ -79,12 +82,16 @@ class DeviceView(BaseModel):
     booted_slot: str | None
     agent_version: str | None
     labels: dict[str, str]
+    operator_labels: dict[str, str]
     last_seen: datetime | None
     member_since: datetime
 
 
 class DeviceList(BaseModel):
-    """``next`` is the cursor of the following page, null on the last."""
+    """``next`` is the cursor of the following page, null on the last.
+
+    With a filter on ``online`` a page may be short, or empty, and not the last.
+    """
 
     devices: list[DeviceView]
     next: str | None
@@ -119,15 +126,29 @@ async def renew_credential(call: Call[Empty]) -> DeviceAdded:
 @route("GET", "/v1/devices", right=Right.READ)
 async def list_devices(call: Call[None]) -> DeviceList:
     limit = call.query_int("limit", 100, most=1000)
-    in_region, in_cohort = call.query_text("region"), call.query_text("cohort")
-    records = await call.context.devices.page(
-        after=call.query_text("cursor") or "",
-        limit=limit,
-        region=None if in_region is None else region(in_region),
-        cohort=None if in_cohort is None else cohort(in_cohort),
-    )
-    views = [_view(call, record) for record in records]
-    return DeviceList(devices=views, next=views[-1].id if len(views) == limit else None)
+    after, only = call.query_text("cursor") or "", device_filter(call)
+    if only is None:
+        records = await call.context.devices.page(after=after, limit=limit)
+        following: str | None = records[-1].id if len(records) == limit else None
+    else:
+        page = await call.context.search.page(only, after=after, limit=limit, now=time.time())
+        records, following = page.devices, page.after
+    return DeviceList(devices=[_view(call, record) for record in records], next=following)
+
+
+def device_filter(call: Call[Any]) -> Expression | None:
+    """Return what ``?filter=``, ``?region=`` and ``?cohort=`` let through together; None: everything.
+
+    Raises:
+        InvalidInputError: one of them is malformed.
+    """
+    parts: list[Expression] = []
+    if (text := call.query_text("filter")) is not None:
+        parts.append(read_filter(text, DEVICES, datetime.now(UTC)))
+    for name, check in (("region", region), ("cohort", cohort)):
+        if (value := call.query_text(name)) is not None:
+            parts.append(Compare(name, Relation.EQUAL, check(value)))
+    return Conjunction(tuple(parts)) if parts else None
 
 
 @route("GET", "/v1/devices/{device}", right=Right.READ)
@@ -197,7 +218,8 @@ def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
         running_version=record.running_version,
         booted_slot=record.booted_slot,
         agent_version=record.agent_version,
-        labels=dict(record.labels),
+        labels=dict(record.all_labels),
+        operator_labels=dict(record.operator_labels),
         last_seen=datetime.fromtimestamp(heard, UTC) if heard else record.last_seen,
         member_since=record.member_since,
     )

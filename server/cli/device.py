@@ -40,7 +40,13 @@ def add(device: str, *, region: str, cohort: str, token: Token, server: Url = DE
 
 @app.command
 def ls(
-    *, token: Token, server: Url = DEFAULT_URL, region: str = "", cohort: str = "", output: Format = "table"
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    region: str = "",
+    cohort: str = "",
+    filter: str = "",  # noqa: A002 - the option is --filter
+    output: Format = "table",
 ) -> None:
     """List devices.
 
@@ -50,8 +56,11 @@ def ls(
         Only those of this region.
     cohort
         Only those of this cohort.
+    filter
+        Only those that this lets through, such as "version < 1.10.0 AND labels.site:*" (docs/reference/filters.md).
     """
-    only = {name: value for name, value in (("region", region), ("cohort", cohort)) if value}
+    given = (("region", region), ("cohort", cohort), ("filter", filter))
+    only = {name: value for name, value in given if value}
     show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
 
 

@@ -1,13 +1,15 @@
 """The inventory: what devices there are, where they belong, and what they last said of themselves."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Database
+from server.db.filters import IS_REVOKED, where_devices
+from server.domain.filter import Expression
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 
 
@@ -24,7 +26,9 @@ class NewDevice:
 class DeviceRecord:
     """One device. What it says of itself is None until its first hello; a factory image has an empty digest.
 
-    ``held_until`` None: until somebody releases it. ``wake_interval_s`` None: it does not sleep.
+    ``held_until`` None: until somebody releases it. ``wake_interval_s`` None: it does not sleep. ``labels`` are what
+    it says of itself, ``operator_labels`` what people say of it. ``is_claimed``: somebody has made
+    a claim for it, or it was given a credential.
     """
 
     id: DeviceId
@@ -49,6 +53,14 @@ class DeviceRecord:
     absences: float = 0.0
     absent_at: datetime | None = None
     wake_interval_s: int | None = None
+    operator_labels: Mapping[str, str] = field(default_factory=dict)
+    created_at: datetime | None = None
+    is_claimed: bool = False
+
+    @property
+    def all_labels(self) -> Mapping[str, str]:
+        """What people say of it outweighs what it says of itself."""
+        return {**self.labels, **self.operator_labels} if self.operator_labels else self.labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +73,12 @@ class Seen:
     absent_at: datetime | None
 
 
-IS_REVOKED: Final = "coalesce(admitted_at <= revoked_at, revoked_at IS NOT NULL)"
-"""As long as it was let in no later than it was revoked; ``services.fleet`` says the same."""
+READ_AHEAD: Final = 5000
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
     running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
-    admitted_at, revoked_at, held_until, held_reason, absences, absent_at, wake_interval_s"""
+    admitted_at, revoked_at, held_until, held_reason, absences, absent_at, wake_interval_s, operator_labels, created_at,
+    (admitted_at IS NOT NULL OR EXISTS (SELECT FROM device_claim WHERE device_id = device.id)) AS is_claimed"""
 
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)
@@ -78,6 +90,9 @@ ADD: Final = """
 GET: Final = f"SELECT {_COLUMNS} FROM device WHERE id = $1"
 
 ALL: Final = f"SELECT {_COLUMNS} FROM device ORDER BY id"
+
+PLAN_ANEW: Final = "SET LOCAL plan_cache_mode = 'force_custom_plan'"
+"""A filter is planned for its values: how many devices it lets through decides which index is good for it."""
 
 PAGE: Final = f"""
     SELECT {_COLUMNS} FROM device
@@ -163,10 +178,22 @@ class DeviceRepository:
             row = await connection.fetchrow(GET, device)
         return _found(row, device)
 
-    async def all(self) -> list[DeviceRecord]:
-        """Return every device, by id: the server's start reads them once."""
+    async def each(self) -> AsyncIterator[DeviceRecord]:
+        """Yield every device, by id: the server's start reads them once, some thousands at a time."""
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(ALL)]
+            async for row in connection.cursor(ALL, prefetch=READ_AHEAD):
+                yield _record(row)
+
+    async def find(self, expression: Expression, *, after: str, limit: int) -> list[DeviceRecord]:
+        """Return up to ``limit`` devices that a filter lets through and whose ids come after ``after``.
+
+        Raises:
+            KeyError: it looks at what the database does not know, see ``domain.filter.LIVE``.
+        """
+        where, values = where_devices(expression, 3)
+        async with self._database.transaction() as connection:
+            await connection.execute(PLAN_ANEW)
+            return [_record(row) for row in await connection.fetch(_find(where), after, limit, *values)]
 
     async def page(
         self, *, after: str, limit: int, region: Region | None = None, cohort: Cohort | None = None
@@ -231,6 +258,10 @@ def whole_second(instant: datetime) -> datetime:
     return instant.replace(microsecond=0)
 
 
+def _find(where: str) -> str:
+    return f"SELECT {_COLUMNS} FROM device WHERE id > $1 AND {where} ORDER BY id LIMIT $2"
+
+
 def _found(row: Any, device: DeviceId) -> DeviceRecord:
     if row is None:
         raise NotFoundError(f"There is no device {device}.")
@@ -239,5 +270,6 @@ def _found(row: Any, device: DeviceId) -> DeviceRecord:
 
 def _record(row: Any) -> DeviceRecord:
     values = dict(row)
-    values["labels"] = json.loads(values["labels"])
+    for name in ("labels", "operator_labels"):
+        values[name] = {} if values[name] == "{}" else json.loads(values[name])
     return DeviceRecord(**values)

@@ -13,7 +13,8 @@ from firmware_store.codec import decode, encode
 from firmware_store.errors import AuthenticationError, ConflictError, NotFoundError, RateLimitedError
 from firmware_store.keys import Kid, PublicKey
 from server.db.database import Connection, Database
-from server.db.devices import IS_REVOKED, whole_second
+from server.db.devices import whole_second
+from server.db.filters import IS_REVOKED
 from server.domain.identity import Cohort, DeviceId, Region
 
 RENEWALS_MOST: Final = 10

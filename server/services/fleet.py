@@ -39,7 +39,7 @@ class Device:
 
     ``last_sequence`` is the newest report this process has committed; after a restart every device's next beat repeats
     its last report once, which changes nothing. ``admit`` and ``reboot`` are in each welcome until they expire.
-    ``site``: what it says of where it is; empty: nothing.
+    ``site``: what it says of where it is, or people do (``site_given``), which outweighs; empty: nobody does.
     """
 
     id: DeviceId
@@ -63,6 +63,7 @@ class Device:
     reboot: Admit | None = None
     reboot_told_at: float = 0.0
     site: str = ""
+    site_given: str | None = None
     utc_offset_minutes: int | None = None
     """East of UTC, by its last hello to this process."""
     wake_interval_s: int = 0
@@ -118,7 +119,8 @@ class Fleet:
         if record.vendor is not None and record.hardware is not None:
             device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
             device.hardware = record.hardware
-        device.site = record.labels.get(SITE_LABEL, "")
+        device.site_given = record.operator_labels.get(SITE_LABEL)
+        device.site = record.all_labels.get(SITE_LABEL, "")
         device.wake_interval_s = record.wake_interval_s or 0
         device.running_digest = record.running_digest or b""
         device.nonce = record.session_nonce or b""
@@ -141,7 +143,7 @@ class Fleet:
         """A new session has begun."""
         device.vendor_id, device.class_id = _hardware_ids(hello.vendor, hello.hardware)
         device.hardware = hello.hardware
-        device.site = hello.labels.get(SITE_LABEL, "")
+        device.site = hello.labels.get(SITE_LABEL, "") if device.site_given is None else device.site_given
         device.utc_offset_minutes = hello.utc_offset_minutes
         device.wake_interval_s = hello.wake_interval_s or 0
         booted = next((slot for slot in hello.slots if slot.name == hello.booted), None)

@@ -1,9 +1,9 @@
 """How many devices of a site reboot at once (pure): who may reboot now, and who waits.
 
-A site is where devices stand in for each other: the label ``site`` that a device says of itself, within its region. A
-place at a site is taken from the admit on, until the device has confirmed its release or is back on the one before. One
-that has gone silent keeps its place: what it did for its site it does not do now. A device that is held or revoked has
-none, and devices without a site wait for nobody.
+A site is where devices stand in for each other: the label ``site`` of a device, within its region. A place at a site is
+taken from the admit on, until the device has confirmed its release or is back on the one before. One that has gone
+silent keeps its place: what it did for its site it does not do now. A device that is held or revoked has none, and
+devices without a site wait for nobody.
 """
 
 from collections import Counter

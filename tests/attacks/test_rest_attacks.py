@@ -89,3 +89,48 @@ async def test_the_keys_of_the_server_sign_no_upload(admin: Api, server: ServerP
     answer = await admin.upload(bundle.read_bytes())
 
     assert (answer.status, answer.body["type"]) == (422, "https://tidegate.dev/problems/not-trusted")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "region = \"eu' OR '1'='1\"",
+        'region = "eu\' UNION SELECT secret FROM token --"',
+        'region = "eu\'; DROP TABLE device; --"',
+        'id = "%"',
+        'id = "$1"',
+        "labels.\"site') OR ('1'='1\" = x",
+        "labels.\"x' ? 'y\":*",
+        'labels.site = "\\"} OR true"',
+        'version = "1.0\' OR true --"',
+    ],
+)
+async def test_a_value_of_a_filter_is_never_read_as_sql(admin: Api, text: str) -> None:
+    """Each of them is a filter, which lets nobody through."""
+    answer = await admin.get("/v1/devices", params={"filter": text})
+
+    assert (answer.status, answer.body["devices"]) == (200, [])
+    assert (await admin.get("/readyz")).status == 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "region = eu; DROP TABLE device",
+        "session_nonce = x",
+        "device.id = x",
+        'secret = "x"',
+        "pg_sleep(5) = 1",
+        "region = eu OR 1=1",
+        "(" * 1999,
+        "NOT " * 499 + "held = true",
+        "region = " + "*" * 1900,
+        'labels."' + "a" * 1900,
+    ],
+    ids=lambda text: text[:20],
+)
+async def test_what_no_filter_may_name_is_refused(admin: Api, text: str) -> None:
+    answer = await admin.get("/v1/devices", params={"filter": text})
+
+    assert answer.status == 422
+    assert answer.body["errors"][0]["pointer"] == "?filter"

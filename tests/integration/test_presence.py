@@ -145,7 +145,7 @@ async def test_last_seen_is_written_in_batches_and_a_failed_batch_is_written_aga
 async def test_a_restarted_server_knows_who_was_there_last(world: World, device: Device) -> None:
     await world.presence.save_seen_now()
     restarted = World(world.store, Path("unused"))
-    for record in await restarted.devices.all():
+    async for record in restarted.devices.each():
         restarted.fleet.add(record)
 
     known = restarted.fleet.get(NAME)

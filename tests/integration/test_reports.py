@@ -156,7 +156,7 @@ async def test_what_the_database_refuses_stops_nobody_else(
 
     assert world.metric("tidegate_messages_dropped_total", reason="refused_by_store") == 1
     assert acks(world, device_name(1)) == [1]
-    known = {record.id: record.vendor for record in await world.devices.all()}
+    known = {record.id: record.vendor async for record in world.devices.each()}
     assert known == {device_name(1): VENDOR, device_name(2): None, device_name(3): VENDOR}
 
 

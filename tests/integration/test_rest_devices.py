@@ -172,3 +172,37 @@ async def test_the_trust_root_is_the_servers_own(admin: Api, server: Any) -> Non
 
     assert answer.status == 200
     assert answer.body == (server.keys / "root.cbor").read_bytes()
+
+
+async def test_devices_are_found_by_a_filter_page_by_page(admin: Api) -> None:
+    region, names = unique("r"), sorted(unique("gw") for _ in range(5))
+    for name, cohort in zip(names, ("main", "lab", "main", "lab", "main"), strict=True):
+        await admin.add_device(name, region, cohort)
+    text = f"region = {region} AND NOT cohort = lab AND NOT labels.site = x AND NOT last_seen:* AND claimed = true"
+
+    first = await admin.get("/v1/devices", params={"filter": text, "limit": "2"})
+    second = await admin.get("/v1/devices", params={"filter": text, "limit": "2", "cursor": first.body["next"] or "~"})
+
+    assert [device["id"] for device in first.body["devices"] + second.body["devices"]] == names[::2]
+    assert second.body["next"] is None
+
+
+async def test_presence_is_a_field_of_filters_too(admin: Api) -> None:
+    region, names = unique("r"), sorted(unique("gw") for _ in range(3))
+    for name in names:
+        await admin.add_device(name, region)
+
+    async def found(text: str) -> list[str]:
+        answer = await admin.get("/v1/devices", params={"filter": text, "region": region})
+        return [device["id"] for device in answer.body["devices"]]
+
+    assert await found("online = false") == names
+    assert await found(f"online = true OR id = {names[0]}") == names[:1]
+
+
+async def test_a_filter_that_is_none_is_refused_with_its_place(admin: Api) -> None:
+    answer = await admin.get("/v1/devices", params={"filter": "region = eu AND colour = red"})
+
+    assert_problem(answer, 422, "invalid-input")
+    assert answer.body["errors"][0]["pointer"] == "?filter"
+    assert answer.body["detail"].startswith("At character 17 of the filter: there is no field colour;")

@@ -27,7 +27,7 @@ async def worlds(store: Database, tmp_path: Path) -> tuple[World, World]:
     names = [DeviceId(f"eu-{number:03}") for number in range(60)]
     await first.inventory.add([NewDevice(name, EU, MAIN) for name in names])
     await first.connect(*names)
-    for record in await second.devices.all():
+    async for record in second.devices.each():
         second.fleet.add(record)
     await second.connect(*names)
     second.shelf.retained, second.shelf.published = first.shelf.retained, first.shelf.published
