@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from firmware_store.errors import InvalidInputError
 from server.api.routing import Call, Model, route
 from server.db.bundles import BundleRecord
+from server.domain.filter import BUNDLES
 from server.domain.identity import BundleId
 from server.services import identifiers
 from server.services.tokens import Right
@@ -71,7 +72,8 @@ async def list_missing(call: Call[Asked]) -> Missing:
 
 @route("GET", "/v1/bundles", right=Right.READ)
 async def list_bundles(call: Call[None]) -> BundleList:
-    records = await call.context.bundles.newest(call.query_int("limit", 100, most=1000))
+    limit, only = call.query_int("limit", 100, most=1000), call.query_filter(BUNDLES)
+    records = await call.context.bundles.newest(limit, only)
     return BundleList(bundles=[view(record) for record in records])
 
 

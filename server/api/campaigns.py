@@ -26,6 +26,7 @@ from server.api.routing import Call, Model, route
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Membership
 from server.domain.execution import State as ExecutionState
+from server.domain.filter import CAMPAIGNS, EXECUTIONS
 from server.domain.identity import BundleId, CampaignId, cohort, region
 from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.domain.windows import needed_s
@@ -96,7 +97,8 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
 
 @route("GET", "/v1/campaigns", right=Right.READ)
 async def list_campaigns(call: Call[None]) -> CampaignList:
-    records = await call.context.campaigns.newest(call.query_int("limit", 100, most=1000))
+    limit, only = call.query_int("limit", 100, most=1000), call.query_filter(CAMPAIGNS)
+    records = await call.context.campaigns.newest(limit, only)
     return CampaignList(campaigns=[view_of(record) for record in records])
 
 
@@ -140,6 +142,7 @@ async def list_executions(call: Call[None]) -> ExecutionList:
         limit=limit,
         state=None if wanted is None else ExecutionState(wanted),
         reason=None if why is None else Reason[why.upper()],
+        only=call.query_filter(EXECUTIONS),
     )
     views = [
         ExecutionView(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.routing import Call, Empty, Model, route
 from server.db.devices import DeviceRecord, NewDevice
-from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation, read_filter
+from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation
 from server.domain.identity import DeviceId, cohort, device_id, region
 from server.services.inventory import BrokerCredential
 from server.services.tokens import Right
@@ -142,9 +142,8 @@ def device_filter(call: Call[Any]) -> Expression | None:
     Raises:
         InvalidInputError: one of them is malformed.
     """
-    parts: list[Expression] = []
-    if (text := call.query_text("filter")) is not None:
-        parts.append(read_filter(text, DEVICES, datetime.now(UTC)))
+    given = call.query_filter(DEVICES)
+    parts = [] if given is None else [given]
     for name, check in (("region", region), ("cohort", cohort)):
         if (value := call.query_text(name)) is not None:
             parts.append(Compare(name, Relation.EQUAL, check(value)))

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError, TooLargeError
 from server.api import problems
 from server.api.context import CONTEXT, Context
+from server.domain.filter import Expression, Fields, read_filter
 from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
@@ -61,6 +63,15 @@ class Call(Generic[B_co]):
 
     def query_text(self, name: str) -> str | None:
         return self.request.query.get(name)
+
+    def query_filter(self, fields: Fields) -> Expression | None:
+        """Return what ``?filter=`` lets through of objects with these fields; None: everything.
+
+        Raises:
+            InvalidInputError: it is no filter; the text says where.
+        """
+        text = self.query_text("filter")
+        return None if text is None else read_filter(text, fields, datetime.now(UTC))
 
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]

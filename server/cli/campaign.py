@@ -84,9 +84,22 @@ def policy(*, lab: bool = False) -> None:
 
 
 @app.command
-def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
-    """List campaigns, the newest first."""
-    show(call(server, token, lambda client: client.get("/v1/campaigns"))["campaigns"], _COLUMNS, output)
+def ls(
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    filter: str = "",  # noqa: A002 - the option is --filter
+    output: Format = "table",
+) -> None:
+    """List campaigns, the newest first.
+
+    Parameters
+    ----------
+    filter
+        Only those that this lets through, such as "state = running AND cohort = main" (docs/reference/filters.md).
+    """
+    only = {"filter": filter} if filter else {}
+    show(call(server, token, lambda client: client.get("/v1/campaigns", **only))["campaigns"], _COLUMNS, output)
 
 
 @app.command(name="show")
@@ -108,6 +121,7 @@ def executions(
     server: Url = DEFAULT_URL,
     state: str = "",
     reason: str = "",
+    filter: str = "",  # noqa: A002 - the option is --filter
     output: Format = "table",
 ) -> None:
     """List how far each device is.
@@ -118,9 +132,11 @@ def executions(
         Only those in this state, such as failed.
     reason
         Only those with this reason, such as no_way_back.
+    filter
+        Only those that this lets through, such as "region = eu AND updated < now-1h" (docs/reference/filters.md).
     """
     path = f"/v1/campaigns/{campaign}/executions"
-    only = {name: value for name, value in (("state", state), ("reason", reason)) if value}
+    only = {name: value for name, value in (("state", state), ("reason", reason), ("filter", filter)) if value}
     rows = call(server, token, lambda client: list_all(client, path, "executions", only))
     show(rows, ("device", "region", "state", "attempt", "reason", "detail", "updated_at"), output)
 

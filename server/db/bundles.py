@@ -10,7 +10,9 @@ import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Connection, Database
+from server.db.filters import where_bundles
 from server.domain.campaign import State
+from server.domain.filter import Expression
 from server.domain.identity import BundleId
 
 
@@ -109,9 +111,14 @@ class BundleRepository:
             row = await connection.fetchrow(BY_DIGEST, manifest_digest)
         return None if row is None else _record(row)
 
-    async def newest(self, limit: int) -> list[BundleRecord]:
+    async def newest(self, limit: int, only: Expression | None = None) -> list[BundleRecord]:
+        """Return the newest that a filter lets through."""
+        statement, values = ALL, list[Any]()
+        if only is not None:
+            where, values = where_bundles(only, 2)
+            statement = f"SELECT {_COLUMNS} FROM bundle WHERE {where} ORDER BY id DESC LIMIT $1"
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(ALL, limit)]
+            return [_record(row) for row in await connection.fetch(statement, limit, *values)]
 
     async def before(self, bundle: BundleRecord) -> BundleRecord | None:
         """Return the release of the same hardware with the next lower number that was never halted, if one is here."""

@@ -14,9 +14,11 @@ from server.db import approvals
 from server.db.approvals import ApprovalRecord
 from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
+from server.db.filters import where_campaigns
 from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
+from server.domain.filter import Expression
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy
@@ -219,9 +221,14 @@ class CampaignRepository:
             raise NotFoundError("There is no such campaign.")
         return records[0]
 
-    async def newest(self, limit: int) -> list[CampaignRecord]:
+    async def newest(self, limit: int, only: Expression | None = None) -> list[CampaignRecord]:
+        """Return the newest that a filter lets through."""
+        statement, values = NEWEST, list[Any]()
+        if only is not None:
+            where, values = where_campaigns(only, 2)
+            statement = f"SELECT {_COLUMNS} FROM campaign WHERE {where} ORDER BY created_at DESC, id LIMIT $1"
         async with self._database.transaction() as connection:
-            return await _with_regions(connection, await connection.fetch(NEWEST, limit))
+            return await _with_regions(connection, await connection.fetch(statement, limit, *values))
 
     async def in_states(self, states: frozenset[State]) -> list[CampaignRecord]:
         async with self._database.transaction() as connection:

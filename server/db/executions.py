@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from server.db.database import Database
+from server.db.filters import where_executions
 from server.domain.execution import State
+from server.domain.filter import Expression
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import EXPLICIT_FAILURES, Reason
 
@@ -199,11 +201,16 @@ class ExecutionRepository:
         limit: int,
         state: State | None = None,
         reason: Reason | None = None,
+        only: Expression | None = None,
     ) -> list[ExecutionRecord]:
-        """Return up to ``limit`` executions whose device ids come after ``after``."""
+        """Return up to ``limit`` executions that a filter lets through and whose device ids come after ``after``."""
         of_state = None if state is None else state.value
+        statement, values = PAGE, list[Any]()
+        if only is not None:
+            where, values = where_executions(only, 6)
+            statement = PAGE.replace("ORDER BY", f"AND {where} ORDER BY")
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(PAGE, campaign, after, of_state, limit, reason)
+            rows = await connection.fetch(statement, campaign, after, of_state, limit, reason, *values)
         return [_record(row) for row in rows]
 
 

@@ -13,6 +13,7 @@ from firmware_store.bundle import receive_bundle
 from firmware_store.errors import ConflictError, InvalidInputError, TooLargeError
 from firmware_store.suit import format_version
 from server.db.bundles import BundleRecord, BundleRepository
+from server.domain.filter import Expression
 from server.domain.identity import BundleId
 from server.services.authority import Authority
 from server.services.identifiers import new_uuid7
@@ -133,5 +134,5 @@ class Bundles:
         """Raises: NotFoundError."""
         return await self._repository.get(bundle)
 
-    async def newest(self, limit: int) -> list[BundleRecord]:
-        return await self._repository.newest(limit)
+    async def newest(self, limit: int, only: Expression | None = None) -> list[BundleRecord]:
+        return await self._repository.newest(limit, only)

@@ -16,6 +16,7 @@ from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionReco
 from server.db.devices import DeviceRepository
 from server.db.revocations import RevocationRecord
 from server.domain.campaign import ACTIVE, Cause, Event, State
+from server.domain.filter import Expression
 from server.domain.identity import CampaignId
 from server.protocol.orders import Action, Directive
 from server.services import identifiers
@@ -99,8 +100,8 @@ class Campaigns:
         """Raises: NotFoundError."""
         return await self._repository.get(campaign)
 
-    async def newest(self, limit: int) -> list[CampaignRecord]:
-        return await self._repository.newest(limit)
+    async def newest(self, limit: int, only: Expression | None = None) -> list[CampaignRecord]:
+        return await self._repository.newest(limit, only)
 
     async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
         return await self._repository.decisions(campaign, limit)

@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.approvals import ApprovalRecord
-from server.db.bundles import BundleRecord
+from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.database import Database
 from server.db.directives import DirectiveRepository
+from server.db.executions import ExecutionRepository
 from server.domain.campaign import ACTIVE, Cause, Membership, State
+from server.domain.filter import BUNDLES, CAMPAIGNS, EXECUTIONS, read_filter
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import HaltPolicy
 from server.domain.identity import CampaignId, Cohort
@@ -274,3 +277,24 @@ async def test_renewals_and_a_halt_that_come_together_end_in_the_halt(
     await asyncio.gather(renew(), renew(), stop(), renew(), renew())
 
     assert [record.action for record in await directives.all()] == [Action.HALT]
+
+
+async def test_campaigns_bundles_and_executions_are_found_by_filters(store: Database) -> None:
+    """Each field once, so that each column is one that there is."""
+    bundle = await add_bundle(store)
+    campaign = await add_campaign(store, bundle)
+    now, world = datetime.now(UTC), CampaignRepository(store)
+
+    for fields, find in (
+        (CAMPAIGNS, lambda only: world.newest(10, only)),
+        (BUNDLES, lambda only: BundleRepository(store).newest(10, only)),
+        (EXECUTIONS, lambda only: ExecutionRepository(store).page(campaign.id, after="", limit=10, only=only)),
+    ):
+        everything = await find(read_filter(" OR ".join(f"{name}:*" for name in fields), fields, now))
+        nothing = await find(read_filter(" AND ".join(f"NOT {name}:*" for name in fields), fields, now))
+        assert (len(everything), nothing) == (0 if fields is EXECUTIONS else 1, [])
+    drafts = await world.newest(10, read_filter(f"state = draft AND cohort = {campaign.cohort}", CAMPAIGNS, now))
+    newer = await BundleRepository(store).newest(10, read_filter("version > 1.1.0-rc.1", BUNDLES, now))
+
+    assert [one.id for one in drafts] == [campaign.id]
+    assert [one.id for one in newer] == [bundle.id]
