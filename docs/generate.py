@@ -1,6 +1,8 @@
 # noqa: INP001 - a script beside the documents, not a package
 """Write what follows from the code into the documents, between ``<!-- generated: name -->`` and ``<!-- end -->``.
 
+``openapi.json`` follows from it as a whole.
+
 .venv/bin/python docs/generate.py            write them
 .venv/bin/python docs/generate.py --check    exit 1 if a document does not say what the code says
 """
@@ -16,12 +18,14 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from server.api.application import document
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
 from server.domain.halt.policy import HaltPolicy
 
 DOCS: Final = Path(__file__).parent
+OPENAPI: Final = DOCS / "openapi.json"
 
 BOXES: Final[Mapping[str, tuple[execution.State, ...]]] = {
     "not started": (execution.State.WAITING, execution.State.DUE, execution.State.SKIPPED),
@@ -125,7 +129,11 @@ def rewrite(text: str) -> str:
 def stale() -> dict[Path, str]:
     """Return the documents that are not as they should be, with what they should say."""
     documents = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
-    return {path: new for path, old in documents.items() if (new := rewrite(old)) != old}
+    found = {path: new for path, old in documents.items() if (new := rewrite(old)) != old}
+    openapi = document().decode()
+    if not OPENAPI.exists() or OPENAPI.read_text(encoding="utf-8") != openapi:
+        found[OPENAPI] = openapi
+    return found
 
 
 def _arrows(sources: Sequence[execution.State], targets: Sequence[execution.State]) -> Iterator[tuple[str, str]]:

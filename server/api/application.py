@@ -4,11 +4,15 @@ from typing import Final
 
 from aiohttp import web
 
-from server.api import blobs, bundles, campaigns, devices, enrolment, freezes, store, system, trust
+from server.api import blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, trust
 from server.api.context import CONTEXT, Context
-from server.api.routing import JSON_MOST_BYTES, ROUTES, bind, errors
+from server.api.documentation import document
+from server.api.intake import JSON_MOST_BYTES
+from server.api.routing import ROUTES, bind, errors
 
-MODULES: Final = (blobs, bundles, campaigns, devices, enrolment, freezes, store, system, trust)
+__all__ = ["document", "make_application"]
+
+MODULES: Final = (blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, trust)
 """Importing them fills ``ROUTES``."""
 
 
@@ -19,4 +23,5 @@ def make_application(context: Context) -> web.Application:
     for entry in ROUTES:
         for method in (entry.method, *(["HEAD"] if entry.fetched else [])):
             application.router.add_route(method, entry.path, bind(entry))
+    documentation.add_pages(application)
     return application

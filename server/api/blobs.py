@@ -13,7 +13,7 @@ from firmware_store.blob_places import Method
 from firmware_store.errors import InvalidInputError
 from server.api.delivery import deliver
 from server.api.ranges import find_part, is_known
-from server.api.routing import Call, route
+from server.api.routing import Call, Media, route
 from server.services.tokens import Right
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -23,6 +23,9 @@ _KEPT: Final = "private, max-age=31536000, immutable"
 
 PRESIGNED: Final = timedelta(seconds=60)
 """So long a URL of S3 is good for; a withdrawal cannot end it sooner."""
+
+BYTES: Final = Media("application/octet-stream", "the bytes")
+PART: Final = Media("application/octet-stream", "those that were asked for")
 
 _Read = Callable[[int, int], AsyncIterable[bytes]]
 
@@ -36,12 +39,22 @@ class TicketView(BaseModel):
 
 @route("POST", "/v1/tickets", right=Right.READ)
 async def issue_ticket(call: Call[None]) -> TicketView:
+    """Get a ticket, which lets a device fetch blobs."""
     ticket = call.context.tickets.current(time.time())
     return TicketView(ticket=ticket.text, expires_at=datetime.fromtimestamp(ticket.expires_at, UTC))
 
 
-@route("GET", "/v1/blobs/{sha256}", right=Right.READ, fetched=True)
+@route(
+    "GET",
+    "/v1/blobs/{sha256}",
+    right=Right.READ,
+    fetched=True,
+    gives=BYTES,
+    also={206: PART, 302: None, 304: None},
+    problems=(410, 416),
+)
 async def get_blob(call: Call[None]) -> web.StreamResponse:
+    """Fetch a blob, or a range of it."""
     request, blobs = call.request, call.context.blobs
     digest = _digest(request)
     await call.context.catalogue.check_blob(digest)
@@ -59,8 +72,17 @@ async def get_blob(call: Call[None]) -> web.StreamResponse:
     return await _answer(request, digest, len(data), read)
 
 
-@route("GET", "/v1/images/{sha256}", right=Right.READ, fetched=True)
+@route(
+    "GET",
+    "/v1/images/{sha256}",
+    right=Right.READ,
+    fetched=True,
+    gives=BYTES,
+    also={206: PART, 304: None},
+    problems=(410, 416),
+)
 async def get_image(call: Call[None]) -> web.StreamResponse:
+    """Fetch an image, or a range of it, put together from its chunks."""
     digest = _digest(call.request)
     reader = await call.context.catalogue.find_image(digest)
     if _has_it(call.request, digest):

@@ -2,21 +2,23 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
-from server.api.routing import Call, Model, route
+from server.api.lists import FilterQuery
+from server.api.parameters import PATH
+from server.api.routing import Call, Example, Media, Model, route
 from server.db.bundles import BundleRecord
 from server.domain.filter import BUNDLES
 from server.domain.identity import BundleId
 from server.services import identifiers
 from server.services.tokens import Right
 
-MEDIA_TYPE = "application/vnd.tidegate.bundle"
-_READ_BYTES = 1 << 16
+MEDIA_TYPE: Final = "application/vnd.tidegate.bundle"
+_READ_BYTES: Final = 1 << 16
 
 
 class BundleView(BaseModel):
@@ -51,8 +53,16 @@ class Missing(BaseModel):
     missing: list[str]
 
 
-@route("POST", "/v1/bundles", right=Right.RELEASE, status=201)
-async def upload_bundle(call: Call[None]) -> web.StreamResponse:
+@route(
+    "POST",
+    "/v1/bundles",
+    right=Right.RELEASE,
+    takes=Media(MEDIA_TYPE, "a signed bundle, as `tidegate bundle build` writes it"),
+    status=201,
+    problems=(409, 507),
+)
+async def upload_bundle(call: Call[None]) -> BundleView:
+    """Upload a bundle; it is verified as it comes, and kept whole or not at all."""
     request = call.request
     if request.content_type != MEDIA_TYPE:
         raise web.HTTPUnsupportedMediaType(reason=f"The body must be {MEDIA_TYPE}.")
@@ -60,25 +70,32 @@ async def upload_bundle(call: Call[None]) -> web.StreamResponse:
         raise web.HTTPUnsupportedMediaType(reason="A bundle is uploaded as it is, with no Content-Encoding.")
     if request.content_length is not None:
         call.context.bundles.check_size(request.content_length)
-    record = await call.context.bundles.receive(_stream(request), caller=call.caller.name)
-    return web.Response(status=201, body=view(record).model_dump_json().encode(), content_type="application/json")
+    return view(await call.context.bundles.receive(_stream(request), caller=call.caller.name))
 
 
-@route("POST", "/v1/blobs/missing", right=Right.RELEASE, body=Asked)
+@route(
+    "POST",
+    "/v1/blobs/missing",
+    right=Right.RELEASE,
+    body=Asked,
+    example=Example(body={"digests": [PATH["sha256"].example]}),
+)
 async def list_missing(call: Call[Asked]) -> Missing:
+    """Ask which blobs an upload has to bring."""
     found = await call.context.bundles.missing([bytes.fromhex(digest) for digest in call.body.digests])
     return Missing(missing=[digest.hex() for digest in found])
 
 
-@route("GET", "/v1/bundles", right=Right.READ)
-async def list_bundles(call: Call[None]) -> BundleList:
-    limit, only = call.query_int("limit", 100, most=1000), call.query_filter(BUNDLES)
-    records = await call.context.bundles.newest(limit, only)
+@route("GET", "/v1/bundles", right=Right.READ, query=FilterQuery)
+async def list_bundles(call: Call[None, FilterQuery]) -> BundleList:
+    """List bundles, the newest first."""
+    records = await call.context.bundles.newest(call.query.limit, call.query.only(BUNDLES))
     return BundleList(bundles=[view(record) for record in records])
 
 
 @route("GET", "/v1/bundles/{bundle}", right=Right.READ)
 async def get_bundle(call: Call[None]) -> BundleView:
+    """Get a bundle."""
     bundle = BundleId(identifiers.parse(identifiers.BUNDLE, call.request.match_info["bundle"]))
     return view(await call.context.bundles.get(bundle))
 

@@ -4,11 +4,10 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from firmware_store.errors import InvalidInputError
 from server.api.campaign_views import (
     CampaignDetail,
     CampaignList,
@@ -22,43 +21,72 @@ from server.api.campaign_views import (
     detail_of,
     view_of,
 )
-from server.api.routing import Call, Model, route
+from server.api.lists import FilterQuery, NewestQuery
+from server.api.parameters import NO_NUL, PATH, CohortName, Digits, Reason, RegionName
+from server.api.routing import Call, Example, Model, route
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Membership
 from server.domain.execution import State as ExecutionState
 from server.domain.filter import CAMPAIGNS, EXECUTIONS
-from server.domain.identity import BundleId, CampaignId, cohort, region
+from server.domain.identity import BundleId, CampaignId, region
 from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.domain.windows import needed_s
-from server.protocol.reasons import Reason
+from server.protocol.reasons import Reason as Why
 from server.services import identifiers
 from server.services.campaigns import NO_REASON
 from server.services.drafts import Draft
 from server.services.openings import preview, told_by
 from server.services.tokens import Right
 
-ZONE_CHARACTERS_MOST = 64
-
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+Zone = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}=[A-Za-z0-9+_/-]{1,64}$")]
 
 
 class CampaignCreate(Model):
     """A draft. Without a plan the default one is made: a canary, region by region, then the rest."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    bundle: str
-    cohort: str
-    regions: tuple[str, ...] = Field(min_length=1, max_length=256)
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
+    bundle: str = Field(pattern=PATH["bundle"].pattern)
+    cohort: CohortName
+    regions: tuple[RegionName, ...] = Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
     plan: Plan | None = None
     policy: Policy = Policy()
-    reason: Text = NO_REASON
+    reason: Reason = NO_REASON
     membership: Membership = Membership.DYNAMIC
+
+
+def _known_reason(name: str) -> str:
+    if name not in REASONS:
+        raise ValueError("reason is one of docs/reasons.md, such as no_way_back.")
+    return name
+
+
+REASONS: Final = tuple(reason.name.lower() for reason in Why)
+ReasonName = Annotated[str, Field(json_schema_extra={"enum": list(REASONS)}), AfterValidator(_known_reason)]
+
+
+class ExecutionQuery(FilterQuery):
+    """Which executions are listed."""
+
+    cursor: str = Field("", max_length=200, description="the `next` of the page before")
+    state: ExecutionState | None = Field(None, description="those in this state")
+    reason: ReasonName | None = Field(None, description="those with this reason, see docs/reasons.md")
+
+
+class WindowQuery(Model):
+    """By which clocks the windows of regions are shown."""
+
+    zone: tuple[Zone, ...] = Field(
+        (),
+        max_length=256,
+        description="REGION=ZONE, such as eu=Europe/Berlin, for each region whose devices all go by one wall clock",
+    )
+    count: Annotated[int, Field(ge=1, le=10, description="so many openings of each"), Digits] = 3
 
 
 class Order(Model):
     """Why somebody acts."""
 
-    reason: Text = NO_REASON
+    reason: Reason = NO_REASON
 
 
 class Advance(Order):
@@ -79,13 +107,24 @@ class Start(TakeOver):
     emergency: bool = False
 
 
-@route("POST", "/v1/campaigns", right=Right.OPERATE, body=CampaignCreate, status=201)
+@route(
+    "POST",
+    "/v1/campaigns",
+    right=Right.OPERATE,
+    body=CampaignCreate,
+    status=201,
+    problems=(404, 409),
+    example=Example(
+        body={"name": "spring", "bundle": PATH["bundle"].example, "cohort": "main", "regions": ["eu", "us"]}
+    ),
+)
 async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
+    """Draw up a campaign; nothing happens to any device."""
     body = call.body
     draft = Draft(
         name=body.name,
-        cohort=cohort(body.cohort),
-        regions=tuple(region(name) for name in body.regions),
+        cohort=body.cohort,
+        regions=body.regions,
         bundle=BundleId(identifiers.parse(identifiers.BUNDLE, body.bundle)),
         plan=body.plan,
         policy=body.policy,
@@ -95,22 +134,24 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
     return view_of(await call.context.campaigns.draft(draft, caller=call.caller.name))
 
 
-@route("GET", "/v1/campaigns", right=Right.READ)
-async def list_campaigns(call: Call[None]) -> CampaignList:
-    limit, only = call.query_int("limit", 100, most=1000), call.query_filter(CAMPAIGNS)
-    records = await call.context.campaigns.newest(limit, only)
+@route("GET", "/v1/campaigns", right=Right.READ, query=FilterQuery)
+async def list_campaigns(call: Call[None, FilterQuery]) -> CampaignList:
+    """List campaigns, the newest first."""
+    records = await call.context.campaigns.newest(call.query.limit, call.query.only(CAMPAIGNS))
     return CampaignList(campaigns=[view_of(record) for record in records])
 
 
 @route("GET", "/v1/campaigns/{campaign}", right=Right.READ)
 async def get_campaign(call: Call[None]) -> CampaignDetail:
+    """Get a campaign with its plan, its waves and its regions as they are now."""
     return await detail_of(call, await call.context.campaigns.get(_id(call)))
 
 
-@route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ)
-async def list_decisions(call: Call[None]) -> DecisionList:
+@route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ, query=NewestQuery)
+async def list_decisions(call: Call[None, NewestQuery]) -> DecisionList:
+    """List why a campaign changed, the newest first, with the numbers that each decision was made on."""
     campaign = await call.context.campaigns.get(_id(call))
-    records = await call.context.campaigns.decisions(campaign.id, call.query_int("limit", 100, most=1000))
+    records = await call.context.campaigns.decisions(campaign.id, call.query.limit)
     return DecisionList(
         decisions=[
             DecisionView(
@@ -126,23 +167,18 @@ async def list_decisions(call: Call[None]) -> DecisionList:
     )
 
 
-@route("GET", "/v1/campaigns/{campaign}/executions", right=Right.READ)
-async def list_executions(call: Call[None]) -> ExecutionList:
+@route("GET", "/v1/campaigns/{campaign}/executions", right=Right.READ, query=ExecutionQuery)
+async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
+    """List how far each device is, by their ids."""
+    query = call.query
     campaign = await call.context.campaigns.get(_id(call))
-    limit = call.query_int("limit", 100, most=1000)
-    wanted = call.query_text("state")
-    if wanted is not None and wanted not in set(ExecutionState):
-        raise InvalidInputError(f"state is one of {', '.join(ExecutionState)}.", pointer="?state")
-    why = call.query_text("reason")
-    if why is not None and why.upper() not in Reason.__members__:
-        raise InvalidInputError("reason is one of docs/reasons.md, such as no_way_back.", pointer="?reason")
     records = await call.context.executions.page(
         campaign.id,
-        after=call.query_text("cursor") or "",
-        limit=limit,
-        state=None if wanted is None else ExecutionState(wanted),
-        reason=None if why is None else Reason[why.upper()],
-        only=call.query_filter(EXECUTIONS),
+        after=query.cursor,
+        limit=query.limit,
+        state=query.state,
+        reason=None if query.reason is None else Why[query.reason.upper()],
+        only=query.only(EXECUTIONS),
     )
     views = [
         ExecutionView(
@@ -150,7 +186,7 @@ async def list_executions(call: Call[None]) -> ExecutionList:
             region=record.region,
             state=record.state,
             attempt=record.attempt,
-            reason=Reason(record.reason).name.lower(),
+            reason=Why(record.reason).name.lower(),
             detail=record.detail,
             slot=record.slot,
             started_at=record.started_at,
@@ -158,22 +194,25 @@ async def list_executions(call: Call[None]) -> ExecutionList:
         )
         for record in records
     ]
-    return ExecutionList(executions=views, next=views[-1].device if len(views) == limit else None)
+    return ExecutionList(executions=views, next=views[-1].device if len(views) == query.limit else None)
 
 
-@route("GET", "/v1/campaigns/{campaign}/windows", right=Right.READ)
-async def preview_windows(call: Call[None]) -> WindowList:
-    """``?zone=eu=Europe/Berlin``, once for each region whose devices all go by one wall clock."""
+@route(
+    "GET",
+    "/v1/campaigns/{campaign}/windows",
+    right=Right.READ,
+    query=WindowQuery,
+    example=Example(query={"zone": ["eu=Europe/Berlin"], "count": 2}),
+)
+async def preview_windows(call: Call[None, WindowQuery]) -> WindowList:
+    """Show when the windows of a campaign open next."""
     campaign = await call.context.campaigns.get(_id(call))
     zones = {}
-    for given in call.request.query.getall("zone", []):
+    for given in call.query.zone:
         where, _, zone = given.partition("=")
-        if not where or not zone or len(zone) > ZONE_CHARACTERS_MOST:
-            raise InvalidInputError("A zone is given as REGION=ZONE, such as eu=Europe/Berlin.", pointer="?zone")
         zones[region(where)] = zone
-    count = call.query_int("count", 3, most=10)
     told = told_by(call.context.fleet, campaign)
-    found = await asyncio.to_thread(preview, campaign, told, zones, now=time.time(), count=count)
+    found = await asyncio.to_thread(preview, campaign, told, zones, now=time.time(), count=call.query.count)
     return WindowList(
         windows=list(campaign.policy.windows),
         needed_seconds=needed_s(campaign.policy.trial_s),
@@ -191,49 +230,121 @@ async def preview_windows(call: Call[None]) -> WindowList:
     )
 
 
-@route("POST", "/v1/campaigns/{campaign}/submit", right=Right.OPERATE, body=Order)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/submit",
+    right=Right.OPERATE,
+    body=Order,
+    problems=(409,),
+    example=Example(body={"reason": "ready for review"}),
+)
 async def submit_campaign(call: Call[Order]) -> CampaignView:
+    """Ask for approvals, where it needs any; without, it is ready to start."""
     return await _give(call, call.context.campaigns.submit)
 
 
-@route("POST", "/v1/campaigns/{campaign}/approve", right=Right.APPROVE, body=Order)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/approve",
+    right=Right.APPROVE,
+    body=Order,
+    problems=(409,),
+    example=Example(body={"reason": "read and agreed"}),
+)
 async def approve_campaign(call: Call[Order]) -> CampaignView:
+    """Approve its start, its next run, or an emergency after the fact."""
     return await _give(call, call.context.campaigns.approve)
 
 
-@route("POST", "/v1/campaigns/{campaign}/start", right=Right.OPERATE, body=Start)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/start",
+    right=Right.OPERATE,
+    body=Start,
+    problems=(409,),
+    example=Example(body={"reason": "the night shift is in"}),
+)
 async def start_campaign(call: Call[Start]) -> CampaignView:
+    """Start it."""
     start = partial(call.context.campaigns.start, supersede=call.body.supersede, emergency=call.body.emergency)
     return await _give(call, start)
 
 
-@route("POST", "/v1/campaigns/{campaign}/advance", right=Right.OPERATE, body=Advance)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/advance",
+    right=Right.OPERATE,
+    body=Advance,
+    problems=(409,),
+    example=Example(body={"wave": 1, "reason": "looks good"}),
+)
 async def advance_campaign(call: Call[Advance]) -> CampaignView:
+    """Let the open wave through a gate that waits for a person."""
     return await _give(call, partial(call.context.campaigns.advance, wave=call.body.wave))
 
 
-@route("POST", "/v1/campaigns/{campaign}/pause", right=Right.OPERATE, body=Order)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/pause",
+    right=Right.OPERATE,
+    body=Order,
+    problems=(409,),
+    example=Example(body={"reason": "a storm is coming"}),
+)
 async def pause_campaign(call: Call[Order]) -> CampaignView:
+    """Hold it: nobody starts, nobody activates."""
     return await _give(call, call.context.campaigns.pause)
 
 
-@route("POST", "/v1/campaigns/{campaign}/resume", right=Right.OPERATE, body=TakeOver)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/resume",
+    right=Right.OPERATE,
+    body=TakeOver,
+    problems=(409,),
+    example=Example(body={"reason": "the storm is over"}),
+)
 async def resume_campaign(call: Call[TakeOver]) -> CampaignView:
+    """Let a paused campaign run on, or begin the next run of a halted one."""
     return await _give(call, partial(call.context.campaigns.resume, supersede=call.body.supersede))
 
 
-@route("POST", "/v1/campaigns/{campaign}/rollback", right=Right.OPERATE, body=TakeOver)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/rollback",
+    right=Right.OPERATE,
+    body=TakeOver,
+    problems=(409,),
+    example=Example(body={"reason": "radios lose their signal"}),
+)
 async def roll_campaign_back(call: Call[TakeOver]) -> CampaignView:
+    """Send its devices back to the release that they ran before."""
     return await _give(call, partial(call.context.campaigns.rollback, supersede=call.body.supersede))
 
 
-@route("POST", "/v1/campaigns/{campaign}/halt", right=Right.OPERATE, body=Order)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/halt",
+    right=Right.OPERATE,
+    body=Order,
+    problems=(409,),
+    example=Example(body={"reason": "smoke on the bench"}),
+)
 async def halt_campaign(call: Call[Order]) -> CampaignView:
+    """Halt it: downloads stop, trials revert."""
     return await _give(call, call.context.campaigns.halt)
 
 
-@route("POST", "/v1/campaigns/{campaign}/cancel", right=Right.OPERATE, body=Order)
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/cancel",
+    right=Right.OPERATE,
+    body=Order,
+    problems=(409,),
+    example=Example(body={"reason": "superseded by a fix"}),
+)
 async def cancel_campaign(call: Call[Order]) -> CampaignView:
+    """End it; a trial finishes by its own checks."""
     return await _give(call, call.context.campaigns.cancel)
 
 
@@ -247,5 +358,5 @@ async def _give(call: Call[Order], order: _GiveOrder) -> CampaignView:
     return view_of(await order(_id(call), caller=call.caller.name, reason=call.body.reason))
 
 
-def _id(call: Call[Any]) -> CampaignId:
+def _id(call: Call[Any, Any]) -> CampaignId:
     return CampaignId(identifiers.parse(identifiers.CAMPAIGN, call.request.match_info["campaign"]))

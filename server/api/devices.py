@@ -3,28 +3,28 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from server.api.routing import Call, Empty, Model, route
+from server.api.lists import FilterQuery
+from server.api.parameters import CohortName, DeviceName, Reason, RegionName
+from server.api.routing import Call, Empty, Example, Model, route
 from server.db.devices import DeviceRecord, NewDevice
 from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation
-from server.domain.identity import DeviceId, cohort, device_id, region
+from server.domain.identity import DeviceId, device_id
 from server.services.inventory import BrokerCredential
 from server.services.tokens import Right
 
 ADD_MOST = 1000
 
-Name = Annotated[str, Field(min_length=1, max_length=64)]
-
 
 class DeviceAdd(Model):
     """One device to add."""
 
-    id: Name
-    region: Name
-    cohort: Name
+    id: DeviceName
+    region: RegionName
+    cohort: CohortName
 
 
 class DevicesAdd(Model):
@@ -97,11 +97,26 @@ class DeviceList(BaseModel):
     next: str | None
 
 
-@route("POST", "/v1/devices", right=Right.OPERATE, body=DevicesAdd, status=201)
+class DeviceQuery(FilterQuery):
+    """Which devices are listed."""
+
+    cursor: str = Field("", max_length=200, description="the `next` of the page before")
+    region: RegionName | None = Field(None, description="those of one region")
+    cohort: CohortName | None = Field(None, description="those of one cohort")
+
+
+@route(
+    "POST",
+    "/v1/devices",
+    right=Right.OPERATE,
+    body=DevicesAdd,
+    status=201,
+    problems=(409,),
+    example=Example(body={"devices": [{"id": "gw-17", "region": "eu", "cohort": "main"}]}),
+)
 async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
-    devices = [
-        NewDevice(device_id(entry.id), region(entry.region), cohort(entry.cohort)) for entry in call.body.devices
-    ]
+    """Add devices, all or none, each with its credential for the embedded broker."""
+    devices = [NewDevice(entry.id, entry.region, entry.cohort) for entry in call.body.devices]
     await call.context.inventory.add(devices)
     given = await call.context.inventory.credentials([device.id for device in devices])
     return DevicesAdded(
@@ -116,6 +131,7 @@ async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
 
 @route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty)
 async def renew_credential(call: Call[Empty]) -> DeviceAdded:
+    """Make a new credential for a device; the one before is good until it expires."""
     record = await call.context.devices.get(named_device(call))
     given = await call.context.inventory.credentials([record.id])
     return DeviceAdded(
@@ -123,10 +139,10 @@ async def renew_credential(call: Call[Empty]) -> DeviceAdded:
     )
 
 
-@route("GET", "/v1/devices", right=Right.READ)
-async def list_devices(call: Call[None]) -> DeviceList:
-    limit = call.query_int("limit", 100, most=1000)
-    after, only = call.query_text("cursor") or "", device_filter(call)
+@route("GET", "/v1/devices", right=Right.READ, query=DeviceQuery, example=Example(query={"region": "eu", "limit": 50}))
+async def list_devices(call: Call[None, DeviceQuery]) -> DeviceList:
+    """List devices by their ids."""
+    after, limit, only = call.query.cursor, call.query.limit, device_filter(call.query)
     if only is None:
         records = await call.context.devices.page(after=after, limit=limit)
         following: str | None = records[-1].id if len(records) == limit else None
@@ -136,34 +152,42 @@ async def list_devices(call: Call[None]) -> DeviceList:
     return DeviceList(devices=[_view(call, record) for record in records], next=following)
 
 
-def device_filter(call: Call[Any]) -> Expression | None:
+def device_filter(query: DeviceQuery) -> Expression | None:
     """Return what ``?filter=``, ``?region=`` and ``?cohort=`` let through together; None: everything.
 
     Raises:
-        InvalidInputError: one of them is malformed.
+        InvalidInputError: the filter is none.
     """
-    given = call.query_filter(DEVICES)
+    given = query.only(DEVICES)
     parts = [] if given is None else [given]
-    for name, check in (("region", region), ("cohort", cohort)):
-        if (value := call.query_text(name)) is not None:
-            parts.append(Compare(name, Relation.EQUAL, check(value)))
+    for name, value in (("region", query.region), ("cohort", query.cohort)):
+        if value is not None:
+            parts.append(Compare(name, Relation.EQUAL, value))
     return Conjunction(tuple(parts)) if parts else None
 
 
 @route("GET", "/v1/devices/{device}", right=Right.READ)
 async def get_device(call: Call[None]) -> DeviceView:
+    """Get a device as it is known."""
     return _view(call, await call.context.devices.get(named_device(call)))
 
 
 class Hold(Model):
     """``for_seconds`` null: until it is released."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
     for_seconds: int | None = Field(None, ge=1, le=366 * 86_400)
 
 
-@route("POST", "/v1/devices/{device}/hold", right=Right.OPERATE, body=Hold)
+@route(
+    "POST",
+    "/v1/devices/{device}/hold",
+    right=Right.OPERATE,
+    body=Hold,
+    example=Example(body={"reason": "on the bench", "for_seconds": 3600}),
+)
 async def hold_device(call: Call[Hold]) -> DeviceView:
+    """Keep a device out of campaigns, for a time or until it is released."""
     body = call.body
     record = await call.context.quarantine.hold(
         named_device(call), for_s=body.for_seconds, reason=body.reason, caller=call.caller.name
@@ -173,6 +197,7 @@ async def hold_device(call: Call[Hold]) -> DeviceView:
 
 @route("POST", "/v1/devices/{device}/release", right=Right.OPERATE, body=Empty)
 async def release_device(call: Call[Empty]) -> DeviceView:
+    """End a hold."""
     return _view(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
 
 
@@ -198,7 +223,7 @@ def _credential(call: Call[Any], given: Mapping[DeviceId, BrokerCredential], dev
     return view_credential(call, given[device]) if device in given else None
 
 
-def _view(call: Call[object], record: DeviceRecord) -> DeviceView:
+def _view(call: Call[Any, Any], record: DeviceRecord) -> DeviceView:
     now = datetime.now(UTC)
     device = call.context.fleet.get(record.id)
     heard = device.last_seen if device is not None else 0.0

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
 from server.api.devices import Credential, named_device, view_credential
-from server.api.routing import Call, Empty, Model, bearer, route
+from server.api.parameters import NO_NUL, PATH
+from server.api.routing import Call, Empty, Example, Media, Model, bearer, route
 from server.domain.enrolment import CLAIM_LIFE, CLAIM_LIFE_MOST
 from server.domain.identity import device_id
 from server.protocol.renewal import NONCE_BYTES
@@ -20,6 +21,13 @@ from server.services.tokens import Right
 BODY_MOST_BYTES: Final = 16_384
 
 PEM: Final = "application/x-pem-file"
+
+_EXAMPLE: Final = {
+    "device": PATH["device"].example,
+    "csr": "MH8wMwIBADAAMCowBQYDK2VwAyEAhMljs1o73o5vAaDkyQWppbNsPXDC9wYdnKdI2LXmUvagADAFBgMrZXAD"
+    "QQCO8JtyFFzVxsGkTH+BKDhKFA40Hv4LdVO00iw/Kwx7h5Ex8KLxWFN1aNW7OQTCwvgb8pX4UNAAIKjA4MHbBjwG",
+}
+_PROVEN: Final = {"nonce": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "proof": "0oRDoQEmoED2WEA="}
 
 
 class ClaimCreate(Model):
@@ -78,7 +86,7 @@ class Identity(BaseModel):
 class Revoke(Model):
     """Why; it is kept."""
 
-    reason: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=200, pattern=NO_NUL)
 
 
 class Revocation(BaseModel):
@@ -89,23 +97,43 @@ class Revocation(BaseModel):
     session_ended: bool
 
 
-@route("POST", "/v1/devices/{device}/claim", right=Right.OPERATE, body=ClaimCreate, status=201)
+@route("POST", "/v1/devices/{device}/claim", right=Right.OPERATE, body=ClaimCreate, status=201, problems=(409,))
 async def make_claim(call: Call[ClaimCreate]) -> ClaimCreated:
+    """Make a claim, with which a device enrols once."""
     device = named_device(call)
     valid = timedelta(seconds=call.body.valid_seconds)
     claim = await call.context.enrolment.make_claim(device, valid=valid, by=call.caller.name)
     return ClaimCreated(device=device, claim=claim.token, expires_at=claim.expires)
 
 
-@route("POST", "/v1/devices/{device}/revoke", right=Right.OPERATE, body=Revoke)
-async def revoke(call: Call[Revoke]) -> Revocation:
+@route(
+    "POST",
+    "/v1/devices/{device}/revoke",
+    right=Right.OPERATE,
+    body=Revoke,
+    example=Example(body={"reason": "stolen from the van"}),
+)
+async def revoke_device(call: Call[Revoke]) -> Revocation:
+    """Let a device in no more; its sessions end."""
     device = named_device(call)
     revoked = await call.context.enrolment.revoke(device, by=call.caller.name, reason=call.body.reason)
     return Revocation(device=device, revoked_at=revoked.at, session_ended=revoked.at_broker)
 
 
-@route("POST", "/v1/enrol", right=None, body=Enrol, status=201, limited=True, most_bytes=BODY_MOST_BYTES)
+@route(
+    "POST",
+    "/v1/enrol",
+    right=None,
+    body=Enrol,
+    status=201,
+    problems=(403, 409),
+    example=Example(body=_EXAMPLE),
+    limited=True,
+    most_bytes=BODY_MOST_BYTES,
+    claimed=True,
+)
 async def enrol(call: Call[Enrol]) -> Identity:
+    """Give a device that shows its claim a certificate, and a credential for the embedded broker."""
     token = bearer(call.request, "tgc_<secret>")
     device = device_id(call.body.device)
     return _identity(call, await call.context.enrolment.enrol(device, token=token, csr=call.body.csr))
@@ -113,12 +141,24 @@ async def enrol(call: Call[Enrol]) -> Identity:
 
 @route("POST", "/v1/enrol/nonce", right=None, body=Empty, limited=True, most_bytes=BODY_MOST_BYTES)
 async def make_nonce(call: Call[Empty]) -> Nonce:
+    """Get a nonce for a renewal."""
     nonce = call.context.enrolment.make_nonce()
     return Nonce(nonce=b64encode(nonce).decode(), valid_seconds=NONCE_LIFE_S)
 
 
-@route("POST", "/v1/enrol/renew", right=None, body=Renew, status=201, limited=True, most_bytes=BODY_MOST_BYTES)
-async def renew(call: Call[Renew]) -> Identity:
+@route(
+    "POST",
+    "/v1/enrol/renew",
+    right=None,
+    body=Renew,
+    status=201,
+    problems=(401, 403, 409),
+    example=Example(body={**_EXAMPLE, **_PROVEN}),
+    limited=True,
+    most_bytes=BODY_MOST_BYTES,
+)
+async def renew_identity(call: Call[Renew]) -> Identity:
+    """Give a device that proves its key a new certificate."""
     body = call.body
     nonce = _binary(body.nonce, "/nonce")
     if len(nonce) != NONCE_BYTES:
@@ -129,13 +169,15 @@ async def renew(call: Call[Renew]) -> Identity:
     return _identity(call, renewed)
 
 
-@route("GET", "/v1/enrol/ca", right=None, limited=True)
+@route("GET", "/v1/enrol/ca", right=None, limited=True, gives=Media(PEM, "the certificate of the devices' CA"))
 async def get_ca(call: Call[None]) -> web.StreamResponse:
+    """Get the CA by which devices are known."""
     return web.Response(body=await call.context.enrolment.certificate_authority(), content_type=PEM)
 
 
-@route("GET", "/v1/enrol/crl", right=None, limited=True)
+@route("GET", "/v1/enrol/crl", right=None, limited=True, gives=Media(PEM, "the CA's revocation list"))
 async def get_revocation_list(call: Call[None]) -> web.StreamResponse:
+    """Get the devices whose certificates count no more."""
     return web.Response(body=await call.context.enrolment.revocation_list(), content_type=PEM)
 
 

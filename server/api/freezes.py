@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NaiveDatetime
 
-from server.api.routing import Call, Model, route
+from server.api.parameters import Reason, RegionName
+from server.api.routing import Call, Example, Model, route
 from server.db.freezes import FreezeRecord
-from server.domain.identity import region
 from server.services import identifiers
 from server.services.tokens import Right
 
@@ -15,11 +15,11 @@ from server.services.tokens import Right
 class FreezeAdd(Model):
     """``starts`` and ``ends``: what the wall clock of ``zone`` (an IANA name) shows. No ``region``: everywhere."""
 
-    region: str | None = None
+    region: RegionName | None = None
     zone: Annotated[str, Field(min_length=1, max_length=64)]
     starts: NaiveDatetime
     ends: NaiveDatetime
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
 
 
 class FreezeView(BaseModel):
@@ -42,11 +42,27 @@ class FreezeList(BaseModel):
     freezes: list[FreezeView]
 
 
-@route("POST", "/v1/freezes", right=Right.OPERATE, body=FreezeAdd, status=201)
+@route(
+    "POST",
+    "/v1/freezes",
+    right=Right.OPERATE,
+    body=FreezeAdd,
+    status=201,
+    example=Example(
+        body={
+            "region": "eu",
+            "zone": "Europe/Berlin",
+            "starts": "2026-12-20T18:00:00",
+            "ends": "2027-01-02T06:00:00",
+            "reason": "the sales",
+        }
+    ),
+)
 async def add_freeze(call: Call[FreezeAdd]) -> FreezeView:
+    """Say when nothing may go on, in a region or everywhere."""
     body = call.body
     record = await call.context.freezes.add(
-        region=None if body.region is None else region(body.region),
+        region=body.region,
         zone=body.zone,
         starts=body.starts,
         ends=body.ends,
@@ -58,11 +74,13 @@ async def add_freeze(call: Call[FreezeAdd]) -> FreezeView:
 
 @route("GET", "/v1/freezes", right=Right.READ)
 async def list_freezes(call: Call[None]) -> FreezeList:
+    """List the freezes."""
     return FreezeList(freezes=[_view(record) for record in await call.context.freezes.all()])
 
 
 @route("DELETE", "/v1/freezes/{freeze}", right=Right.OPERATE)
 async def remove_freeze(call: Call[None]) -> FreezeView:
+    """Take a freeze back."""
     named = identifiers.parse(identifiers.FREEZE, call.request.match_info["freeze"])
     return _view(await call.context.freezes.remove(named, caller=call.caller.name))
 

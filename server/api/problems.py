@@ -4,11 +4,11 @@ import json
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from firmware_store import errors
 from server.api.ranges import RangeNotSatisfiableError
@@ -40,8 +40,51 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
 )
 
 _ROUTER: Final = MappingProxyType(
-    {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "unsupported-media-type"}
+    {
+        400: "malformed",
+        404: "not-found",
+        405: "method-not-allowed",
+        408: "too-slow",
+        413: "too-large",
+        415: "unsupported-media-type",
+    }
 )
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Wrong(BaseModel):
+    """One thing that is wrong. ``pointer``: a JSON pointer into the body, or ``?name`` of a parameter of the query."""
+
+    pointer: str
+    detail: str
+    code: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457). ``type`` is stable; ``request_id`` is in the log, too."""
+
+    type: str = Field(pattern=f"^{_TYPE_BASE}")
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    request_id: str
+    errors: list[Wrong] = Field([], description="what is wrong where, of invalid input")
+    state: str | None = Field(None, description="of an illegal transition: the state that it is in")
+    allowed: list[str] | None = Field(None, description="of an illegal transition: what that state does allow")
+
+
+def kinds() -> dict[int, list[str]]:
+    """Return the kinds of problem, by their status."""
+    found: dict[int, list[str]] = {}
+    for status, kind in (*STATUS.values(), *_ROUTER.items()):
+        if kind not in found.setdefault(status, []):
+            found[status].append(kind)
+    return found
+
+
+def type_of(kind: str) -> str:
+    return _TYPE_BASE + kind
 
 
 def from_error(error: errors.TidegateError, request_id: str) -> web.Response:
@@ -49,7 +92,7 @@ def from_error(error: errors.TidegateError, request_id: str) -> web.Response:
     status, kind = next(row for family, row in STATUS.items() if isinstance(error, family))
     members: dict[str, Any] = {}
     if isinstance(error, errors.InvalidInputError) and error.pointer:
-        members["errors"] = [{"pointer": error.pointer, "detail": str(error)}]
+        members["errors"] = [{"pointer": error.pointer, "detail": str(error), "code": kind}]
     if isinstance(error, errors.IllegalTransitionError):
         members["state"] = error.state
         members["allowed"] = list(error.allowed)
@@ -61,13 +104,18 @@ def from_error(error: errors.TidegateError, request_id: str) -> web.Response:
     return response
 
 
-def from_validation(error: ValidationError, request_id: str) -> web.Response:
+def from_validation(error: ValidationError, request_id: str, *, place: Literal["body", "query"]) -> web.Response:
     """Answer 422 with one entry for each member that is wrong."""
     entries = [
-        {"pointer": "".join(f"/{part}" for part in entry["loc"]), "detail": entry["msg"], "code": entry["type"]}
+        {
+            "pointer": "".join(f"/{part}" for part in entry["loc"]) if place == "body" else f"?{entry['loc'][0]}",
+            "detail": entry["msg"].removeprefix("Value error, "),
+            "code": entry["type"],
+        }
         for entry in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    return respond(422, "invalid-input", f"{len(entries)} members are wrong.", request_id, {"errors": entries})
+    said = "One member is wrong." if len(entries) == 1 else f"{len(entries)} members are wrong."
+    return respond(422, "invalid-input", said, request_id, {"errors": entries})
 
 
 def from_router(error: web.HTTPException, request_id: str) -> web.Response:
@@ -80,11 +128,11 @@ def from_router(error: web.HTTPException, request_id: str) -> web.Response:
 
 
 def respond(status: int, kind: str, detail: str, request_id: str, members: Mapping[str, Any]) -> web.Response:
-    body = {"type": _TYPE_BASE + kind, "title": kind.replace("-", " "), "status": status, "detail": detail}
+    body = {"type": type_of(kind), "title": kind.replace("-", " "), "status": status, "detail": detail}
     response = web.Response(
         status=status,
         body=json.dumps({**body, "request_id": request_id, **members}).encode(),
-        content_type="application/problem+json",
+        content_type=MEDIA_TYPE,
     )
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -1,30 +1,25 @@
-"""Typed routes: one decorator that says method, path, right and body; validation and errors follow from it."""
+"""Typed routes: one decorator says what a route takes, gives and may refuse; validation and OpenAPI follow from it."""
 
-import asyncio
-import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Generic, get_type_hints
 
 import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypeVar
 
-from firmware_store.errors import AuthenticationError, InvalidInputError, TidegateError, TooLargeError
+from firmware_store.errors import AuthenticationError, TidegateError
 from server.api import problems
 from server.api.context import CONTEXT, Context
-from server.domain.filter import Expression, Fields, read_filter
+from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
 from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
 log = structlog.get_logger(__name__)
-
-JSON_MOST_BYTES: Final = 1 << 20
-BODY_S: Final = 30.0
-"""How long a JSON body may take to arrive."""
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
@@ -32,6 +27,7 @@ ANYBODY: Final = Caller("anybody", Role.VIEWER)
 TICKET_HOLDER: Final = Caller("a device with a ticket", Role.VIEWER)
 
 B_co = TypeVar("B_co", covariant=True)
+Q_co = TypeVar("Q_co", covariant=True, default=None)
 
 
 class Model(BaseModel):
@@ -45,45 +41,47 @@ class Empty(Model):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[B_co]):
+class Media:
+    """A body that is no JSON object: its media type, and what it holds."""
+
+    kind: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request that works: the members of its query, and its body; what its path names is in ``PATH``."""
+
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+
+
+NOTHING_ASKED: Final = Example()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B_co, Q_co]):
     """One request, authenticated and validated."""
 
     context: Context
     caller: Caller
     body: B_co
+    query: Q_co
     request: web.Request
-
-    def query_int(self, name: str, default: int, *, most: int) -> int:
-        """Raises: InvalidInputError."""
-        text = self.request.query.get(name, str(default))
-        # By its length first: Python refuses to read a number of thousands of digits.
-        if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
-            raise InvalidInputError(f"{name} is a number from 1 to {most}.", pointer=f"?{name}")
-        return int(text)
-
-    def query_text(self, name: str) -> str | None:
-        return self.request.query.get(name)
-
-    def query_filter(self, fields: Fields) -> Expression | None:
-        """Return what ``?filter=`` lets through of objects with these fields; None: everything.
-
-        Raises:
-            InvalidInputError: it is no filter; the text says where.
-        """
-        text = self.query_text("filter")
-        return None if text is None else read_filter(text, fields, datetime.now(UTC))
 
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Handler = Callable[[Call[Any]], Awaitable[BaseModel | web.StreamResponse]]
+Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | web.StreamResponse]]
+Answer = type[BaseModel] | Media | None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row of the API.
+    """A row of the API; ``server.api.openapi`` tells the world what it says.
 
     ``right`` None: open to anybody (health, metrics, and devices that enrol). ``limited``: only so often.
     ``fetched``: by devices; HEAD is answered, too, and a device's ticket lets in as well as a token with the right.
+    ``claimed``: a device shows its claim. ``answers``: what a status brings, where it is no problem.
     """
 
     method: str
@@ -91,10 +89,21 @@ class Route:
     handler: Handler
     right: Right | None
     body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    takes: Media | None
     status: int
+    answers: Mapping[int, Answer]
+    problems: frozenset[int]
+    example: Example
     limited: bool
     most_bytes: int
     fetched: bool
+    claimed: bool
+
+    @property
+    def name(self) -> str:
+        """Its operationId."""
+        return self.handler.__name__
 
 
 ROUTES: Final[list[Route]] = []
@@ -106,18 +115,57 @@ def route(
     *,
     right: Right | None,
     body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
+    takes: Media | None = None,
+    gives: type[BaseModel] | Media | None = None,
     status: int = 200,
+    also: Mapping[int, Answer] = MappingProxyType({}),
+    problems: Iterable[int] = (),
+    example: Example = NOTHING_ASKED,
     limited: bool = False,
     most_bytes: int = JSON_MOST_BYTES,
     fetched: bool = False,
+    claimed: bool = False,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler. ``body``: the model of its JSON; None where it reads the request's stream or nothing."""
+    """Register a handler; its docstring is the summary, and what it returns the model of the answer.
+
+    ``body``, ``query``: the models of its JSON and of its query; without, there may be none. ``takes``: what it reads
+    from the request's stream. ``gives``: what it answers, where the handler returns a response. ``also``: the answers
+    of other statuses. ``problems``: statuses beyond those that follow from the rest (see ``server.api.openapi``).
+    """
 
     def register(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, path, handler, right, body, status, limited, most_bytes, fetched))
+        answers = {status: gives or _returned(handler), **also}
+        ROUTES.append(
+            Route(
+                method=method,
+                path=path,
+                handler=handler,
+                right=right,
+                body=body,
+                query=query,
+                takes=takes,
+                status=status,
+                answers=MappingProxyType(answers),
+                problems=frozenset(problems),
+                example=example,
+                limited=limited,
+                most_bytes=most_bytes,
+                fetched=fetched,
+                claimed=claimed,
+            )
+        )
         return handler
 
     return register
+
+
+def _returned(handler: Handler) -> type[BaseModel]:
+    """Return the model that a handler says it returns."""
+    found = get_type_hints(handler).get("return")
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise TypeError(f"{handler.__name__} returns no model: say what it gives.")
+    return found
 
 
 def bind(entry: Route) -> _Handle:
@@ -130,8 +178,9 @@ def bind(entry: Route) -> _Handle:
         caller = ANYBODY if entry.right is None else await _authenticate(context, request, tickets=entry.fetched)
         if entry.right is not None:
             caller.require(entry.right)
-        body = None if entry.body is None else entry.body.model_validate(await _read_json(request, entry.most_bytes))
-        answer = await entry.handler(Call(context, caller, body, request))
+        query = read_query(request, entry.query)
+        body = None if entry.body is None else await read_json(request, entry.body, entry.most_bytes)
+        answer = await entry.handler(Call(context, caller, body, query, request))
         if isinstance(answer, web.StreamResponse):
             return answer
         return web.Response(
@@ -152,7 +201,9 @@ async def errors(request: web.Request, handler: _Handle) -> web.StreamResponse:
         if response.status >= 500:
             log.warning("request_failed", request_id=request_id, path=request.path, reason=str(exc))
     except ValidationError as exc:
-        response = problems.from_validation(exc, request_id)
+        response = problems.from_validation(exc, request_id, place="body")
+    except QueryError as exc:
+        response = problems.from_validation(exc.found, request_id, place="query")
     except web.HTTPException as exc:
         response = problems.from_router(exc, request_id)
     except Exception:
@@ -178,31 +229,3 @@ async def _authenticate(context: Context, request: web.Request, *, tickets: bool
     if not context.tickets.is_valid(text, time.time()):
         raise AuthenticationError("This ticket is not ours, or has expired; the next directive has another.")
     return TICKET_HOLDER
-
-
-async def _read_json(request: web.Request, most_bytes: int) -> Any:
-    if not request.can_read_body:
-        return {}
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(reason="The body must be application/json.")
-    try:
-        return json.loads(await read_body(request, most_bytes))
-    except (ValueError, RecursionError) as exc:
-        raise web.HTTPBadRequest(reason="The body is not JSON.") from exc
-
-
-async def read_body(request: web.Request, most_bytes: int) -> bytes:
-    """Return the body. Raises: TooLargeError; HTTPRequestTimeout."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            if (request.content_length or 0) <= most_bytes:
-                async for piece in request.content.iter_any():
-                    body += piece
-                    if len(body) > most_bytes:
-                        break
-                else:
-                    return bytes(body)
-    except TimeoutError as exc:
-        raise web.HTTPRequestTimeout(reason="The body did not arrive in time.") from exc
-    raise TooLargeError(f"The body may have {most_bytes} bytes here.", limit_bytes=most_bytes)

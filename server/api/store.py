@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import Field
 
 from server.api.delivery import deliver
-from server.api.routing import Call, Empty, Model, route
+from server.api.routing import Call, Empty, Example, Media, Model, route
 from server.services.tokens import Right
 from server.services.upkeep import GRACE_LEAST, Progress
 
@@ -19,6 +19,7 @@ LINE_S: Final = 0.5
 """How often a line comes; the last one has ``"complete": true``, and without it something went wrong."""
 
 MEDIA_TYPE: Final = "application/jsonl"
+LINES: Final = Media(MEDIA_TYPE, "an object on each line, how far it is; the last says `complete`")
 _DAY_S: Final = 86_400
 
 
@@ -29,13 +30,17 @@ class Collect(Model):
     grace_seconds: int = Field(_DAY_S, ge=int(GRACE_LEAST.total_seconds()), le=366 * _DAY_S)
 
 
-@route("POST", "/v1/store/verify", right=Right.ADMINISTER, body=Empty)
+@route("POST", "/v1/store/verify", right=Right.ADMINISTER, body=Empty, gives=LINES)
 async def verify_store(call: Call[Empty]) -> web.StreamResponse:
+    """Read every blob, and say which are not what their names say."""
     return await _answer(call.request, call.context.upkeep.verify())
 
 
-@route("POST", "/v1/store/gc", right=Right.ADMINISTER, body=Collect)
+@route(
+    "POST", "/v1/store/gc", right=Right.ADMINISTER, body=Collect, gives=LINES, example=Example(body={"dry_run": True})
+)
 async def collect_store(call: Call[Collect]) -> web.StreamResponse:
+    """Clear the blobs that nothing refers to."""
     grace = timedelta(seconds=call.body.grace_seconds)
     return await _answer(call.request, call.context.upkeep.collect(grace=grace, dry_run=call.body.dry_run))
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from firmware_store.errors import ExpiredError, StoreUnavailableError
 from server.api.context import Context
-from server.api.routing import Call, Model, route
+from server.api.parameters import PRINTABLE
+from server.api.routing import Call, Example, Media, Model, route
 from server.services.tokens import Right, Role
 
 EVALUATOR_LATE_S: Final = 10.0
@@ -29,10 +30,14 @@ class Readiness(BaseModel):
     checks: list[Check]
 
 
+class Health(BaseModel):
+    ok: bool
+
+
 class TokenCreate(Model):
     """A token for somebody; without ``valid_seconds`` it does not expire."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: str = Field(min_length=1, max_length=64, pattern=PRINTABLE)
     role: Role
     valid_seconds: int | None = Field(None, ge=60, le=10 * 366 * 86_400)
 
@@ -47,13 +52,15 @@ class TokenCreated(BaseModel):
 
 
 @route("GET", "/healthz", right=None)
-async def health(call: Call[None]) -> web.StreamResponse:
+async def health(call: Call[None]) -> Health:
+    """Say that the process answers."""
     del call  # answering at all is the answer
-    return web.json_response({"ok": True})
+    return Health(ok=True)
 
 
-@route("GET", "/readyz", right=None)
+@route("GET", "/readyz", right=None, gives=Readiness, also={503: Readiness})
 async def readiness(call: Call[None]) -> web.StreamResponse:
+    """Say whether all that the server needs is well, and how each of it is."""
     context = call.context
     checks = [
         await _database(context),
@@ -71,8 +78,9 @@ async def readiness(call: Call[None]) -> web.StreamResponse:
     )
 
 
-@route("GET", "/metrics", right=None)
+@route("GET", "/metrics", right=None, gives=Media("text/plain", "the text format of Prometheus"))
 async def metrics(call: Call[None]) -> web.StreamResponse:
+    """Get the metrics."""
     context = call.context
     online = context.fleet.online(time.time())
     context.metrics.devices.labels("online").set(online)
@@ -84,8 +92,16 @@ async def metrics(call: Call[None]) -> web.StreamResponse:
     )
 
 
-@route("POST", "/v1/tokens", right=Right.ADMINISTER, body=TokenCreate, status=201)
+@route(
+    "POST",
+    "/v1/tokens",
+    right=Right.ADMINISTER,
+    body=TokenCreate,
+    status=201,
+    example=Example(body={"name": "night shift", "role": "operator", "valid_seconds": 2_592_000}),
+)
 async def create_token(call: Call[TokenCreate]) -> TokenCreated:
+    """Make a token for somebody; its text is shown this once."""
     body = call.body
     valid = None if body.valid_seconds is None else timedelta(seconds=body.valid_seconds)
     text = await call.context.tokens.create(name=body.name, role=body.role, valid=valid)

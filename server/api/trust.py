@@ -3,14 +3,17 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Final
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from firmware_store.documents import MAX_DOCUMENT_BYTES
-from firmware_store.errors import InvalidInputError, NotFoundError
-from server.api.routing import Call, Model, read_body, route
+from firmware_store.errors import NotFoundError
+from server.api.intake import read_body
+from server.api.lists import NewestQuery
+from server.api.parameters import Reason
+from server.api.routing import Call, Example, Media, Model, route
 from server.db.campaigns import CampaignRecord
 from server.db.revocations import RevocationId, RevocationRecord, Stage
 from server.services import identifiers
@@ -67,14 +70,21 @@ class RevocationList(BaseModel):
     revocations: list[RevocationView]
 
 
+class RevocationQuery(NewestQuery):
+    """Which revocations are listed."""
+
+    state: Stage | None = Field(None, description="those in this state")
+
+
 class Decline(Model):
     """Why a release is not taken back."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+    reason: Reason
 
 
-@route("POST", "/v1/trust/root", right=Right.RELEASE)
+@route("POST", "/v1/trust/root", right=Right.RELEASE, takes=Media(ROOT_MEDIA_TYPE, "a signed root"), problems=(409,))
 async def publish_root(call: Call[None]) -> RootAccepted:
+    """Publish the next root of trust."""
     data = await _document(call, ROOT_MEDIA_TYPE)
     accepted = await call.context.trust.accept_root(data, actor=call.caller.name)
     root = call.context.authority.root
@@ -87,21 +97,26 @@ async def publish_root(call: Call[None]) -> RootAccepted:
     )
 
 
-@route("GET", "/v1/trust/root", right=Right.READ)
+@route("GET", "/v1/trust/root", right=Right.READ, gives=Media(CBOR, "the signed root that holds"))
 async def get_root(call: Call[None]) -> web.StreamResponse:
+    """Get the root that holds."""
     return web.Response(body=call.context.authority.trust.root_body, content_type=CBOR)
 
 
-@route("GET", "/v1/trust/root/{version}", right=Right.READ)
+@route("GET", "/v1/trust/root/{version}", right=Right.READ, gives=Media(CBOR, "the signed root of that version"))
 async def get_root_version(call: Call[None]) -> web.StreamResponse:
+    """Get one of the roots that there were."""
     text = call.request.match_info["version"]
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise NotFoundError("There is no such root.")
     return web.Response(body=call.context.trust.root(int(text)), content_type=CBOR)
 
 
-@route("POST", "/v1/trust/status", right=Right.RELEASE)
+@route(
+    "POST", "/v1/trust/status", right=Right.RELEASE, takes=Media(STATUS_MEDIA_TYPE, "a signed status"), problems=(409,)
+)
 async def publish_status(call: Call[None]) -> StatusAccepted:
+    """Publish the next status: floors, and releases that are taken back."""
     data = await _document(call, STATUS_MEDIA_TYPE)
     accepted = await call.context.trust.accept_status(data, actor=call.caller.name)
     status = call.context.authority.trust.status
@@ -116,14 +131,16 @@ async def publish_status(call: Call[None]) -> StatusAccepted:
     )
 
 
-@route("GET", "/v1/trust/status", right=Right.READ)
+@route("GET", "/v1/trust/status", right=Right.READ, gives=Media(CBOR, "the signed status that holds"), problems=(404,))
 async def get_status(call: Call[None]) -> web.StreamResponse:
+    """Get the status that holds."""
     return web.Response(body=call.context.trust.status(), content_type=CBOR)
 
 
-@route("GET", "/v1/trust/events", right=Right.READ)
-async def list_events(call: Call[None]) -> TrustEvents:
-    events = await call.context.trust.events(call.query_int("limit", 100, most=1000))
+@route("GET", "/v1/trust/events", right=Right.READ, query=NewestQuery)
+async def list_trust_events(call: Call[None, NewestQuery]) -> TrustEvents:
+    """List the documents that came, the newest first."""
+    events = await call.context.trust.events(call.query.limit)
     return TrustEvents(
         events=[
             TrustEvent(
@@ -138,18 +155,23 @@ async def list_events(call: Call[None]) -> TrustEvents:
     )
 
 
-@route("GET", "/v1/trust/revocations", right=Right.READ)
-async def list_revocations(call: Call[None]) -> RevocationList:
-    wanted = call.query_text("state")
-    if wanted is not None and wanted not in set(Stage):
-        raise InvalidInputError(f"state is one of {', '.join(Stage)}.", pointer="?state")
-    limit = call.query_int("limit", 100, most=1000)
-    records = await call.context.revocations.newest(limit, stage=None if wanted is None else Stage(wanted))
+@route("GET", "/v1/trust/revocations", right=Right.READ, query=RevocationQuery)
+async def list_revocations(call: Call[None, RevocationQuery]) -> RevocationList:
+    """List the revocations that halts have proposed, the newest first."""
+    records = await call.context.revocations.newest(call.query.limit, stage=call.query.state)
     return RevocationList(revocations=[_view(record) for record in records])
 
 
-@route("POST", "/v1/trust/revocations/{revocation}/decline", right=Right.RELEASE, body=Decline)
+@route(
+    "POST",
+    "/v1/trust/revocations/{revocation}/decline",
+    right=Right.RELEASE,
+    body=Decline,
+    problems=(409,),
+    example=Example(body={"reason": "the cable was cut"}),
+)
 async def decline_revocation(call: Call[Decline]) -> RevocationView:
+    """Say that a release is not taken back."""
     revocation = RevocationId(identifiers.parse(identifiers.REVOCATION, call.request.match_info["revocation"]))
     return _view(await call.context.revocations.decline(revocation, caller=call.caller.name, reason=call.body.reason))
 

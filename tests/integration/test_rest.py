@@ -11,31 +11,21 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import server.api.application  # noqa: F401  (importing it fills ROUTES)
-from server.api.routing import JSON_MOST_BYTES, ROUTES, Route
+from server.api.intake import JSON_MOST_BYTES
+from server.api.parameters import PATH
+from server.api.routing import ROUTES, Route
 from server.services.tokens import RIGHTS, Right, Role
 from tests.servers import Answer, Api, ServerProcess, unique
 
 PROBLEM = "application/problem+json"
 HEX = "0" * 32
-EXAMPLES = {
-    "{device}": "no-such-device",
-    "{bundle}": f"bun_{HEX}",
-    "{campaign}": f"cmp_{HEX}",
-    "{version}": "7",
-    "{revocation}": f"rev_{HEX}",
-    "{freeze}": f"frz_{HEX}",
-    "{sha256}": HEX * 2,
-}
 
 OPEN_WRITES = {"POST /v1/enrol", "POST /v1/enrol/nonce", "POST /v1/enrol/renew"}
 """Routes that devices come to without a token, each with a proof of its own; anything else here is a hole."""
 
 
 def path_of(route: Route) -> str:
-    path = route.path
-    for name, example in EXAMPLES.items():
-        path = path.replace(name, example)
-    return path
+    return route.path.format_map({name: parameter.example for name, parameter in PATH.items()})
 
 
 def named(route: Route) -> str:
@@ -72,6 +62,7 @@ def test_nothing_but_health_metrics_and_the_enrolment_of_devices_is_open_to_ever
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
+        "GET /v1/openapi.json",
         "GET /v1/enrol/ca",
         "GET /v1/enrol/crl",
     }
