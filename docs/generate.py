@@ -1,13 +1,14 @@
 # noqa: INP001 - a script beside the documents, not a package
 """Write what follows from the code into the documents, between ``<!-- generated: name -->`` and ``<!-- end -->``.
 
-``openapi.json`` follows from it as a whole.
+``openapi.json`` and ``reference/campaign.schema.json`` follow from it as a whole.
 
 .venv/bin/python docs/generate.py            write them
 .venv/bin/python docs/generate.py --check    exit 1 if a document does not say what the code says
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +20,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from server.api.application import document
+from server.cli.campaign_file import CampaignFile
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
 from server.domain.halt.policy import HaltPolicy
 
 DOCS: Final = Path(__file__).parent
-OPENAPI: Final = DOCS / "openapi.json"
 
 BOXES: Final[Mapping[str, tuple[execution.State, ...]]] = {
     "not started": (execution.State.WAITING, execution.State.DUE, execution.State.SKIPPED),
@@ -121,6 +122,17 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
+def campaign_schema() -> str:
+    """The JSON Schema of `tidegate apply`'s files."""
+    return json.dumps(CampaignFile.model_json_schema(), indent=2) + "\n"
+
+
+WHOLE: Final[Mapping[Path, Callable[[], str]]] = {
+    DOCS / "openapi.json": lambda: document().decode(),
+    DOCS / "reference/campaign.schema.json": campaign_schema,
+}
+
+
 def rewrite(text: str) -> str:
     """Return a document with its generated parts as the code has them now."""
     return _MARK.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}{match[3]}", text)
@@ -129,11 +141,10 @@ def rewrite(text: str) -> str:
 def stale() -> dict[Path, str]:
     """Return the documents that are not as they should be, with what they should say."""
     documents = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
-    found = {path: new for path, old in documents.items() if (new := rewrite(old)) != old}
-    openapi = document().decode()
-    if not OPENAPI.exists() or OPENAPI.read_text(encoding="utf-8") != openapi:
-        found[OPENAPI] = openapi
-    return found
+    parts = {path: new for path, old in documents.items() if (new := rewrite(old)) != old}
+    files = {path: write() for path, write in WHOLE.items()}
+    whole = {path: new for path, new in files.items() if not path.exists() or path.read_text(encoding="utf-8") != new}
+    return parts | whole
 
 
 def _arrows(sources: Sequence[execution.State], targets: Sequence[execution.State]) -> Iterator[tuple[str, str]]:

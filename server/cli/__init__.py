@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 campaign halted, 6 not allowed.
 """
 
+import os
 import sys
 from typing import Final
 
@@ -18,6 +19,7 @@ NOT_ALLOWED: Final = 6
 app = App(
     name="tidegate",
     help="Over-the-air updates for device fleets: signed bundles, staged rollouts, and a gate that shuts by itself.",
+    help_epilogue="`tidegate --context NAME COMMAND` works with the server that `tidegate context add` has named so.",
 )
 app.command("server.cli.demo:demo", name="demo", help="Roll a good release out, then watch a bad one halt by itself.")
 app.command("server.cli.drill:app", name="drill", help="See what a thief of the server, or of a key, gets.")
@@ -29,6 +31,9 @@ app.command("server.cli.status:app", name="status", help="Revoke releases and ke
 app.command("server.cli.bundle:app", name="bundle", help="Build, sign, verify and upload bundles.")
 app.command("server.cli.device:app", name="device", help="Add devices and look at them.")
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
+app.command("server.cli.apply:apply", name="apply", help="Make a file's campaign so; a second time changes nothing.")
+app.command("server.cli.context:app", name="context", help="Keep servers and tokens under names.")
+app.command("server.cli.completion:completion", name="completion", help="Print what makes a shell complete commands.")
 app.command("server.cli.halt:app", name="halt", help="Try the halt rule on recorded or generated fleets.")
 app.command("server.cli.freeze:app", name="freeze", help="Say when campaigns must stand still.")
 app.command("server.cli.store:app", name="store", help="Verify the blobs, and clear those that nobody needs.")
@@ -39,9 +44,10 @@ app.command("device_sim.cli:app", name="sim", help="Run simulated devices.")
 def main() -> None:
     """Run one command and exit with its code."""
     from firmware_store.errors import TidegateError
+    from server.cli.contexts import enter
 
     try:
-        code = app()
+        code = app(enter(sys.argv[1:], os.environ))
     except* TidegateError as group:
         code = _explain(group)
     except* KeyboardInterrupt:
