@@ -25,6 +25,7 @@ from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
 from server.domain.halt.policy import HaltPolicy
+from server.services.tokens import RIGHTS, Right
 
 DOCS: Final = Path(__file__).parent
 
@@ -40,6 +41,15 @@ BOXES: Final[Mapping[str, tuple[execution.State, ...]]] = {
     ),
 }
 """States that are drawn in one box: an arrow from or to a box stands for one from or to each of them."""
+
+MEANING: Final[Mapping[Right, str]] = {
+    Right.READ: "look at everything",
+    Right.OPERATE: "add, hold and revoke devices; create campaigns, start and stop them; freezes",
+    Right.APPROVE: "approve campaigns",
+    Right.RELEASE: "upload bundles; publish root and status; decline revocations",
+    Right.ADMINISTER: "make and end tokens; verify and clear the store",
+}
+"""What each right is for, in words."""
 
 _MARK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -87,6 +97,15 @@ def client_settings_table() -> str:
     return _table(("variable", "option", "default", "what it is"), rows)
 
 
+def roles_table() -> str:
+    """Say what each role may do."""
+    rows = [
+        (f"`{right}`: {MEANING[right]}", *("yes" if right in rights else "" for rights in RIGHTS.values()))
+        for right in Right
+    ]
+    return _table(("may", *(f"`{role}`" for role in RIGHTS)), rows)
+
+
 def model_table(model: type[BaseModel]) -> str:
     """List the members of something that a campaign is told."""
     rows = [(f"`{name}`", _default(field), field.description or "") for name, field in model.model_fields.items()]
@@ -111,6 +130,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "execution-states": execution_diagram,
     "settings": settings_table,
     "client-settings": client_settings_table,
+    "roles": roles_table,
     "wave": lambda: model_table(plan.Wave),
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),

@@ -138,7 +138,8 @@ class EnrolmentWorld:
             )
 
     async def token_for(self, role: Role) -> str:
-        return await self.parts.context.tokens.create(name=f"test-{role}", role=role)
+        text, _ = await self.parts.context.tokens.create(name=f"test-{role}", role=role)
+        return text
 
     async def add(self, device: str) -> dict[str, Any] | None:
         """Add a device; return its broker credential, if there is one."""
@@ -229,7 +230,7 @@ async def enrolment_world(
     try:
         parts = await build(given, Database(pool), find_grounds(given), outside)
         await parts.context.enrolment.repeat_revocations()
-        token = await parts.context.tokens.create(name="test-admin", role=Role.ADMIN)
+        token, _ = await parts.context.tokens.create(name="test-admin", role=Role.ADMIN)
         async with TestClient(TestServer(make_application(parts.context))) as client:
             yield EnrolmentWorld(client, token, parts, broker)
     finally:

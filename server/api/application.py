@@ -4,7 +4,19 @@ from typing import Final
 
 from aiohttp import web
 
-from server.api import blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, trust
+from server.api import (
+    blobs,
+    bundles,
+    campaigns,
+    devices,
+    documentation,
+    enrolment,
+    freezes,
+    store,
+    system,
+    tokens,
+    trust,
+)
 from server.api.context import CONTEXT, Context
 from server.api.documentation import document
 from server.api.intake import JSON_MOST_BYTES
@@ -12,7 +24,7 @@ from server.api.routing import ROUTES, bind, errors
 
 __all__ = ["document", "make_application"]
 
-MODULES: Final = (blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, trust)
+MODULES: Final = (blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, tokens, trust)
 """Importing them fills ``ROUTES``."""
 
 

@@ -16,6 +16,7 @@ from firmware_store.errors import AuthenticationError, TidegateError
 from server.api import problems
 from server.api.context import CONTEXT, Context
 from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
+from server.api.scoped import narrow
 from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
@@ -61,7 +62,7 @@ NOTHING_ASKED: Final = Example()
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B_co, Q_co]):
-    """One request, authenticated and validated."""
+    """One request, authenticated and validated. ``context``: as much of the server as the caller may see."""
 
     context: Context
     caller: Caller
@@ -180,7 +181,7 @@ def bind(entry: Route) -> _Handle:
             caller.require(entry.right)
         query = read_query(request, entry.query)
         body = None if entry.body is None else await read_json(request, entry.body, entry.most_bytes)
-        answer = await entry.handler(Call(context, caller, body, query, request))
+        answer = await entry.handler(Call(narrow(context, caller.scope), caller, body, query, request))
         if isinstance(answer, web.StreamResponse):
             return answer
         return web.Response(

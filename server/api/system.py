@@ -1,18 +1,15 @@
-"""Health, metrics and tokens."""
+"""Health and metrics."""
 
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import generate_latest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from firmware_store.errors import ExpiredError, StoreUnavailableError
 from server.api.context import Context
-from server.api.parameters import PRINTABLE
-from server.api.routing import Call, Example, Media, Model, route
-from server.services.tokens import Right, Role
+from server.api.routing import Call, Media, route
 
 EVALUATOR_LATE_S: Final = 10.0
 
@@ -32,23 +29,6 @@ class Readiness(BaseModel):
 
 class Health(BaseModel):
     ok: bool
-
-
-class TokenCreate(Model):
-    """A token for somebody; without ``valid_seconds`` it does not expire."""
-
-    name: str = Field(min_length=1, max_length=64, pattern=PRINTABLE)
-    role: Role
-    valid_seconds: int | None = Field(None, ge=60, le=10 * 366 * 86_400)
-
-
-class TokenCreated(BaseModel):
-    """``token`` is shown this once."""
-
-    name: str
-    role: Role
-    token: str
-    expires_at: datetime | None
 
 
 @route("GET", "/healthz", right=None)
@@ -89,24 +69,6 @@ async def metrics(call: Call[None]) -> web.StreamResponse:
     context.metrics.devices.labels("dark").set(len(context.fleet) - online)
     return web.Response(
         body=generate_latest(context.metrics.registry), headers={"Content-Type": "text/plain; version=0.0.4"}
-    )
-
-
-@route(
-    "POST",
-    "/v1/tokens",
-    right=Right.ADMINISTER,
-    body=TokenCreate,
-    status=201,
-    example=Example(body={"name": "night shift", "role": "operator", "valid_seconds": 2_592_000}),
-)
-async def create_token(call: Call[TokenCreate]) -> TokenCreated:
-    """Make a token for somebody; its text is shown this once."""
-    body = call.body
-    valid = None if body.valid_seconds is None else timedelta(seconds=body.valid_seconds)
-    text = await call.context.tokens.create(name=body.name, role=body.role, valid=valid)
-    return TokenCreated(
-        name=body.name, role=body.role, token=text, expires_at=None if valid is None else datetime.now(UTC) + valid
     )
 
 

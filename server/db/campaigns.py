@@ -22,6 +22,7 @@ from server.domain.filter import Expression
 from server.domain.gate import Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Directive
 from server.protocol.sources import Transport
 
@@ -133,7 +134,13 @@ ADD_REGIONS: Final = """
 
 GET: Final = f"SELECT {_COLUMNS} FROM campaign WHERE id = $1"
 
-NEWEST: Final = f"SELECT {_COLUMNS} FROM campaign ORDER BY created_at DESC, id LIMIT $1"
+NEWEST: Final = f"""
+    SELECT {_COLUMNS} FROM campaign
+     WHERE ($2::text[] IS NULL OR cohort = ANY($2))
+       AND ($3::text[] IS NULL
+            OR EXISTS (SELECT FROM campaign_region WHERE campaign_id = campaign.id AND region = ANY($3)))
+     ORDER BY created_at DESC, id LIMIT $1
+"""
 
 IN_STATES: Final = f"SELECT {_COLUMNS} FROM campaign WHERE state = ANY($1)"
 
@@ -221,14 +228,17 @@ class CampaignRepository:
             raise NotFoundError("There is no such campaign.")
         return records[0]
 
-    async def newest(self, limit: int, only: Expression | None = None) -> list[CampaignRecord]:
-        """Return the newest that a filter lets through."""
+    async def newest(
+        self, limit: int, only: Expression | None = None, *, scope: Scope = EVERYTHING
+    ) -> list[CampaignRecord]:
+        """Return the newest that a filter lets through, whole, if some of it is within ``scope``."""
         statement, values = NEWEST, list[Any]()
         if only is not None:
-            where, values = where_campaigns(only, 2)
-            statement = f"SELECT {_COLUMNS} FROM campaign WHERE {where} ORDER BY created_at DESC, id LIMIT $1"
+            where, values = where_campaigns(only, 4)
+            statement = NEWEST.replace("ORDER BY", f"AND {where} ORDER BY")
+        among = scope.cohort_names, scope.region_names
         async with self._database.transaction() as connection:
-            return await _with_regions(connection, await connection.fetch(statement, limit, *values))
+            return await _with_regions(connection, await connection.fetch(statement, limit, *among, *values))
 
     async def in_states(self, states: frozenset[State]) -> list[CampaignRecord]:
         async with self._database.transaction() as connection:

@@ -9,8 +9,9 @@ from typing import Any, Final
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Database
 from server.db.filters import IS_REVOKED, where_devices
-from server.domain.filter import Expression
+from server.domain.filter import Compare, Conjunction, Expression, Relation
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
+from server.domain.scope import EVERYTHING, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ NOTE_SEEN: Final = """
 ADMIT: Final = f"""
     UPDATE device SET admitted_at = greatest($2, admitted_at)
      WHERE id = ANY($1::text[]) AND NOT {IS_REVOKED}
-    RETURNING id, admitted_at
+    RETURNING id, admitted_at, region, cohort
 """
 
 HOLD: Final = f"""
@@ -172,11 +173,10 @@ class DeviceRepository:
                     f"{len(devices) - len(added)} devices exist already, such as {known[0]}; none was added."
                 )
 
-    async def get(self, device: DeviceId) -> DeviceRecord:
-        """Raises: NotFoundError."""
+    async def get(self, device: DeviceId, *, scope: Scope = EVERYTHING) -> DeviceRecord:
+        """Raises: NotFoundError: there is none, or none within ``scope``."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(GET, device)
-        return _found(row, device)
+            return _found(await connection.fetchrow(GET, device), device, scope)
 
     async def each(self) -> AsyncIterator[DeviceRecord]:
         """Yield every device, by id: the server's start reads them once, some thousands at a time."""
@@ -184,21 +184,33 @@ class DeviceRepository:
             async for row in connection.cursor(ALL, prefetch=READ_AHEAD):
                 yield _record(row)
 
-    async def find(self, expression: Expression, *, after: str, limit: int) -> list[DeviceRecord]:
-        """Return up to ``limit`` devices that a filter lets through and whose ids come after ``after``.
+    async def find(
+        self, expression: Expression, *, after: str, limit: int, scope: Scope = EVERYTHING
+    ) -> list[DeviceRecord]:
+        """Return up to ``limit`` devices within ``scope`` that a filter lets through, by id from ``after`` on.
 
         Raises:
             KeyError: it looks at what the database does not know, see ``domain.filter.LIVE``.
         """
-        where, values = where_devices(expression, 3)
+        where, values = where_devices(scope.limit(expression), 3)
         async with self._database.transaction() as connection:
             await connection.execute(PLAN_ANEW)
             return [_record(row) for row in await connection.fetch(_find(where), after, limit, *values)]
 
     async def page(
-        self, *, after: str, limit: int, region: Region | None = None, cohort: Cohort | None = None
+        self,
+        *,
+        after: str,
+        limit: int,
+        region: Region | None = None,
+        cohort: Cohort | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[DeviceRecord]:
-        """Return up to ``limit`` devices whose ids come after ``after``."""
+        """Return up to ``limit`` devices within ``scope`` whose ids come after ``after``."""
+        if scope.is_limited:
+            parts = [Compare("region", Relation.EQUAL, region)] if region is not None else []
+            parts += [Compare("cohort", Relation.EQUAL, cohort)] if cohort is not None else []
+            return await self.find(Conjunction(tuple(parts)), after=after, limit=limit, scope=scope)
         async with self._database.transaction() as connection:
             return [_record(row) for row in await connection.fetch(PAGE, after, region, cohort, limit)]
 
@@ -212,27 +224,34 @@ class DeviceRepository:
         async with self._database.transaction() as connection:
             return {row["id"]: (row["region"], row["cohort"]) for row in await connection.fetch(PLACES, list(devices))}
 
-    async def admit(self, devices: Sequence[DeviceId], *, now: datetime) -> dict[DeviceId, datetime]:
+    async def admit(
+        self, devices: Sequence[DeviceId], *, now: datetime, scope: Scope = EVERYTHING
+    ) -> dict[DeviceId, datetime]:
         """Note that each gets a broker credential, and return when it must say that it was issued.
 
         That is a whole second, and a revocation that comes later covers it. Devices that are revoked, or not there,
         are left out.
+
+        Raises:
+            NotFoundError: one is not within ``scope``; nothing has changed.
         """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(ADMIT, list(devices), whole_second(now))
+            for row in rows:
+                check_place(row, row["id"], scope)
         return {row["id"]: row["admitted_at"] for row in rows}
 
-    async def hold(self, device: DeviceId, *, until: datetime | None, reason: str) -> DeviceRecord:
+    async def hold(
+        self, device: DeviceId, *, until: datetime | None, reason: str, scope: Scope = EVERYTHING
+    ) -> DeviceRecord:
         """Let it start nothing until then, or until it is released. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(HOLD, device, until, reason)
-        return _found(row, device)
+            return _found(await connection.fetchrow(HOLD, device, until, reason), device, scope)
 
-    async def release(self, device: DeviceId, *, now: datetime) -> DeviceRecord:
+    async def release(self, device: DeviceId, *, now: datetime, scope: Scope = EVERYTHING) -> DeviceRecord:
         """End its hold, if it is held. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(RELEASE, device, now)
-        return _found(row, device)
+            return _found(await connection.fetchrow(RELEASE, device, now), device, scope)
 
     async def release_due(self, now: datetime) -> list[DeviceId]:
         """End the holds whose time is over; returns whose."""
@@ -262,9 +281,17 @@ def _find(where: str) -> str:
     return f"SELECT {_COLUMNS} FROM device WHERE id > $1 AND {where} ORDER BY id LIMIT $2"
 
 
-def _found(row: Any, device: DeviceId) -> DeviceRecord:
-    if row is None:
+def check_place(row: Any, device: DeviceId, scope: Scope) -> None:
+    """Return if there is a device and it is within ``scope``.
+
+    Inside a transaction, so that what was done to one that is not is undone. Raises: NotFoundError.
+    """
+    if row is None or not scope.has(row["region"], row["cohort"]):
         raise NotFoundError(f"There is no device {device}.")
+
+
+def _found(row: Any, device: DeviceId, scope: Scope) -> DeviceRecord:
+    check_place(row, device, scope)
     return _record(row)
 
 

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.codec import decode, encode
-from firmware_store.errors import AuthenticationError, ConflictError, NotFoundError, RateLimitedError
+from firmware_store.errors import AuthenticationError, ConflictError, RateLimitedError
 from firmware_store.keys import Kid, PublicKey
 from server.db.database import Connection, Database
-from server.db.devices import whole_second
+from server.db.devices import check_place, whole_second
 from server.db.filters import IS_REVOKED
 from server.domain.identity import Cohort, DeviceId, Region
+from server.domain.scope import EVERYTHING, Scope
 
 RENEWALS_MOST: Final = 10
 RENEWALS_WINDOW: Final = timedelta(days=1)
@@ -135,10 +136,10 @@ class EnrolmentRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add_claim(self, claim: ClaimRecord) -> None:
+    async def add_claim(self, claim: ClaimRecord, *, scope: Scope = EVERYTHING) -> None:
         """Add a claim; those of the same device that are still open are withdrawn. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            await _lock(connection, claim.device_id)
+            await _lock(connection, claim.device_id, scope)
             await connection.execute(WITHDRAW_CLAIMS, claim.device_id, claim.created_at)
             await connection.execute(
                 ADD_CLAIM, claim.secret, claim.device_id, claim.created_by, claim.created_at, claim.expires_at
@@ -187,10 +188,12 @@ class EnrolmentRepository:
         async with self._database.transaction() as connection:
             return await _valid_keys(connection, device, now)
 
-    async def revoke(self, device: DeviceId, *, actor: str, reason: str, now: datetime) -> RevocationRecord:
+    async def revoke(
+        self, device: DeviceId, *, actor: str, reason: str, now: datetime, scope: Scope = EVERYTHING
+    ) -> RevocationRecord:
         """Revoke the device, its keys and certificates, and withdraw its open claim. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            row = await _lock(connection, device)
+            row = await _lock(connection, device, scope)
             await connection.execute(WITHDRAW_CLAIMS, device, now)
             if row["is_revoked"]:
                 return RevocationRecord(row["revoked_at"], 0, again=True)
@@ -215,10 +218,9 @@ class EnrolmentRepository:
         return [(row["serial"], row["revoked_at"]) for row in rows]
 
 
-async def _lock(connection: Connection, device: DeviceId) -> Any:
+async def _lock(connection: Connection, device: DeviceId, scope: Scope = EVERYTHING) -> Any:
     row = await connection.fetchrow(LOCK_DEVICE, device)
-    if row is None:
-        raise NotFoundError(f"There is no device {device}.")
+    check_place(row, device, scope)
     return row
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from server.db.database import Database
+from firmware_store.errors import NotFoundError
+from server.db.database import Connection, Database
 from server.db.filters import where_executions
 from server.domain.execution import State
 from server.domain.filter import Expression
 from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.reasons import EXPLICIT_FAILURES, Reason
 
 
@@ -65,6 +67,8 @@ class Returns:
 _FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
 _STATES: Final = {state.value: state for state in State}
 
+COHORT: Final = "SELECT cohort FROM campaign WHERE id = $1"
+
 _COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
     judged_at, updated_at"""
 
@@ -114,7 +118,7 @@ TRIALS: Final = f"""
 PAGE: Final = f"""
     SELECT {_COLUMNS} FROM execution
      WHERE campaign_id = $1 AND device_id > $2 AND ($3::text IS NULL OR state = $3)
-       AND ($5::integer IS NULL OR reason = $5)
+       AND ($5::integer IS NULL OR reason = $5) AND ($6::text[] IS NULL OR region = ANY($6))
      ORDER BY device_id LIMIT $4
 """
 
@@ -127,6 +131,7 @@ RETURNS: Final = f"""
            max(e.updated_at) FILTER (WHERE e.state = 'rolled_back' AND e.reason = {Reason.ROLLED_BACK.value}) AS last
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
      WHERE e.campaign_id = $1 AND e.state IN ('confirmed', 'rebooting', 'trial', 'rolled_back')
+       AND ($2::text[] IS NULL OR e.region = ANY($2))
        AND NOT EXISTS (SELECT FROM campaign AS other JOIN execution AS later ON later.campaign_id = other.id
                         WHERE other.cohort = c.cohort AND other.started_at > c.started_at
                           AND later.device_id = e.device_id AND later.state = 'confirmed'
@@ -140,10 +145,11 @@ class ExecutionRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def returns(self, campaign: CampaignId) -> Returns:
-        """Return how far the campaign's rollback is."""
+    async def returns(self, campaign: CampaignId, *, scope: Scope = EVERYTHING) -> Returns:
+        """Return how far a campaign's rollback is within ``scope``. Raises: NotFoundError: no such campaign there."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(RETURNS, campaign)
+            await _check_cohort(connection, campaign, scope)
+            row = await connection.fetchrow(RETURNS, campaign, scope.region_names)
         assert row is not None
         return Returns(**dict(row))
 
@@ -202,16 +208,29 @@ class ExecutionRepository:
         state: State | None = None,
         reason: Reason | None = None,
         only: Expression | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[ExecutionRecord]:
-        """Return up to ``limit`` executions that a filter lets through and whose device ids come after ``after``."""
+        """Return up to ``limit`` executions that a filter lets through and whose device ids come after ``after``.
+
+        Raises:
+            NotFoundError: there is no such campaign within ``scope``.
+        """
         of_state = None if state is None else state.value
         statement, values = PAGE, list[Any]()
         if only is not None:
-            where, values = where_executions(only, 6)
+            where, values = where_executions(only, 7)
             statement = PAGE.replace("ORDER BY", f"AND {where} ORDER BY")
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(statement, campaign, after, of_state, limit, reason, *values)
+            await _check_cohort(connection, campaign, scope)
+            rows = await connection.fetch(
+                statement, campaign, after, of_state, limit, reason, scope.region_names, *values
+            )
         return [_record(row) for row in rows]
+
+
+async def _check_cohort(connection: Connection, campaign: CampaignId, scope: Scope) -> None:
+    if scope.cohorts is not None and await connection.fetchval(COHORT, campaign) not in scope.cohorts:
+        raise NotFoundError("There is no such campaign.")
 
 
 def _record(row: Any) -> ExecutionRecord:

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from firmware_store.errors import NotFoundError
+from firmware_store.errors import ForbiddenError, NotFoundError
 from server.db.database import Database
 from server.domain.freeze import Freeze
 from server.domain.identity import Region
+from server.domain.scope import EVERYTHING, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,30 @@ class FreezeRepository:
         async with self._database.transaction() as connection:
             return [_record(row) for row in await connection.fetch(ALL)]
 
-    async def remove(self, freeze: UUID) -> FreezeRecord:
-        """Raises: NotFoundError."""
+    async def remove(self, freeze: UUID, *, scope: Scope = EVERYTHING) -> FreezeRecord:
+        """Raises: NotFoundError; ForbiddenError: it also holds what is not within ``scope``."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(REMOVE, freeze)
-        if row is None:
-            raise NotFoundError("There is no such freeze.")
+            if row is None or not is_shown(_record(row), scope):
+                raise NotFoundError("There is no such freeze.")
+            check_reach(row["region"], scope)
         return _record(row)
+
+
+def is_shown(record: FreezeRecord, scope: Scope) -> bool:
+    """Tell whether it holds anything within ``scope``: whatever its region, it holds all cohorts."""
+    region = record.freeze.region
+    return region is None or scope.has_region(region)
+
+
+def check_reach(region: Region | None, scope: Scope) -> None:
+    """Return if a freeze of ``region`` (None: everywhere) holds nothing that is not within ``scope``.
+
+    Raises:
+        ForbiddenError.
+    """
+    if scope.cohorts is not None or (scope.regions is not None and region not in scope.regions):
+        raise ForbiddenError(f"A freeze holds every cohort of its region, and your access is limited to {scope}.")
 
 
 def _record(row: Any) -> FreezeRecord:

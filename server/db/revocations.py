@@ -10,6 +10,7 @@ from uuid import UUID
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.database import Connection, Database
 from server.domain.identity import CampaignId
+from server.domain.scope import EVERYTHING, Scope
 
 RevocationId = NewType("RevocationId", UUID)
 
@@ -63,9 +64,13 @@ REMIND: Final = f"""
 
 GET: Final = f"SELECT {_COLUMNS} FROM release_revocation WHERE id = $1"
 
+# What a proposal says is about all of a campaign's devices: it is shown to whoever may see all of them.
 NEWEST: Final = f"""
-    SELECT {_COLUMNS} FROM release_revocation
-     WHERE $1::text IS NULL OR state = $1
+    SELECT {_COLUMNS} FROM release_revocation AS r
+     WHERE ($1::text IS NULL OR state = $1)
+       AND ($3::text[] IS NULL OR EXISTS (SELECT FROM campaign WHERE id = r.campaign_id AND cohort = ANY($3)))
+       AND ($4::text[] IS NULL
+            OR NOT EXISTS (SELECT FROM campaign_region WHERE campaign_id = r.campaign_id AND region <> ALL($4)))
      ORDER BY proposed_at DESC, id LIMIT $2
 """
 
@@ -93,9 +98,13 @@ class RevocationRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def newest(self, limit: int, *, stage: Stage | None = None) -> list[RevocationRecord]:
+    async def newest(
+        self, limit: int, *, stage: Stage | None = None, scope: Scope = EVERYTHING
+    ) -> list[RevocationRecord]:
+        """Return those of which the whole campaign is within ``scope``."""
+        of_stage, among = None if stage is None else stage.value, (scope.cohort_names, scope.region_names)
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(NEWEST, None if stage is None else stage.value, limit)
+            rows = await connection.fetch(NEWEST, of_stage, limit, *among)
         return [_record(row) for row in rows]
 
     async def decline(self, revocation: RevocationId, *, now: datetime, actor: str, reason: str) -> RevocationRecord:

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from firmware_store.errors import ConflictError, InvalidInputError, SignerUnavailableError
+from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, SignerUnavailableError
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
@@ -18,6 +18,7 @@ from server.db.revocations import RevocationRecord
 from server.domain.campaign import ACTIVE, Cause, Event, State
 from server.domain.filter import Expression
 from server.domain.identity import CampaignId
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Action, Directive
 from server.services import identifiers
 from server.services.approvals import approved, check_resume
@@ -37,6 +38,7 @@ from server.services.transitions import (
     started,
     submitted,
 )
+from server.services.visible import check_seen, check_whole, is_whole, part_of
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +58,8 @@ _TRIES: Final = 5
 class Campaigns:
     """Use cases. ``on_change`` wakes the orchestrator.
 
-    ``least_approvals``: what every campaign needs, so that nobody passes by approvals by asking for none.
+    ``least_approvals``: what every campaign needs, so that nobody passes by approvals by asking for none. ``scope``,
+    everywhere: what whoever asks may see; what is beyond it is not found, and all of a campaign is needed to change it.
     """
 
     def __init__(
@@ -81,14 +84,17 @@ class Campaigns:
         self._room = room
         self.on_change: Callable[[], None] | None = None
 
-    async def draft(self, draft: Draft, *, caller: str) -> CampaignRecord:
+    async def draft(self, draft: Draft, *, caller: str, scope: Scope = EVERYTHING) -> CampaignRecord:
         """Store a draft; nothing happens to any device.
 
         Raises:
+            ForbiddenError: not all of it is within ``scope``.
             InvalidInputError: its plan does not fit its regions.
             OverBudgetError: devices have no way to its release.
             NotFoundError: no such bundle.
         """
+        if not scope.has_all(draft.regions, draft.cohort):
+            raise ForbiddenError(f"Your access is limited to {scope}, and so are the campaigns that you create.")
         wanted = max(draft.policy.approvals, self._least_approvals)
         asked = replace(draft, policy=draft.policy.model_copy(update={"approvals": wanted}))
         campaign = await drawn_up(asked, caller=caller, now=self._now(), bundles=self._bundles, devices=self._devices)
@@ -96,25 +102,44 @@ class Campaigns:
         await self._repository.add(campaign)
         return campaign
 
-    async def get(self, campaign: CampaignId) -> CampaignRecord:
-        """Raises: NotFoundError."""
-        return await self._repository.get(campaign)
+    async def get(self, campaign: CampaignId, *, scope: Scope = EVERYTHING) -> CampaignRecord:
+        """Return it, or the part of it that is within ``scope``. Raises: NotFoundError."""
+        return await self._shown(await self._repository.get(campaign), scope)
 
-    async def newest(self, limit: int, only: Expression | None = None) -> list[CampaignRecord]:
-        return await self._repository.newest(limit, only)
+    async def newest(
+        self, limit: int, only: Expression | None = None, *, scope: Scope = EVERYTHING
+    ) -> list[CampaignRecord]:
+        """Return those that a filter lets through and that have a part within ``scope``, and that part of them."""
+        found = await self._repository.newest(limit, only, scope=scope)
+        return [await self._shown(record, scope) for record in found]
 
-    async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
+    async def _shown(self, record: CampaignRecord, scope: Scope) -> CampaignRecord:
+        check_seen(record, scope)
+        if is_whole(record, scope):
+            return record
+        named = record.plan.named(len(record.plan.waves))
+        places = await self._devices.places(sorted(named)) if named else {}
+        return part_of(record, scope, {device for device, place in places.items() if scope.has(*place)})
+
+    async def decisions(self, campaign: CampaignId, limit: int, *, scope: Scope = EVERYTHING) -> list[DecisionRecord]:
+        """Return the newest first. Raises: NotFoundError; ForbiddenError: they tell of more than ``scope``."""
+        if scope.is_limited:
+            check_whole(await self._repository.get(campaign), scope)
         return await self._repository.decisions(campaign, limit)
 
-    async def submit(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+    async def submit(
+        self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """Ask for approvals, where it needs any. Raises: IllegalTransitionError, NotFoundError."""
 
         def change(record: CampaignRecord, _now: datetime) -> CampaignRecord:
             return submitted(record)
 
-        return await self._act(campaign, change, None, kind="submit", caller=caller, reason=reason)
+        return await self._act(campaign, change, None, kind="submit", caller=caller, reason=reason, scope=scope)
 
-    async def approve(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+    async def approve(
+        self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """Approve its start, its next run where it is halted, or an emergency after the fact.
 
         Raises:
@@ -126,7 +151,7 @@ class Campaigns:
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return approved(record, caller, reason, now=now)
 
-        return await self._act(campaign, change, None, kind="approve", caller=caller, reason=reason)
+        return await self._act(campaign, change, None, kind="approve", caller=caller, reason=reason, scope=scope)
 
     async def start(
         self,
@@ -136,6 +161,7 @@ class Campaigns:
         reason: str,
         supersede: bool = False,
         emergency: bool = False,
+        scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Take a draft that needs no approval, or one that has it, to running.
 
@@ -151,20 +177,25 @@ class Campaigns:
         """
         if emergency:
             _check_reason(reason, "An emergency")
-        await self._check_release(campaign, supersede=supersede)
+        await self._check_release(campaign, supersede=supersede, scope=scope)
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return started(record, now=now, emergency=reason if emergency else "")
 
-        return await self._act(campaign, change, None, kind="start", caller=caller, reason=reason, supersede=supersede)
+        return await self._act(
+            campaign, change, None, kind="start", caller=caller, reason=reason, supersede=supersede, scope=scope
+        )
 
-    async def _check_release(self, campaign: CampaignId, *, supersede: bool) -> None:
+    async def _check_release(self, campaign: CampaignId, *, supersede: bool, scope: Scope) -> None:
         record = await self._repository.get(campaign)
+        check_whole(record, scope)
         await self._directives.check_release(await self.bundle_of(record), now=self._clock())
         others = await self._repository.active_beside(record) if supersede else []
         await self._room.check(record, instead_of=[other.id for other in others])
 
-    async def advance(self, campaign: CampaignId, *, wave: int, caller: str, reason: str) -> CampaignRecord:
+    async def advance(
+        self, campaign: CampaignId, *, wave: int, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """Let the open wave, which is number ``wave``, through a gate that waits for a person.
 
         Raises:
@@ -175,18 +206,26 @@ class Campaigns:
         def change(record: CampaignRecord, _now: datetime) -> CampaignRecord:
             return advanced(record, wave)
 
-        return await self._act(campaign, change, None, kind="advance", caller=caller, reason=reason)
+        return await self._act(campaign, change, None, kind="advance", caller=caller, reason=reason, scope=scope)
 
-    async def pause(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+    async def pause(
+        self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """Hold it: nobody starts, nobody activates. Raises: IllegalTransitionError, NotFoundError."""
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return paused(record, Cause.OPERATOR, now=now)
 
-        return await self._act(campaign, change, Action.HOLD, kind="pause", caller=caller, reason=reason)
+        return await self._act(campaign, change, Action.HOLD, kind="pause", caller=caller, reason=reason, scope=scope)
 
     async def resume(
-        self, campaign: CampaignId, *, caller: str, reason: str, supersede: bool = False
+        self,
+        campaign: CampaignId,
+        *,
+        caller: str,
+        reason: str,
+        supersede: bool = False,
+        scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Clear the operator's and the gate's cause, and run when no cause is left; or begin a halted one's next run.
 
@@ -199,7 +238,7 @@ class Campaigns:
             NotFoundError: no such campaign.
         """
         if (await self._repository.get(campaign)).state is State.HALTED:
-            await self._check_release(campaign, supersede=supersede)
+            await self._check_release(campaign, supersede=supersede, scope=scope)
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             if record.state is not State.HALTED:
@@ -209,11 +248,24 @@ class Campaigns:
             return reopened(record, now=now)
 
         return await self._act(
-            campaign, change, Action.OFFER, kind="resume", caller=caller, reason=reason, supersede=supersede
+            campaign,
+            change,
+            Action.OFFER,
+            kind="resume",
+            caller=caller,
+            reason=reason,
+            supersede=supersede,
+            scope=scope,
         )
 
     async def rollback(
-        self, campaign: CampaignId, *, caller: str, reason: str, supersede: bool = False
+        self,
+        campaign: CampaignId,
+        *,
+        caller: str,
+        reason: str,
+        supersede: bool = False,
+        scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Send its devices back to the release they ran before, by one order for each region.
 
@@ -226,24 +278,35 @@ class Campaigns:
             return replace(rolling_back(record, now=now), sentence=f"Rolling back, by {caller}: {reason}")
 
         return await self._act(
-            campaign, change, Action.ROLLBACK, kind="rollback", caller=caller, reason=reason, supersede=supersede
+            campaign,
+            change,
+            Action.ROLLBACK,
+            kind="rollback",
+            caller=caller,
+            reason=reason,
+            supersede=supersede,
+            scope=scope,
         )
 
-    async def halt(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+    async def halt(
+        self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """Halt it by hand: downloads stop, trials revert. Raises: IllegalTransitionError, NotFoundError."""
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return replace(halted(record, now=now), sentence=f"Halted by {caller}: {reason}")
 
-        return await self._act(campaign, change, Action.HALT, kind="halt", caller=caller, reason=reason)
+        return await self._act(campaign, change, Action.HALT, kind="halt", caller=caller, reason=reason, scope=scope)
 
-    async def cancel(self, campaign: CampaignId, *, caller: str, reason: str) -> CampaignRecord:
+    async def cancel(
+        self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
         """End it: downloads stop, a trial finishes by its own checks. Raises: IllegalTransitionError, NotFoundError."""
 
         def change(record: CampaignRecord, now: datetime) -> CampaignRecord:
             return ended(record, Event.CANCEL, now=now)
 
-        return await self._act(campaign, change, Action.NONE, kind="cancel", caller=caller, reason=reason)
+        return await self._act(campaign, change, Action.NONE, kind="cancel", caller=caller, reason=reason, scope=scope)
 
     async def _act(
         self,
@@ -255,9 +318,11 @@ class Campaigns:
         caller: str,
         reason: str,
         supersede: bool = False,
+        scope: Scope,
     ) -> CampaignRecord:
         for _ in range(_TRIES):
             record = await self._repository.get(campaign)
+            check_whole(record, scope)
             now = self._now()
             changed = change(record, now)
             superseded = []
@@ -267,6 +332,8 @@ class Campaigns:
                     raise ConflictError(
                         f"{name_of(others[0])} is active on these devices: end it first, or supersede it."
                     )
+                for other in others:
+                    check_whole(other, scope)
                 superseded = [_superseded(other, changed, caller, now) for other in others]
             sentence = changed.sentence if changed.sentence != record.sentence else ""
             decision = DecisionRecord(now, kind, caller, sentence or reason)

@@ -22,6 +22,7 @@ from firmware_store.keys import PublicKey
 from server.db.enrolment import Admission, ClaimRecord, EnrolmentRepository, NewCertificate
 from server.domain.enrolment import CLAIM_LIFE_MOST, CREDENTIAL_LIFE, renewal_time
 from server.domain.identity import Cohort, DeviceId, Region
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.renewal import RENEWAL_TYPE, renewal_payload
 from server.services.authority import Authority
 from server.services.csr import read_request
@@ -94,11 +95,11 @@ class Enrolment:
         self._nonces = Nonces()
         self._crl: tuple[float, bytes] | None = None
 
-    async def make_claim(self, device: DeviceId, *, valid: timedelta, by: str) -> Claim:
+    async def make_claim(self, device: DeviceId, *, valid: timedelta, by: str, scope: Scope = EVERYTHING) -> Claim:
         """Make a token that enrols this device, once; an earlier one that is still open is withdrawn.
 
         Raises:
-            NotFoundError: no such device.
+            NotFoundError: no such device, or none within ``scope``.
             InvalidInputError: valid for no time, or for too long.
         """
         if not timedelta() < valid <= CLAIM_LIFE_MOST:
@@ -108,7 +109,7 @@ class Enrolment:
         token = f"tgc_{secrets.token_urlsafe(CLAIM_BYTES)}"
         now = self._now()
         claim = ClaimRecord(_digest(token), device, created_by=by, created_at=now, expires_at=now + valid)
-        await self._repository.add_claim(claim)
+        await self._repository.add_claim(claim, scope=scope)
         log.info("claim_made", device=device, by=by, expires=claim.expires_at.isoformat())
         return Claim(token, claim.expires_at)
 
@@ -167,19 +168,19 @@ class Enrolment:
         self._metrics.enrolments.labels("renewed").inc()
         return self._admit(device, admission, certificate)
 
-    async def revoke(self, device: DeviceId, *, by: str, reason: str) -> Revoked:
+    async def revoke(self, device: DeviceId, *, by: str, reason: str, scope: Scope = EVERYTHING) -> Revoked:
         """Refuse all that the device could prove itself with so far, and end its session at the embedded broker.
 
         Doing it again does the broker's part again.
 
         Raises:
-            NotFoundError: no such device.
+            NotFoundError: no such device, or none within ``scope``.
             InvalidInputError: a reason that is too long, or none.
             BrokerUnavailableError: the database has it; the broker does not answer. Do it again.
         """
         if not reason.strip() or len(reason) > _REASON_MOST or not reason.isprintable():
             raise InvalidInputError(f"A reason is 1 to {_REASON_MOST} printable characters.", pointer="/reason")
-        record = await self._repository.revoke(device, actor=by, reason=reason, now=self._now())
+        record = await self._repository.revoke(device, actor=by, reason=reason, now=self._now(), scope=scope)
         self._crl = None
         self._fleet.shut_out(device, record.at)
         if not record.again:

@@ -14,10 +14,11 @@ import structlog
 
 from firmware_store.errors import InvalidInputError
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
-from server.db.freezes import FreezeRecord, FreezeRepository
+from server.db.freezes import FreezeRecord, FreezeRepository, check_reach, is_shown
 from server.domain.campaign import OFFERING, Cause, Event, State
 from server.domain.freeze import Freeze, check_zone
 from server.domain.identity import Region
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Action
 from server.services.campaigns import Campaigns
 from server.services.identifiers import new_uuid7
@@ -48,13 +49,23 @@ class Freezes:
         self._clock = clock
 
     async def add(
-        self, *, region: Region | None, zone: str, starts: datetime, ends: datetime, reason: str, caller: str
+        self,
+        *,
+        region: Region | None,
+        zone: str,
+        starts: datetime,
+        ends: datetime,
+        reason: str,
+        caller: str,
+        scope: Scope = EVERYTHING,
     ) -> FreezeRecord:
         """Add one; ``starts`` and ``ends`` are naive, of the zone's wall clock.
 
         Raises:
             InvalidInputError: no such zone, or it ends before it starts.
+            ForbiddenError: it would also hold what is not within ``scope``.
         """
+        check_reach(region, scope)
         freeze = Freeze(new_uuid7(), region, check_zone(zone), starts, ends, reason)
         if starts.tzinfo is not None or ends.tzinfo is not None:
             raise InvalidInputError(
@@ -69,12 +80,13 @@ class Freezes:
         self._note("freeze_added", record, caller)
         return record
 
-    async def all(self) -> list[FreezeRecord]:
-        return await self._repository.all()
+    async def all(self, *, scope: Scope = EVERYTHING) -> list[FreezeRecord]:
+        """Return those that hold anything within ``scope``."""
+        return [record for record in await self._repository.all() if is_shown(record, scope)]
 
-    async def remove(self, freeze: UUID, *, caller: str) -> FreezeRecord:
-        """Raises: NotFoundError."""
-        record = await self._repository.remove(freeze)
+    async def remove(self, freeze: UUID, *, caller: str, scope: Scope = EVERYTHING) -> FreezeRecord:
+        """Raises: NotFoundError; ForbiddenError: it also holds what is not within ``scope``."""
+        record = await self._repository.remove(freeze, scope=scope)
         self._note("freeze_removed", record, caller)
         return record
 

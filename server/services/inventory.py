@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from firmware_store.errors import ConflictError, InvalidInputError
+from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError
 from server.db.devices import DeviceRecord, DeviceRepository, NewDevice
 from server.domain.identity import DeviceId
+from server.domain.scope import EVERYTHING, Scope
 from server.services.fleet import Fleet
 
 
@@ -46,8 +47,10 @@ class Inventory:
         self._fleet = fleet
         self._issuer = issuer
 
-    async def add(self, devices: Sequence[NewDevice]) -> None:
-        """Add them all or none. Raises: ConflictError, InvalidInputError."""
+    async def add(self, devices: Sequence[NewDevice], *, scope: Scope = EVERYTHING) -> None:
+        """Add them all or none. Raises: ConflictError, InvalidInputError; ForbiddenError: not within ``scope``."""
+        if any(not scope.has(device.region, device.cohort) for device in devices):
+            raise ForbiddenError(f"Your access is limited to {scope}; none was added.")
         if len({device.id for device in devices}) < len(devices):
             raise InvalidInputError("A device id comes twice in the list.", pointer="/devices")
         now = datetime.now(UTC)
@@ -55,16 +58,19 @@ class Inventory:
         for device in devices:
             self._fleet.add(DeviceRecord(device.id, device.region, device.cohort, now))
 
-    async def credentials(self, devices: Sequence[DeviceId]) -> Mapping[DeviceId, BrokerCredential]:
+    async def credentials(
+        self, devices: Sequence[DeviceId], *, scope: Scope = EVERYTHING
+    ) -> Mapping[DeviceId, BrokerCredential]:
         """Return a new credential for each; none where an external broker's operator gives them out.
 
         Raises:
             ConflictError: one of the devices is revoked.
+            NotFoundError: one of them is not within ``scope``.
         """
         if self._issuer is None:
             return {}
         # The time is noted before the credential exists, so that a revocation in between is later and covers it.
-        admitted = await self._repository.admit(devices, now=datetime.now(UTC))
+        admitted = await self._repository.admit(devices, now=datetime.now(UTC), scope=scope)
         if left_out := [device for device in devices if device not in admitted]:
             raise ConflictError(f"{left_out[0]} is revoked: make a claim, with which it enrols again.")
         return {device: self._issuer.issue(device, issued=admitted[device]) for device in devices}

@@ -16,6 +16,7 @@ from server.db.devices import DeviceRecord, DeviceRepository
 from server.domain.campaign import ACTIVE
 from server.domain.execution import ATTEMPTS_MOST
 from server.domain.identity import DeviceId
+from server.domain.scope import EVERYTHING, Scope
 from server.services.campaigns import name_of
 from server.services.fleet import Fleet
 from server.services.presence import Presence
@@ -45,19 +46,21 @@ class Quarantine:
         self._clock = clock
         self._looked_at = -math.inf
 
-    async def hold(self, device: DeviceId, *, for_s: int | None, reason: str, caller: str) -> DeviceRecord:
+    async def hold(
+        self, device: DeviceId, *, for_s: int | None, reason: str, caller: str, scope: Scope = EVERYTHING
+    ) -> DeviceRecord:
         """Let it start nothing for so many seconds; None: until it is released. Raises: NotFoundError."""
         now = self._clock()
         until = None if for_s is None else datetime.fromtimestamp(now, UTC) + timedelta(seconds=for_s)
-        record = await self._devices.hold(device, until=until, reason=reason)
+        record = await self._devices.hold(device, until=until, reason=reason, scope=scope)
         log.info("device_held", device=device, actor=caller, why=reason)
         self._tell([device], held=True, now=now)
         return record
 
-    async def release(self, device: DeviceId, *, caller: str) -> DeviceRecord:
+    async def release(self, device: DeviceId, *, caller: str, scope: Scope = EVERYTHING) -> DeviceRecord:
         """Let it take part again, whatever has failed until now. Raises: NotFoundError."""
         now = self._clock()
-        record = await self._devices.release(device, now=datetime.fromtimestamp(now, UTC))
+        record = await self._devices.release(device, now=datetime.fromtimestamp(now, UTC), scope=scope)
         log.info("device_released", device=device, actor=caller)
         self._tell([device], held=False, now=now)
         return record

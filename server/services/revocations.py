@@ -16,6 +16,7 @@ from firmware_store.errors import StoreUnavailableError
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, DecisionRecord
 from server.db.revocations import RevocationId, RevocationRecord, RevocationRepository, Stage
+from server.domain.scope import EVERYTHING, Scope
 from server.services.identifiers import new_uuid7
 
 log = structlog.get_logger(__name__)
@@ -42,8 +43,11 @@ class Revocations:
         self._repository = repository
         self._clock = clock
 
-    async def newest(self, limit: int, *, stage: Stage | None = None) -> list[RevocationRecord]:
-        return await self._repository.newest(limit, stage=stage)
+    async def newest(
+        self, limit: int, *, stage: Stage | None = None, scope: Scope = EVERYTHING
+    ) -> list[RevocationRecord]:
+        """Return those of which the whole campaign is within ``scope``."""
+        return await self._repository.newest(limit, stage=stage, scope=scope)
 
     async def decline(self, revocation: RevocationId, *, caller: str, reason: str) -> RevocationRecord:
         """Leave the release as it is. Raises: NotFoundError, ConflictError: it is settled already."""

@@ -16,6 +16,7 @@ from server.db.executions import ExecutionRepository, Returns
 from server.domain.campaign import Event, State
 from server.domain.decide import duration
 from server.domain.identity import CampaignId
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Action
 from server.services import identifiers
 from server.services.campaigns import Campaigns
@@ -84,12 +85,12 @@ class Rollbacks:
         decision = DecisionRecord(now, Event.RETURN.value, ACTOR, sentence, evidence)
         await self._campaigns.apply(over, Action.NONE, decision)
 
-    async def progress(self, campaign: CampaignRecord) -> Progress | None:
+    async def progress(self, campaign: CampaignRecord, *, scope: Scope = EVERYTHING) -> Progress | None:
         """Return how far its rollback is, or was when it ended; None if there was none."""
         since = campaign.rolling_since
         if since is None:
             return None
-        returns = await self._executions.returns(campaign.id)
+        returns = await self._executions.returns(campaign.id, scope=scope)
         hint = ""
         if returns.no_way_back:
             bundle = await self._bundles.get(campaign.bundle_id)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from server.db.devices import DeviceRecord, DeviceRepository
 from server.domain.filter import LIVE, Expression, Look, fields_of, holds, ignoring
+from server.domain.scope import EVERYTHING, Scope
 from server.services.fleet import Fleet
 
 LOOKED_AT_MOST: Final = 5000
@@ -27,17 +28,19 @@ class Search:
         self._repository = repository
         self._fleet = fleet
 
-    async def page(self, expression: Expression, *, after: str, limit: int, now: float) -> Page:
-        """Return up to ``limit`` devices that the filter lets through, the first ones after ``after``.
+    async def page(
+        self, expression: Expression, *, after: str, limit: int, now: float, scope: Scope = EVERYTHING
+    ) -> Page:
+        """Return up to ``limit`` devices within ``scope`` that the filter lets through, the first ones after ``after``.
 
         A page may be short, or empty, and not the last one: where presence is asked for, so much is read and no more.
         """
         if LIVE.isdisjoint(fields_of(expression)):
-            found = await self._repository.find(expression, after=after, limit=limit)
+            found = await self._repository.find(expression, after=after, limit=limit, scope=scope)
             return Page(found, found[-1].id if len(found) == limit else None)
         stored, kept = ignoring(expression, LIVE), list[DeviceRecord]()
         for _ in range(max(1, LOOKED_AT_MOST // limit)):
-            found = await self._repository.find(stored, after=after, limit=limit)
+            found = await self._repository.find(stored, after=after, limit=limit, scope=scope)
             for record in found:
                 after = record.id
                 if holds(expression, look_at(record, is_online=self._is_online(record, now))):

@@ -14,6 +14,7 @@ from server.domain.execution import State
 from server.domain.gate import height
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.late import Waiting
+from server.domain.scope import EVERYTHING, Scope
 from server.domain.snapshot import Snapshot
 from server.services.fleet import Device, Fleet
 from server.services.roster import Roster, Sighting
@@ -67,10 +68,18 @@ class Surveyor:
         *,
         now: float,
         offered: Collection[DeviceId] = frozenset(),
+        scope: Scope = EVERYTHING,
     ) -> Survey:
-        """Take a snapshot. ``offered``: who has an offer of its own already."""
+        """Take a snapshot. ``offered``: who has an offer of its own already.
+
+        ``scope``: what somebody may see who has been given this much of the campaign; nothing else is counted.
+        """
         progress = await self._executions.progress(campaign.id)
-        roster = await self._roster(campaign)
+        if scope.is_limited:
+            progress = self._within(scope, progress)
+            roster = Roster(campaign.id, [region.region for region in campaign.regions], self._fleet)
+        else:
+            roster = await self._roster(campaign)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
         present: list[Device] = []
         tallies: dict[Region, Tally] = {}
@@ -131,6 +140,14 @@ class Surveyor:
         sighting = roster.sight(self._fleet, present, now)
         rebooters = self._rebooters(campaign, progress, now)
         return Survey(snapshot, heights, states, late, sleepers, starting, named, rebooters, roster, sighting, progress)
+
+    def _within(self, scope: Scope, progress: Mapping[DeviceId, Progress]) -> dict[DeviceId, Progress]:
+        found = {}
+        for name, one in progress.items():
+            device = self._fleet.get(name)
+            if device is not None and scope.has(device.region, device.cohort):
+                found[name] = one
+        return found
 
     def _rebooters(
         self, campaign: CampaignRecord, progress: Mapping[DeviceId, Progress], now: float

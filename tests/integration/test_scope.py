@@ -1,0 +1,389 @@
+"""Whoever is limited to regions or cohorts finds nothing of the others, on any route.
+
+``ROWS`` has a row for each route that takes a token: one that somebody adds without a row fails here.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import server.api.application  # noqa: F401  (importing it fills ROUTES)
+from server.api.routing import ROUTES
+from tests.integration.test_rest import HEX, assert_problem, named
+from tests.integration.test_rest_campaigns import bundle, create, order
+from tests.servers import ROOT, Api, ServerProcess, make_bundle, unique
+
+__all__ = ["bundle"]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """It names one object, which is not found. ``by_cohort``: the status for whoever is limited to cohorts."""
+
+    body: Mapping[str, Any] | None = None
+    by_cohort: int = 404
+
+
+@dataclass(frozen=True)
+class Absent:
+    """It lists objects, and those elsewhere are not among them. ``of_region``: they have no cohort."""
+
+    of_region: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It makes something elsewhere."""
+
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """It concerns the whole fleet, and nobody with limits gets in."""
+
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Open:
+    """What it answers has no place: the same for everybody."""
+
+    body: Mapping[str, Any] | None = None
+
+
+WHY = {"reason": "because"}
+
+ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
+    "POST /v1/devices": Refused({"devices": [{"id": "{new}", "region": "{region}", "cohort": "{cohort}"}]}),
+    "GET /v1/devices": Absent(),
+    "GET /v1/devices/{device}": Hidden(),
+    "POST /v1/devices/{device}/credential": Hidden({}),
+    "POST /v1/devices/{device}/hold": Hidden(WHY),
+    "POST /v1/devices/{device}/release": Hidden({}),
+    "POST /v1/devices/{device}/claim": Hidden({}),
+    "POST /v1/devices/{device}/revoke": Hidden(WHY),
+    "POST /v1/campaigns": Refused(
+        {"name": "x", "bundle": "{bundle}", "cohort": "{cohort}", "regions": ["{mine}", "{region}"]}
+    ),
+    "GET /v1/campaigns": Absent(),
+    "GET /v1/campaigns/{campaign}": Hidden(),
+    "GET /v1/campaigns/{campaign}/decisions": Hidden(),
+    "GET /v1/campaigns/{campaign}/executions": Hidden(),
+    "GET /v1/campaigns/{campaign}/windows": Hidden(),
+    **{
+        f"POST /v1/campaigns/{{campaign}}/{verb}": Hidden(WHY)
+        for verb in ("submit", "approve", "start", "pause", "resume", "rollback", "halt", "cancel")
+    },
+    "POST /v1/campaigns/{campaign}/advance": Hidden({"wave": 1}),
+    "POST /v1/freezes": Refused(
+        {
+            "region": "{region}",
+            "zone": "UTC",
+            "starts": "2030-01-01T00:00:00",
+            "ends": "2030-01-02T00:00:00",
+            "reason": "x",
+        }
+    ),
+    "GET /v1/freezes": Absent(of_region=True),
+    "DELETE /v1/freezes/{freeze}": Hidden(by_cohort=403),
+    "POST /v1/tokens": Refused(
+        {"name": "x", "role": "viewer", "regions": ["{region}", "{mine}"], "cohorts": ["{cohort}"]}
+    ),
+    "GET /v1/tokens": Absent(),
+    "DELETE /v1/tokens/{token}": Hidden(),
+    "GET /v1/me": Open(),
+    "POST /v1/bundles": Closed(),
+    "GET /v1/bundles": Open(),
+    "GET /v1/bundles/{bundle}": Open(),
+    "POST /v1/blobs/missing": Closed({"digests": []}),
+    "GET /v1/blobs/{sha256}": Open(),
+    "GET /v1/images/{sha256}": Open(),
+    "POST /v1/tickets": Open(),
+    "POST /v1/store/verify": Closed({}),
+    "POST /v1/store/gc": Closed({}),
+    "POST /v1/trust/root": Closed(),
+    "GET /v1/trust/root": Open(),
+    "GET /v1/trust/root/{version}": Open(),
+    "POST /v1/trust/status": Closed(),
+    "GET /v1/trust/status": Open(),
+    "GET /v1/trust/events": Closed(),
+    "GET /v1/trust/revocations": Absent(),
+    "POST /v1/trust/revocations/{revocation}/decline": Closed(WHY),
+}
+
+MEDIA = {
+    "POST /v1/bundles": "application/vnd.tidegate.bundle",
+    "POST /v1/trust/root": "application/cbor",
+    "POST /v1/trust/status": "application/cbor",
+}
+"""Routes whose body is no JSON."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is elsewhere, by the name of the path parameter, and somebody who should see nothing of it."""
+
+    limited: Api
+    names: Mapping[str, str]
+    by_cohort: bool
+
+
+@pytest.fixture(params=["limited to a region", "limited to a cohort"])
+async def world(
+    request: pytest.FixtureRequest, server: ServerProcess, admin: Api, tmp_path: Path
+) -> AsyncIterator[World]:
+    bundle = (await admin.upload(make_bundle(tmp_path, server.keys).read_bytes())).body["id"]
+    by_cohort = "cohort" in request.param
+    mine, cohort = unique("mine"), unique("cohort")
+    limits = {"cohorts": [unique("lab")]} if by_cohort else {"regions": [mine]}
+    region, device = unique("there"), unique("gw")
+    await admin.add_device(device, region, cohort)
+    campaign = await create(admin, bundle, cohort=cohort, regions=[region], plan=None)
+    assert (await order(admin, campaign, "start")).status == 200
+    assert (await order(admin, campaign, "halt")).status == 200
+    freeze = await admin.post(
+        "/v1/freezes",
+        {
+            "region": region,
+            "zone": "UTC",
+            "starts": "2030-01-01T00:00:00",
+            "ends": "2030-01-02T00:00:00",
+            "reason": "quiet",
+        },
+    )
+    token = await admin.post("/v1/tokens", {"name": unique("other"), "role": "viewer", "regions": [region]})
+    revocations = (await admin.get("/v1/trust/revocations")).body["revocations"]
+    names = {
+        "mine": mine,
+        "new": unique("gw"),
+        "region": region,
+        "cohort": cohort,
+        "device": device,
+        "campaign": campaign,
+        "freeze": freeze.body["id"],
+        "token": token.body["id"],
+        "revocation": next(one["id"] for one in revocations if one["campaign"] == campaign),
+        "bundle": bundle,
+        "sha256": HEX * 2,
+        "version": "1",
+    }
+    given = await admin.post("/v1/tokens", {"name": unique("limited"), "role": "admin", **limits})
+    api = Api(server.url, given.body["token"])
+    yield World(api, names, by_cohort)
+    await api.close()
+
+
+def filled(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+        return value
+    if isinstance(value, Mapping):
+        return {key: filled(one, names) for key, one in value.items()}
+    return [filled(one, names) for one in value] if isinstance(value, list) else value
+
+
+async def call(api: Api, route: str, world: World) -> Any:
+    method, path = route.split()
+    row = ROWS[route]
+    if route in MEDIA:
+        return await api.call(method, path, data=b"x", headers={"Content-Type": MEDIA[route]})
+    body = None if isinstance(row, Absent) else row.body
+    options = {} if body is None else {"json": filled(body, world.names)}
+    return await api.call(method, filled(path, world.names), **options)
+
+
+def test_every_route_that_takes_a_token_has_a_row() -> None:
+    assert {named(route) for route in ROUTES if route.right is not None} == ROWS.keys()
+
+
+def test_every_route_that_names_something_says_what_becomes_of_it() -> None:
+    fleet_wide = {"{bundle}", "{sha256}", "{version}"}
+    for route, row in ROWS.items():
+        named_there = {part for part in route.split("/") if part.startswith("{")} - fleet_wide
+        if named_there:
+            assert isinstance(row, Hidden | Closed), route
+
+
+def test_the_context_without_limits_is_reached_from_one_place() -> None:
+    """What a route is given is limited; what it could take from the application is not."""
+    users = {file.name for file in (ROOT / "server" / "api").glob("*.py") if "[CONTEXT]" in file.read_text()}
+
+    assert users == {"application.py", "routing.py"}
+
+
+async def test_what_is_elsewhere_is_not_there_on_any_route(admin: Api, world: World) -> None:
+    wrong = {}
+    for route, row in ROWS.items():
+        answer = await call(world.limited, route, world)
+        if isinstance(row, Hidden):
+            as_it_should = answer.status == (row.by_cohort if world.by_cohort else 404)
+        elif isinstance(row, Absent):
+            found = str(answer.body)
+            shown = {name for name in ("region", "device", "campaign", "freeze", "token") if world.names[name] in found}
+            as_it_should = answer.status == 200 and (not shown or (row.of_region and world.by_cohort))
+        elif isinstance(row, Open):
+            as_it_should = answer.status == (await call(admin, route, world)).status != 403
+        else:
+            as_it_should = answer.status == 403
+        if not as_it_should:
+            wrong[route] = (answer.status, answer.body)
+
+    assert wrong == {}
+
+
+async def test_the_same_requests_find_it_where_nobody_is_limited(admin: Api, world: World) -> None:
+    """Or the test above could not fail."""
+    for route, row in ROWS.items():
+        if isinstance(row, Absent):
+            answer = await call(admin, route, world)
+            assert any(world.names[name] in str(answer.body) for name in ("device", "campaign", "freeze", "token")), (
+                route
+            )
+        elif isinstance(row, Hidden) and route.startswith("GET"):
+            assert (await call(admin, route, world)).status == 200
+
+
+async def test_what_is_hidden_reads_as_what_does_not_exist(world: World) -> None:
+    nothing = {"{device}": "no-such-device", "{campaign}": f"cmp_{HEX}"}
+    for path in ("/v1/devices/{device}", "/v1/campaigns/{campaign}"):
+        name = path.split("/")[-1]
+        hidden = await world.limited.get(filled(path, world.names))
+        unknown = await world.limited.get(path.replace(name, nothing[name]))
+
+        assert_problem(hidden, 404, "not-found")
+        told = hidden.body["detail"].replace(world.names["device"], nothing["{device}"])
+        assert told == unknown.body["detail"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "region={region}",
+        "cohort={cohort}",
+        "filter=region={region}",
+        "filter=online=false AND cohort={cohort}",
+        "filter=region={region} OR id={device} OR labels.site=x",
+        "filter=NOT (region=nowhere AND cohort=nowhere)",
+    ],
+)
+async def test_a_filter_shows_nothing_of_elsewhere(admin: Api, world: World, query: str) -> None:
+    path = f"/v1/devices?{filled(query, world.names)}"
+
+    assert (await world.limited.get(path)).body["devices"] == []
+    assert (await admin.get(path)).body["devices"] != []
+
+
+@pytest.mark.parametrize("query", ["cohort={cohort}", "NOT name=x"])
+async def test_a_filter_shows_no_campaign_of_elsewhere(admin: Api, world: World, query: str) -> None:
+    path = f"/v1/campaigns?filter={filled(query, world.names)}"
+
+    assert (await world.limited.get(path)).body["campaigns"] == []
+    assert world.names["campaign"] in str((await admin.get(path)).body)
+
+
+# --- a campaign that is partly within the limits ---
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A campaign over two regions, and an administrator of one of them."""
+
+    limited: Api
+    campaign: str
+    mine: str
+    other: str
+    devices: Mapping[str, str]
+
+
+@pytest.fixture
+async def shared(server: ServerProcess, admin: Api, bundle: str) -> AsyncIterator[Shared]:
+    mine, other, cohort = unique("mine"), unique("other"), unique("cohort")
+    devices = {region: unique("gw") for region in (mine, other)}
+    for region, device in devices.items():
+        await admin.add_device(device, region, cohort)
+    waves = [{"devices": list(devices.values())}, {"ratio": 1.0}]
+    campaign = await create(admin, bundle, cohort=cohort, regions=[other, mine], plan={"waves": waves})
+    given = await admin.post("/v1/tokens", {"name": unique("limited"), "role": "admin", "regions": [mine]})
+    api = Api(server.url, given.body["token"])
+    yield Shared(api, campaign, mine, other, devices)
+    await api.close()
+
+
+async def test_of_a_campaign_over_more_regions_the_own_part_is_shown(admin: Api, shared: Shared) -> None:
+    path = f"/v1/campaigns/{shared.campaign}"
+    detail, whole = (await shared.limited.get(path)).body, (await admin.get(path)).body
+
+    assert [region["region"] for region in detail["regions"]] == [shared.mine]
+    assert [region["region"] for region in whole["regions"]] == [shared.other, shared.mine]
+    assert detail["plan"]["waves"][0]["devices"] == [shared.devices[shared.mine]]
+    assert "more regions" in detail["sentence"]
+    assert shared.devices[shared.other] not in str(detail)
+    assert [window["region"] for window in (await shared.limited.get(f"{path}/windows")).body["openings"]] == [
+        shared.mine
+    ]
+    listed = (await shared.limited.get("/v1/campaigns")).body["campaigns"]
+    assert [one["id"] for one in listed] == [shared.campaign]
+
+
+@pytest.mark.parametrize("verb", ["submit", "approve", "start", "pause", "resume", "rollback", "halt", "cancel"])
+async def test_an_order_takes_all_of_its_regions(admin: Api, shared: Shared, verb: str) -> None:
+    answer = await order(shared.limited, shared.campaign, verb)
+
+    assert_problem(answer, 403, "forbidden")
+    assert (await admin.get(f"/v1/campaigns/{shared.campaign}")).body["state"] == "draft"
+
+
+async def test_what_was_decided_is_told_to_whoever_sees_all_of_it(admin: Api, shared: Shared) -> None:
+    path = f"/v1/campaigns/{shared.campaign}/decisions"
+
+    assert_problem(await shared.limited.get(path), 403, "forbidden")
+    assert (await admin.get(path)).status == 200
+
+
+async def test_nobody_supersedes_what_reaches_beyond_them(admin: Api, shared: Shared, bundle: str) -> None:
+    assert (await order(admin, shared.campaign, "start")).status == 200
+    cohort = (await admin.get(f"/v1/campaigns/{shared.campaign}")).body["cohort"]
+    own = await create(shared.limited, bundle, cohort=cohort, regions=[shared.mine], plan=None)
+
+    answer = await shared.limited.post(f"/v1/campaigns/{own}/start", {"supersede": True})
+
+    assert_problem(answer, 403, "forbidden")
+    assert (await admin.get(f"/v1/campaigns/{shared.campaign}")).body["state"] == "running"
+    assert (await order(admin, shared.campaign, "cancel")).status == 200
+
+
+async def test_within_the_limits_everything_is_as_for_anybody(admin: Api, shared: Shared, bundle: str) -> None:
+    device, cohort = unique("gw"), unique("cohort")
+    await shared.limited.add_device(device, shared.mine, cohort)
+    campaign = await create(shared.limited, bundle, cohort=cohort, regions=[shared.mine], plan=None)
+
+    assert (await shared.limited.post(f"/v1/devices/{device}/hold", WHY)).body["held"] is True
+    assert (await order(shared.limited, campaign, "start")).body["state"] == "running"
+    assert (await shared.limited.get(f"/v1/campaigns/{campaign}/decisions")).status == 200
+    assert (await order(shared.limited, campaign, "cancel")).body["state"] == "cancelled"
+    own, whole = [(await api.get(f"/v1/campaigns/{campaign}")).body for api in (shared.limited, admin)]
+    assert own == whole
+
+
+async def test_whoever_is_limited_makes_tokens_with_the_same_limits(server: ServerProcess, shared: Shared) -> None:
+    made = await shared.limited.post("/v1/tokens", {"name": "x", "role": "viewer"})
+    assert made.body["regions"] == [shared.mine]
+
+    api = Api(server.url, made.body["token"])
+    try:
+        me = (await api.get("/v1/me")).body
+        assert (me["role"], me["rights"], me["regions"], me["token"]) == (
+            "viewer",
+            ["read"],
+            [shared.mine],
+            made.body["id"],
+        )
+        assert (await shared.limited.call("DELETE", f"/v1/tokens/{me['token']}")).body["is_good"] is False
+        assert_problem(await api.get("/v1/me"), 401, "not-authenticated")
+    finally:
+        await api.close()
