@@ -25,6 +25,7 @@ class Kind(StrEnum):
     DIRECTIVE = "directive"
     WELCOME = "welcome"
     RELEASE_RECORD = "release-record"
+    CHECKPOINT = "checkpoint"
 
     @property
     def media_type(self) -> str:

@@ -58,6 +58,7 @@ _ROLE_OF_KIND: Final = MappingProxyType(
         Kind.DIRECTIVE: RoleName.DIRECTIVE,
         Kind.WELCOME: RoleName.SESSION,
         Kind.RELEASE_RECORD: RoleName.RELEASE,
+        Kind.CHECKPOINT: RoleName.SESSION,
     }
 )
 

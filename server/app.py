@@ -20,6 +20,7 @@ from server.api.application import make_application
 from server.api.context import Context
 from server.api.standby import make_standby_application
 from server.config import Settings
+from server.db.audit import AuditRepository
 from server.db.bundles import BundleRepository
 from server.db.campaigns import CampaignRepository
 from server.db.database import Database
@@ -45,6 +46,7 @@ from server.outside import Outside, stand
 from server.protocol.topics import Topics
 from server.services.admission import Admission
 from server.services.admits import Admits
+from server.services.audit import Audit
 from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
@@ -365,6 +367,12 @@ async def build(
     context = Context(
         database=database,
         admission=Admission(),
+        audit=Audit(
+            repository=AuditRepository(database),
+            authority=authority,
+            roots=trust.roots,
+            folder=settings.data_dir / "audit",
+        ),
         deltas=deltas,
         devices=device_repository,
         executions=executions,
@@ -444,6 +452,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.webhooks.run(), name="ask webhooks"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
+            group.create_task(parts.context.audit.run(), name="sign the audit's head"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
         ]
         try:
@@ -452,6 +461,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             stop.set()
             await parts.session.close()
             await parts.presence.save_seen_now()
+            await parts.context.audit.end()
             for task in tasks:
                 task.cancel()
 

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from server.api import (
+    audit,
     blobs,
     bundles,
     campaigns,
@@ -24,7 +25,20 @@ from server.api.routing import ROUTES, bind, errors
 
 __all__ = ["document", "make_application"]
 
-MODULES: Final = (blobs, bundles, campaigns, devices, documentation, enrolment, freezes, store, system, tokens, trust)
+MODULES: Final = (
+    audit,
+    blobs,
+    bundles,
+    campaigns,
+    devices,
+    documentation,
+    enrolment,
+    freezes,
+    store,
+    system,
+    tokens,
+    trust,
+)
 """Importing them fills ``ROUTES``."""
 
 

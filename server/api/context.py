@@ -10,6 +10,7 @@ from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
 from server.services.admission import Admission
+from server.services.audit import Audit
 from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
@@ -44,6 +45,7 @@ class Context:
 
     database: Database
     admission: Admission
+    audit: Audit
     deltas: Deltas
     devices: DeviceRepository
     executions: ExecutionRepository

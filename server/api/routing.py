@@ -17,6 +17,7 @@ from server.api import problems
 from server.api.context import CONTEXT, Context
 from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
 from server.api.scoped import narrow
+from server.db.audit import ORIGIN, Origin
 from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
@@ -177,6 +178,7 @@ def bind(entry: Route) -> _Handle:
         if entry.limited:
             context.admission.admit(request.remote, now=time.monotonic())
         caller = ANYBODY if entry.right is None else await _authenticate(context, request, tickets=entry.fetched)
+        ORIGIN.set(Origin(caller.name, caller.token or "", request[REQUEST_ID]))
         if entry.right is not None:
             caller.require(entry.right)
         query = read_query(request, entry.query)

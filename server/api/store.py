@@ -13,7 +13,7 @@ from pydantic import Field
 from server.api.delivery import deliver
 from server.api.routing import Call, Empty, Example, Media, Model, route
 from server.services.tokens import Right
-from server.services.upkeep import GRACE_LEAST, Progress
+from server.services.upkeep import GRACE_LEAST, Collection, Progress
 
 LINE_S: Final = 0.5
 """How often a line comes; the last one has ``"complete": true``, and without it something went wrong."""
@@ -33,7 +33,7 @@ class Collect(Model):
 @route("POST", "/v1/store/verify", right=Right.ADMINISTER, body=Empty, gives=LINES)
 async def verify_store(call: Call[Empty]) -> web.StreamResponse:
     """Read every blob, and say which are not what their names say."""
-    return await _answer(call.request, call.context.upkeep.verify())
+    return await answer_lines(call.request, call.context.upkeep.verify())
 
 
 @route(
@@ -42,10 +42,25 @@ async def verify_store(call: Call[Empty]) -> web.StreamResponse:
 async def collect_store(call: Call[Collect]) -> web.StreamResponse:
     """Clear the blobs that nothing refers to."""
     grace = timedelta(seconds=call.body.grace_seconds)
-    return await _answer(call.request, call.context.upkeep.collect(grace=grace, dry_run=call.body.dry_run))
+    return await answer_lines(call.request, _collected(call, grace))
 
 
-async def _answer(request: web.Request, reports: AsyncIterator[Progress]) -> web.StreamResponse:
+async def _collected(call: Call[Collect], grace: timedelta) -> AsyncIterator[Collection]:
+    """Blobs are not in the database: that they are to be cleared is written down before, and what came of it after."""
+    audit, is_real = call.context.audit, not call.body.dry_run
+    if is_real:
+        asked = {"grace_seconds": call.body.grace_seconds}
+        await audit.note("store.collect", "store", caller=call.caller.name, after=asked)
+    report: Collection | None = None
+    async for report in call.context.upkeep.collect(grace=grace, dry_run=call.body.dry_run):
+        yield report
+    if is_real and report is not None:
+        done = {"blobs": report.cleared, "bytes": report.cleared_bytes}
+        await audit.note("store.collected", "store", caller=call.caller.name, after=done)
+
+
+async def answer_lines(request: web.Request, reports: AsyncIterator[Progress]) -> web.StreamResponse:
+    """Answer with a line now and then while a report grows, and at the end with the report."""
     response = web.StreamResponse()
     response.content_type = MEDIA_TYPE
     return await deliver(request, response, _lines(reports))

@@ -66,6 +66,18 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
+    async def get_pieces(self, path: str) -> AsyncIterator[bytes]:
+        """Yield the answer's body as it comes. Raises as ``get`` does."""
+        try:
+            async with self._request("GET", path) as response:
+                await _check(response)
+                async for piece in response.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise errors.StoreUnavailableError(
+                f"The server at {self._base} does not answer, or broke off: {exc}."
+            ) from exc
+
     async def post_lines(self, path: str, body: object) -> AsyncIterator[Any]:
         """Yield the JSON lines of an answer as they come. Raises as ``get`` does."""
         try:

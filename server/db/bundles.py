@@ -9,11 +9,13 @@ from typing import Any, Final
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db import audit
+from server.db.audit import Entry
 from server.db.database import Connection, Database
 from server.db.filters import where_bundles
 from server.domain.campaign import State
 from server.domain.filter import Expression
-from server.domain.identity import BundleId
+from server.domain.identity import BUNDLE, BundleId, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class BundleRepository:
             async with self._database.transaction() as connection:
                 await connection.execute(ADD, *values)
                 await connection.execute(ADD_BLOBS, record.id, list(blobs), list(blobs.values()))
+                await audit.write(connection, _added(record))
         except asyncpg.UniqueViolationError as exc:
             raise ConflictError("This bundle is already here: the same manifest was uploaded before.") from exc
 
@@ -152,6 +155,21 @@ class BundleRepository:
         async with self._database.transaction() as connection:
             halted: bool = await connection.fetchval(IS_HALTED, bundle, [state.value for state in unless])
         return halted
+
+
+def _added(record: BundleRecord) -> Entry:
+    return Entry(
+        "bundle.add",
+        show(BUNDLE, record.id),
+        record.created_at,
+        who=record.created_by,
+        after={
+            "version": record.version,
+            "sequence_number": record.sequence_number,
+            "manifest_digest": record.manifest_digest.hex(),
+            "signers": [kid.hex() for kid in record.signers],
+        },
+    )
 
 
 async def find(connection: Connection, bundle: BundleId) -> BundleRecord:

@@ -10,8 +10,9 @@ from typing import Any, Final
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import approvals
+from server.db import approvals, audit
 from server.db.approvals import ApprovalRecord
+from server.db.audit import Entry, Evidence
 from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
 from server.db.filters import where_campaigns
@@ -20,7 +21,7 @@ from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.filter import Expression
 from server.domain.gate import Ramp
-from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
+from server.domain.identity import BUNDLE, CAMPAIGN, BundleId, CampaignId, Cohort, DeviceId, Region, show
 from server.domain.plan import Plan, Policy
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Directive
@@ -173,6 +174,8 @@ SAVE: Final = """
     RETURNING revision
 """
 
+BEFORE: Final = "SELECT state, causes, run, wave FROM campaign WHERE id = $1 AND revision = $2"
+
 SAVE_REGIONS: Final = """
     UPDATE campaign_region AS c
        SET t0 = r.t0, l0 = r.l0, t1 = r.t1, l1 = r.l1, opened_at = r.opened_at, active = $2,
@@ -186,6 +189,7 @@ SAVE_REGIONS: Final = """
 ADD_DECISION: Final = """
     INSERT INTO decision (campaign_id, at, kind, actor, sentence, evidence, run)
     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)
+    RETURNING id, sha256(convert_to(jsonb_build_array(kind, actor, sentence, run, evidence)::text, 'UTF8')) AS digest
 """
 
 DECISIONS: Final = """
@@ -219,6 +223,7 @@ class CampaignRepository:
             await connection.execute(
                 ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort
             )
+            await audit.write(connection, _drafted(campaign))
 
     async def get(self, campaign: CampaignId) -> CampaignRecord:
         """Raises: NotFoundError."""
@@ -302,6 +307,7 @@ async def save(
     connection: Connection, campaign: CampaignRecord, decision: DecisionRecord | None
 ) -> CampaignRecord | None:
     """Store a changed campaign inside the caller's transaction; see ``CampaignRepository.save``."""
+    before = None if decision is None else await connection.fetchrow(BEFORE, campaign.id, campaign.revision)
     revision = await connection.fetchval(SAVE, campaign.id, campaign.revision, *_changing(campaign))
     if revision is None:
         return None
@@ -310,7 +316,7 @@ async def save(
         await approvals.add(connection, campaign.id, campaign.approvals)
     if decision is not None:
         evidence = json.dumps(dict(decision.evidence))
-        await connection.execute(
+        added = await connection.fetchrow(
             ADD_DECISION,
             campaign.id,
             decision.at,
@@ -320,7 +326,43 @@ async def save(
             evidence,
             campaign.run,
         )
+        assert before is not None, "its revision is the one that was saved"
+        assert added is not None
+        await audit.write(connection, _decided(campaign, decision, before, Evidence(added["id"], added["digest"])))
     return replace(campaign, revision=revision)
+
+
+def _drafted(campaign: CampaignRecord) -> Entry:
+    return Entry(
+        "campaign.create",
+        show(CAMPAIGN, campaign.id),
+        campaign.created_at,
+        who=campaign.created_by,
+        after={
+            "name": campaign.name,
+            "cohort": campaign.cohort,
+            "regions": [region.region for region in campaign.regions],
+            "bundle": show(BUNDLE, campaign.bundle_id),
+            "membership": campaign.membership,
+            "plan": campaign.plan.model_dump(mode="json"),
+            "policy": campaign.policy.model_dump(mode="json"),
+        },
+        reason=campaign.reason,
+    )
+
+
+def _decided(campaign: CampaignRecord, decision: DecisionRecord, before: Any, evidence: Evidence) -> Entry:
+    after = {"state": campaign.state, "causes": sorted(campaign.causes), "run": campaign.run, "wave": campaign.wave}
+    return Entry(
+        f"campaign.{decision.kind}",
+        show(CAMPAIGN, campaign.id),
+        decision.at,
+        who=decision.actor,
+        before=dict(before),
+        after=after | ({"emergency": campaign.emergency} if campaign.emergency else {}),
+        reason=decision.sentence,
+        evidence=evidence,
+    )
 
 
 async def _as_read(connection: Connection, campaigns: Sequence[CampaignRecord]) -> bool:

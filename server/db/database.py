@@ -1,6 +1,6 @@
 """The one way to a connection: bounded waits, one transaction a method, and no driver error above this layer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
@@ -27,6 +27,20 @@ LEASE_LOST: Final = "TG001"
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+_Work: TypeAlias = Callable[[Connection], Awaitable[None]]
+
+_last_works: dict[Connection, list[_Work]] = {}
+"""What each open transaction does when all else is done."""
+
+
+def at_last(connection: Connection, work: _Work) -> None:
+    """Do this as the last thing of the transaction that is open on ``connection``, before it commits.
+
+    For what takes a lock that many transactions need: they hold it no longer than their commit takes, and no lock is
+    waited for after it.
+    """
+    _last_works[connection].append(work)
+
 
 class Database:
     """Transactions on a pool."""
@@ -46,7 +60,13 @@ class Database:
         """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
-                yield connection
+                works = _last_works[connection] = list[_Work]()
+                try:
+                    yield connection
+                finally:
+                    del _last_works[connection]
+                for work in works:
+                    await work(connection)
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, *BROKEN_OFF) as exc:
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
         except asyncpg.DataError as exc:

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db import audit
+from server.db.audit import SERVER, Entry
 from server.db.database import Database
 from server.db.filters import IS_REVOKED, where_devices
 from server.domain.filter import Compare, Conjunction, Expression, Relation
-from server.domain.identity import CampaignId, Cohort, DeviceId, Region
+from server.domain.identity import CAMPAIGN, CampaignId, Cohort, DeviceId, Region, show
 from server.domain.scope import EVERYTHING, Scope
 
 
@@ -172,6 +174,13 @@ class DeviceRepository:
                 raise ConflictError(
                     f"{len(devices) - len(added)} devices exist already, such as {known[0]}; none was added."
                 )
+            await audit.write(
+                connection,
+                *(
+                    Entry("device.add", one.id, now, after={"region": one.region, "cohort": one.cohort})
+                    for one in devices
+                ),
+            )
 
     async def get(self, device: DeviceId, *, scope: Scope = EVERYTHING) -> DeviceRecord:
         """Raises: NotFoundError: there is none, or none within ``scope``."""
@@ -239,31 +248,62 @@ class DeviceRepository:
             rows = await connection.fetch(ADMIT, list(devices), whole_second(now))
             for row in rows:
                 check_place(row, row["id"], scope)
+            await audit.write(connection, *(Entry("device.give_credential", row["id"], now) for row in rows))
         return {row["id"]: row["admitted_at"] for row in rows}
 
     async def hold(
-        self, device: DeviceId, *, until: datetime | None, reason: str, scope: Scope = EVERYTHING
+        self,
+        device: DeviceId,
+        *,
+        until: datetime | None,
+        reason: str,
+        by: str,
+        now: datetime,
+        scope: Scope = EVERYTHING,
     ) -> DeviceRecord:
         """Let it start nothing until then, or until it is released. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            return _found(await connection.fetchrow(HOLD, device, until, reason), device, scope)
+            before = _hold_of(_found(await connection.fetchrow(GET, device), device, scope))
+            record = _found(await connection.fetchrow(HOLD, device, until, reason), device, scope)
+            after = _hold_of(record)
+            await audit.write(
+                connection, Entry("device.hold", device, now, who=by, before=before, after=after, reason=reason)
+            )
+        return record
 
-    async def release(self, device: DeviceId, *, now: datetime, scope: Scope = EVERYTHING) -> DeviceRecord:
+    async def release(self, device: DeviceId, *, by: str, now: datetime, scope: Scope = EVERYTHING) -> DeviceRecord:
         """End its hold, if it is held. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
-            return _found(await connection.fetchrow(RELEASE, device, now), device, scope)
+            before = _hold_of(_found(await connection.fetchrow(GET, device), device, scope))
+            record = _found(await connection.fetchrow(RELEASE, device, now), device, scope)
+            after = _hold_of(record)
+            await audit.write(connection, Entry("device.release", device, now, who=by, before=before, after=after))
+        return record
 
     async def release_due(self, now: datetime) -> list[DeviceId]:
         """End the holds whose time is over; returns whose."""
         async with self._database.transaction() as connection:
-            return [row["id"] for row in await connection.fetch(RELEASE_DUE, now)]
+            released = [row["id"] for row in await connection.fetch(RELEASE_DUE, now)]
+            if released:
+                why = "its hold is over"
+                await audit.write(
+                    connection, *(Entry("device.release", name, now, who=SERVER, reason=why) for name in released)
+                )
+        return released
 
     async def hold_spent(
         self, campaign: CampaignId, *, attempts: int, last: timedelta, reason: str, now: datetime
     ) -> list[DeviceId]:
         """Hold the devices of which so many attempts have failed in a campaign, for so long; returns the new ones."""
         async with self._database.transaction() as connection:
-            return [row["id"] for row in await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)]
+            held = [row["id"] for row in await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)]
+            if held:
+                after = {"campaign": show(CAMPAIGN, campaign), "seconds": last.total_seconds()}
+                await audit.write(
+                    connection,
+                    *(Entry("device.hold", name, now, who=SERVER, after=after, reason=reason) for name in held),
+                )
+        return held
 
     async def note_seen(self, seen: Sequence[Seen]) -> None:
         """Store when devices were last heard from; never moves a time back."""
@@ -279,6 +319,11 @@ def whole_second(instant: datetime) -> datetime:
 
 def _find(where: str) -> str:
     return f"SELECT {_COLUMNS} FROM device WHERE id > $1 AND {where} ORDER BY id LIMIT $2"
+
+
+def _hold_of(record: DeviceRecord) -> dict[str, object]:
+    until = None if record.held_until is None else record.held_until.isoformat()
+    return {"held": record.held, "until": until, "reason": record.held_reason}
 
 
 def check_place(row: Any, device: DeviceId, scope: Scope) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from firmware_store.codec import decode, encode
 from firmware_store.errors import AuthenticationError, ConflictError, RateLimitedError
 from firmware_store.keys import Kid, PublicKey
+from server.db import audit
+from server.db.audit import Entry
 from server.db.database import Connection, Database
 from server.db.devices import check_place, whole_second
 from server.db.filters import IS_REVOKED
@@ -144,6 +146,9 @@ class EnrolmentRepository:
             await connection.execute(
                 ADD_CLAIM, claim.secret, claim.device_id, claim.created_by, claim.created_at, claim.expires_at
             )
+            after = {"expires": claim.expires_at.isoformat()}
+            entry = Entry("device.claim", claim.device_id, claim.created_at, who=claim.created_by, after=after)
+            await audit.write(connection, entry)
 
     async def get_claim(self, secret: bytes) -> ClaimRecord | None:
         async with self._database.transaction() as connection:
@@ -161,7 +166,11 @@ class EnrolmentRepository:
             row = await _lock(connection, certificate.device_id)
             if not await connection.fetchval(USE_CLAIM, secret, certificate.device_id, certificate.issued_at):
                 raise AuthenticationError("This claim token is not open any more.")
-            return await _admit(connection, row, certificate)
+            admission = await _admit(connection, row, certificate)
+            after = {"key": certificate.public.kid.hex(), "serial": certificate.serial.hex()}
+            device, at = certificate.device_id, certificate.issued_at
+            await audit.write(connection, Entry("device.enrol", device, at, who=device, after=after))
+            return admission
 
     async def renew(self, old: Kid, certificate: NewCertificate) -> Admission:
         """Record a certificate that the holder of the key ``old`` has asked for.
@@ -203,6 +212,8 @@ class EnrolmentRepository:
             await connection.execute(REVOKE_KEYS, device, at)
             serials = await connection.fetch(REVOKE_CERTIFICATES, device, at)
             await connection.execute(ADD_REVOCATION, device, at, actor, reason)
+            after = {"revoked_at": at.isoformat(), "certificates": [row["serial"].hex() for row in serials]}
+            await audit.write(connection, Entry("device.revoke", device, now, who=actor, after=after, reason=reason))
             return RevocationRecord(at, len(serials), again=False)
 
     async def revoked_since(self, since: datetime) -> dict[DeviceId, datetime]:

@@ -6,9 +6,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from firmware_store.errors import ForbiddenError, NotFoundError
+from server.db import audit
+from server.db.audit import Entry
 from server.db.database import Database
 from server.domain.freeze import Freeze
-from server.domain.identity import Region
+from server.domain.identity import FREEZE, Region, show
 from server.domain.scope import EVERYTHING, Scope
 
 
@@ -50,20 +52,39 @@ class FreezeRepository:
                 record.created_by,
                 record.created_at,
             )
+            await audit.write(
+                connection,
+                Entry(
+                    "freeze.add",
+                    show(FREEZE, freeze.id),
+                    record.created_at,
+                    who=record.created_by,
+                    after=_told(freeze),
+                    reason=freeze.reason,
+                ),
+            )
 
     async def all(self) -> list[FreezeRecord]:
         """Return them by their start, those that are over too."""
         async with self._database.transaction() as connection:
             return [_record(row) for row in await connection.fetch(ALL)]
 
-    async def remove(self, freeze: UUID, *, scope: Scope = EVERYTHING) -> FreezeRecord:
+    async def remove(self, freeze: UUID, *, by: str, now: datetime, scope: Scope = EVERYTHING) -> FreezeRecord:
         """Raises: NotFoundError; ForbiddenError: it also holds what is not within ``scope``."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(REMOVE, freeze)
             if row is None or not is_shown(_record(row), scope):
                 raise NotFoundError("There is no such freeze.")
             check_reach(row["region"], scope)
-        return _record(row)
+            record = _record(row)
+            before = _told(record.freeze) | {"reason": record.freeze.reason}
+            await audit.write(connection, Entry("freeze.remove", show(FREEZE, freeze), now, who=by, before=before))
+        return record
+
+
+def _told(freeze: Freeze) -> dict[str, object]:
+    span = {"starts": freeze.starts.isoformat(), "ends": freeze.ends.isoformat()}
+    return {"region": freeze.region, "zone": freeze.zone, **span}
 
 
 def is_shown(record: FreezeRecord, scope: Scope) -> bool:

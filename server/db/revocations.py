@@ -8,8 +8,10 @@ from typing import Any, Final, NewType
 from uuid import UUID
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db import audit
+from server.db.audit import Entry
 from server.db.database import Connection, Database
-from server.domain.identity import CampaignId
+from server.domain.identity import REVOCATION, CampaignId, show
 from server.domain.scope import EVERYTHING, Scope
 
 RevocationId = NewType("RevocationId", UUID)
@@ -117,6 +119,12 @@ class RevocationRepository:
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(DECLINE, revocation, now, actor, reason)
             if row is not None:
+                named = show(REVOCATION, revocation)
+                before, after = {"state": Stage.PROPOSED}, {"state": Stage.DECLINED}
+                await audit.write(
+                    connection,
+                    Entry("revocation.decline", named, now, who=actor, before=before, after=after, reason=reason),
+                )
                 return _record(row)
             settled = await connection.fetchrow(GET, revocation)
         if settled is None:

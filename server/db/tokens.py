@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError, NotFoundError
+from server.db import audit
+from server.db.audit import SERVER, Entry
 from server.db.database import Database
 from server.domain.identity import Cohort, Region
 from server.domain.scope import EVERYTHING, Scope
@@ -85,12 +87,16 @@ class TokenRepository:
     async def add(self, token: TokenRecord) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(ADD, *_values(token))
+            await audit.write(connection, _made(token))
 
     async def add_first(self, token: TokenRecord) -> bool:
         """Add it if there is no token at all; False otherwise."""
         async with self._database.transaction() as connection:
             await connection.execute(LOCK)  # or servers that start together would each find the table empty
-            return await connection.fetchval(ADD_FIRST, *_values(token)) is not None
+            is_first = await connection.fetchval(ADD_FIRST, *_values(token)) is not None
+            if is_first:
+                await audit.write(connection, _made(token, who=SERVER))
+        return is_first
 
     async def get(self, token_id: str) -> TokenRecord | None:
         async with self._database.transaction() as connection:
@@ -123,7 +129,24 @@ class TokenRepository:
                 raise NotFoundError("There is no such token.")
             if had_admin and not await connection.fetchval(HAS_ADMIN, now):
                 raise ConflictError("This is the last administrator's token without limits: make another one first.")
+            await audit.write(connection, Entry("token.revoke", _shown(record), now, who=by))
         return record
+
+
+def _made(token: TokenRecord, *, who: str | None = None) -> Entry:
+    expires = None if token.expires_at is None else token.expires_at.isoformat()
+    after = {
+        "name": token.name,
+        "role": token.role,
+        "expires": expires,
+        "regions": token.scope.region_names,
+        "cohorts": token.scope.cohort_names,
+    }
+    return Entry("token.create", _shown(token), token.created_at, who=who, after=after)
+
+
+def _shown(token: TokenRecord) -> str:
+    return f"token {token.id}"
 
 
 def _values(token: TokenRecord) -> tuple[object, ...]:

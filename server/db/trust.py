@@ -3,12 +3,15 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Final
 
 import asyncpg
 
 from firmware_store.documents import Kind
 from firmware_store.errors import ConflictError
+from server.db import audit
+from server.db.audit import SERVER, Entry
 from server.db.bundles import BundleRecord, find
 from server.db.campaigns import CampaignRecord, DecisionRecord, lock_standing, save
 from server.db.database import Connection, Database
@@ -68,6 +71,7 @@ class Change:
 PIN_ROOT: Final = """
     INSERT INTO trust_root (version, body, accepted_at, accepted_by) VALUES ($1, $2, $3, $4)
     ON CONFLICT (version) DO NOTHING
+    RETURNING version
 """
 
 # Compare-and-set: what comes is newer than all that is there.
@@ -123,7 +127,9 @@ class TrustRepository:
     async def pin(self, root: DocumentRecord) -> None:
         """Keep the root that the server was given; what is there under its version stays."""
         async with self._database.transaction() as connection:
-            await connection.execute(PIN_ROOT, root.version, root.body, root.accepted_at, root.accepted_by)
+            pinned = await connection.fetchval(PIN_ROOT, root.version, root.body, root.accepted_at, root.accepted_by)
+            if pinned is not None:
+                await audit.write(connection, _kept("pin", root, SERVER))
 
     async def accept(self, change: Change) -> list[tuple[CampaignRecord, DecisionRecord]]:
         """Store a document with all that follows from it; return the campaigns it has halted, and why.
@@ -157,6 +163,10 @@ class TrustRepository:
         """Keep what became of a document."""
         async with self._database.transaction() as connection:
             await _note(connection, event)
+            if not event.accepted:
+                named = f"trust {event.document}"
+                entry = Entry("trust.refuse", named, event.at, who=event.actor, reason=event.sentence)
+                await audit.write(connection, entry)
 
     async def events(self, limit: int) -> list[EventRecord]:
         """Return the newest first."""
@@ -176,6 +186,15 @@ async def _store(connection: Connection, change: Change) -> None:
         raise ConflictError(_MISSED)
     await _note(connection, change.event)
     await settle(connection, change.revoked, now=new.accepted_at, actor=new.accepted_by)
+    await audit.write(connection, _kept("accept", new, new.accepted_by, change.revoked))
+
+
+def _kept(verb: str, document: DocumentRecord, who: str, revoked: frozenset[bytes] = frozenset()) -> Entry:
+    """Name a document as it is kept, with its digest, and the releases that it takes back."""
+    after: dict[str, object] = {"version": document.version, "sha256": sha256(document.body).hexdigest()}
+    if document.kind is Kind.STATUS:
+        after |= {"epoch": document.epoch, "revoked": sorted(digest.hex() for digest in revoked)}
+    return Entry(f"trust.{verb}", f"trust {document.kind}", document.accepted_at, who=who, after=after)
 
 
 async def _halt(connection: Connection, change: Change) -> list[tuple[CampaignRecord, DecisionRecord]]:

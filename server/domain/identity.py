@@ -9,6 +9,12 @@ from uuid import UUID
 
 from firmware_store.errors import InvalidInputError
 
+CAMPAIGN: Final = "cmp_"
+BUNDLE: Final = "bun_"
+REVOCATION: Final = "rev_"
+FREEZE: Final = "frz_"
+"""What the ids of these begin with where they are shown."""
+
 DeviceId = NewType("DeviceId", str)
 Region = NewType("Region", str)
 Cohort = NewType("Cohort", str)
@@ -64,3 +70,8 @@ def hardware_class(text: str) -> HardwareClass:
     if not _HARDWARE.match(text):
         raise InvalidInputError("A hardware class is 1 to 64 of letters, digits, '.', '_', '|' and '-'.")
     return HardwareClass(text)
+
+
+def show(prefix: str, value: UUID) -> str:
+    """Return an id as it is shown: what it names, and 32 hexadecimal digits."""
+    return prefix + value.hex

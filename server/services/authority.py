@@ -27,6 +27,7 @@ from firmware_store.keys import Kid
 from firmware_store.roles import RoleName
 from firmware_store.root import Root
 from server.domain.campaign import OFFERING, State
+from server.domain.checkpoint import Checkpoint, checkpoint_map
 from server.domain.trust import Trust
 from server.protocol.orders import (
     Action,
@@ -237,6 +238,11 @@ class Authority:
     async def sign_welcome(self, welcome: Welcome) -> bytes:
         """Return the signed welcome. Raises: SignerUnavailableError."""
         return await self._seal(self.mandate.session, welcome_map(welcome))
+
+    async def sign_checkpoint(self, checkpoint: Checkpoint) -> bytes:
+        """Return the head of the audit, signed by the session key. Raises: SignerUnavailableError."""
+        pen = self._keyring.pen(Kind.CHECKPOINT, RoleName.SESSION, self.root, revoked=_revoked(self.trust))
+        return await self._seal(pen, checkpoint_map(checkpoint))
 
     def sign_welcome_now(self, welcome: Welcome) -> bytes | None:
         """Return the signed welcome, or None where the session key is not in this process: ask ``sign_welcome`` then.

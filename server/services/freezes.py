@@ -86,7 +86,8 @@ class Freezes:
 
     async def remove(self, freeze: UUID, *, caller: str, scope: Scope = EVERYTHING) -> FreezeRecord:
         """Raises: NotFoundError; ForbiddenError: it also holds what is not within ``scope``."""
-        record = await self._repository.remove(freeze, scope=scope)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        record = await self._repository.remove(freeze, by=caller, now=now, scope=scope)
         self._note("freeze_removed", record, caller)
         return record
 

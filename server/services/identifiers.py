@@ -2,15 +2,12 @@
 
 import secrets
 import time
-from typing import Final
 from uuid import UUID
 
 from firmware_store.errors import InvalidInputError
+from server.domain.identity import BUNDLE, CAMPAIGN, FREEZE, REVOCATION, show
 
-CAMPAIGN: Final = "cmp_"
-BUNDLE: Final = "bun_"
-REVOCATION: Final = "rev_"
-FREEZE: Final = "frz_"
+__all__ = ["BUNDLE", "CAMPAIGN", "FREEZE", "REVOCATION", "new_uuid7", "parse", "show"]
 
 
 def new_uuid7() -> UUID:
@@ -20,10 +17,6 @@ def new_uuid7() -> UUID:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return UUID(int=value)
-
-
-def show(prefix: str, value: UUID) -> str:
-    return prefix + value.hex
 
 
 def parse(prefix: str, text: str) -> UUID:

@@ -51,8 +51,9 @@ class Quarantine:
     ) -> DeviceRecord:
         """Let it start nothing for so many seconds; None: until it is released. Raises: NotFoundError."""
         now = self._clock()
-        until = None if for_s is None else datetime.fromtimestamp(now, UTC) + timedelta(seconds=for_s)
-        record = await self._devices.hold(device, until=until, reason=reason, scope=scope)
+        at = datetime.fromtimestamp(now, UTC)
+        until = None if for_s is None else at + timedelta(seconds=for_s)
+        record = await self._devices.hold(device, until=until, reason=reason, by=caller, now=at, scope=scope)
         log.info("device_held", device=device, actor=caller, why=reason)
         self._tell([device], held=True, now=now)
         return record
@@ -60,7 +61,8 @@ class Quarantine:
     async def release(self, device: DeviceId, *, caller: str, scope: Scope = EVERYTHING) -> DeviceRecord:
         """Let it take part again, whatever has failed until now. Raises: NotFoundError."""
         now = self._clock()
-        record = await self._devices.release(device, now=datetime.fromtimestamp(now, UTC), scope=scope)
+        at = datetime.fromtimestamp(now, UTC)
+        record = await self._devices.release(device, by=caller, now=at, scope=scope)
         log.info("device_released", device=device, actor=caller)
         self._tell([device], held=False, now=now)
         return record

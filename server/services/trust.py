@@ -89,6 +89,10 @@ class TrustDocuments:
             raise NotFoundError(f"There is no root {version} here.")
         return self._roots[version]
 
+    def roots(self) -> Mapping[int, bytes]:
+        """Return all root documents, by their version."""
+        return self._roots
+
     def status(self) -> bytes:
         """Return the status document that was accepted last. Raises: NotFoundError."""
         document = self._authority.trust.document

@@ -325,6 +325,8 @@ UNFENCED = {
     "campaign_freeze": "what people enter; to heed it is another matter",
     "execution_event": "history, written with the execution",
     "trust_event": "history: an attack leaves a row whoever sees it",
+    "audit": "history, written with the change, which is fenced where it has to be",
+    "audit_head": "as audit",
 }
 
 
