@@ -38,6 +38,7 @@ SOURCES: Final = (
         f"server/domain/{name}.py"
         for name in ("bounds", "campaign", "decide", "gate", "late", "paced", "plan", "snapshot", "wave_gate")
     ),
+    "server/domain/standstill.py",
     "server/services/transitions.py",
     *(
         f"server/services/replay/{name}.py"

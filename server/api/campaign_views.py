@@ -70,7 +70,7 @@ class CampaignView(BaseModel):
 
     ``approvals_missing``: how many people must still approve, before the start, before a resume, or after the fact.
     ``wave``: the open one, from 1. ``awaits``: whose word it waits for, all else being met: ``advance``,
-    ``webhook`` or nobody's.
+    ``webhook`` or nobody's; or ``devices``, where the numbers are not met and ``sentence`` says which.
     """
 
     id: str

@@ -19,11 +19,12 @@ URL_CHARACTERS_MOST: Final = 500
 
 
 class Awaited(StrEnum):
-    """Whose word is missing; values are what is stored and shown."""
+    """Whose word is missing; values are what is stored and shown. ``DEVICES``: the numbers are not met yet."""
 
     NOBODY = ""
     ADVANCE = "advance"
     WEBHOOK = "webhook"
+    DEVICES = "devices"
 
 
 class Word(StrEnum):

@@ -19,6 +19,7 @@ from server.domain.halt import Call, Verdict
 from server.domain.identity import Region
 from server.domain.paced import raised
 from server.domain.snapshot import Snapshot, regions_of
+from server.domain.standstill import has_waited, hopeless, lacking
 from server.domain.wave_gate import broken, few_under_way, is_mended, is_passed, wave_views
 
 
@@ -103,14 +104,20 @@ def _stand_still(snapshot: Snapshot, now: float) -> Decision | None:
         if Cause.WEATHER in causes and not verdict.is_blind:
             why = "The weather is good again: devices that only watch are back."
             return Decision(Kind.UNPAUSE, why, cause=Cause.WEATHER)
-        if Cause.GATE in causes and is_mended(snapshot):
-            return Decision(Kind.UNPAUSE, "The gate holds again.", cause=Cause.GATE)
-        return NOTHING
+        return _mend(snapshot) if Cause.GATE in causes and is_mended(snapshot) else NOTHING
     consent = snapshot.consent
     why = "" if consent is None else broken(snapshot) or consent.objection
     if why:
         return Decision(Kind.PAUSE, why, cause=Cause.GATE)
     return None
+
+
+def _mend(snapshot: Snapshot) -> Decision:
+    """Let a campaign go on whose gate is no longer broken, unless it would only stand still."""
+    why = hopeless(snapshot)
+    if not why:
+        return Decision(Kind.UNPAUSE, "The gate holds again.", cause=Cause.GATE)
+    return _waiting(snapshot, Awaited.NOBODY, why) if snapshot.causes == {Cause.GATE} else NOTHING
 
 
 def _is_spike_for_a_person(snapshot: Snapshot, now: float) -> bool:
@@ -152,21 +159,22 @@ def _go_on(snapshot: Snapshot, now: float) -> Decision:
         return Decision(Kind.PACE, ramps=ramps)
     is_last = snapshot.wave + 1 == len(snapshot.plan.waves)
     if not is_passed(snapshot, now) or (is_last and not few_under_way(snapshot.regions)):
-        return NOTHING
-    waiting = _wait(snapshot, now)
-    if waiting is not None:
-        return waiting
+        why = hopeless(snapshot)
+        if why and has_waited(snapshot, now):
+            return Decision(Kind.PAUSE, why, cause=Cause.GATE)
+        lacks = lacking(snapshot, now)
+        return _waiting(snapshot, Awaited.DEVICES if lacks else Awaited.NOBODY, lacks)
+    assert snapshot.consent is not None
+    awaits, sentence = snapshot.consent.missing(now)
+    if awaits is not Awaited.NOBODY:
+        return _waiting(snapshot, awaits, sentence)
     if not is_last:
         return _open(snapshot, snapshot.wave + 1)
     return Decision(Kind.COMPLETE, "Every wave is through its gate; watching for late failures.")
 
 
-def _wait(snapshot: Snapshot, now: float) -> Decision | None:
-    """Say for whose word the open wave waits, once; None where it waits for nobody's."""
-    assert snapshot.consent is not None
-    awaits, sentence = snapshot.consent.missing(now)
-    if awaits is Awaited.NOBODY:
-        return None
+def _waiting(snapshot: Snapshot, awaits: Awaited, sentence: str) -> Decision:
+    """Say what the open wave waits for, once, or that it waits for nothing any more."""
     if (snapshot.awaits, snapshot.sentence) == (awaits, sentence):
         return NOTHING
     return Decision(Kind.WAIT, sentence, awaits=awaits)

@@ -29,14 +29,8 @@ def is_passed(snapshot: Snapshot, now: float) -> bool:
         return False
     if any(view.ramp.l1 < view.target or now < view.ramp.t1 + wave.soak_s for view in views):
         return False
-    gate = wave.gate
     reached = sum(view.reached for view in views)
-    # Who is offline does not block a wave; but where anybody is online, no wave passes on the word of nobody.
-    wanted = min(gate.min_reached, max(1, sum(view.targeted_online for view in views)))
-    if not any(view.eligible_online for view in views):
-        wanted = 0
-    confirmed = sum(view.confirmed for view in views)
-    return reached >= wanted and confirmed >= gate.confirmed_ratio * reached and _few_enough(snapshot)
+    return reached >= wanted_reached(snapshot) and not is_short(snapshot) and few_enough(snapshot)
 
 
 def broken(snapshot: Snapshot) -> str:
@@ -50,7 +44,7 @@ def broken(snapshot: Snapshot) -> str:
     ended = sum(view.confirmed + view.failed + view.silent for view in views)
     failures = _failures(snapshot)
     early = ended >= _LEAST_ENDED and bounds.lower(failures, ended) > wave.gate.failure_ratio
-    if early or (failures >= _HALF and _all_over(views) and not _few_enough(snapshot)):
+    if early or (failures >= _HALF and all_over(views) and not few_enough(snapshot)):
         return (
             f"Paused by the gate of wave {snapshot.number}: {failures:.0f} of {ended} devices failed or fell silent, "
             f"more than {wave.gate.failure_ratio:.1%} allows."
@@ -67,7 +61,7 @@ def is_mended(snapshot: Snapshot) -> bool:
         return True  # no wave is open whose gate could be broken
     if snapshot.consent is not None and snapshot.consent.objection:
         return False  # a person looks at what a webhook has stopped
-    return not any(view.in_flight for view in wave_views(snapshot)) and _few_enough(snapshot)
+    return not any(view.in_flight for view in wave_views(snapshot)) and few_enough(snapshot)
 
 
 def few_under_way(views: Sequence[RegionView]) -> bool:
@@ -81,6 +75,49 @@ def wave_views(snapshot: Snapshot) -> list[RegionView]:
     assert wave is not None
     names = set(regions_of(wave, [view.region for view in snapshot.regions]))
     return [view for view in snapshot.regions if view.region in names]
+
+
+def wanted_reached(snapshot: Snapshot) -> int:
+    """Return how many devices the open wave has to reach.
+
+    Who is offline does not block a wave; but where anybody is online, no wave passes on the word of nobody.
+    """
+    wave = snapshot.current
+    assert wave is not None
+    views = wave_views(snapshot)
+    if not any(view.eligible_online for view in views):
+        return 0
+    return min(wave.gate.min_reached, max(1, sum(view.targeted_online for view in views)))
+
+
+def is_short(snapshot: Snapshot, *, coming: int = 0) -> bool:
+    """Tell whether too few of the devices reached have confirmed, even if as many more came and all of them did."""
+    wave = snapshot.current
+    assert wave is not None
+    views = wave_views(snapshot)
+    confirmed = sum(view.confirmed for view in views) + coming
+    return confirmed < wave.gate.confirmed_ratio * (sum(view.reached for view in views) + coming)
+
+
+def few_enough(snapshot: Snapshot) -> bool:
+    """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides.
+
+    A gate that tolerates all is never closed by failures.
+    """
+    wave = snapshot.current
+    assert wave is not None
+    gate = wave.gate
+    if gate.failure_ratio >= 1:
+        return True
+    failures = _failures(snapshot)
+    reached = sum(view.reached for view in wave_views(snapshot))
+    if reached < 3 / gate.failure_ratio:
+        return failures < _HALF
+    return bounds.upper(failures, reached) <= gate.failure_ratio
+
+
+def all_over(views: Sequence[RegionView]) -> bool:
+    return not any(view.waiting + view.in_flight for view in views)
 
 
 def _failures(snapshot: Snapshot) -> float:
@@ -100,23 +137,6 @@ def _failures(snapshot: Snapshot) -> float:
     return failed + (0.0 if bounds.is_luck(silent, tolerated) else excess)
 
 
-def _few_enough(snapshot: Snapshot) -> bool:
-    """With fewer than 3 / y reached (the rule of three) there may be none; above, the upper bound decides.
-
-    A gate that tolerates all is never closed by failures.
-    """
-    wave = snapshot.current
-    assert wave is not None
-    gate = wave.gate
-    if gate.failure_ratio >= 1:
-        return True
-    failures = _failures(snapshot)
-    reached = sum(view.reached for view in wave_views(snapshot))
-    if reached < 3 / gate.failure_ratio:
-        return failures < _HALF
-    return bounds.upper(failures, reached) <= gate.failure_ratio
-
-
 def _excess(snapshot: Snapshot) -> list[float]:
     """Return each region's silence that its neighbours do not explain, never more than there is.
 
@@ -127,7 +147,3 @@ def _excess(snapshot: Snapshot) -> list[float]:
     if not len(given):
         return [view.excess for view in snapshot.regions]
     return [min(float(each), view.silent) for each, view in zip(given, snapshot.regions, strict=True)]
-
-
-def _all_over(views: Sequence[RegionView]) -> bool:
-    return not any(view.waiting + view.in_flight for view in views)

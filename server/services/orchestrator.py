@@ -27,6 +27,7 @@ from firmware_store.errors import (
 from server.db.bundles import BundleRecord
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.domain.campaign import JUDGED, OFFERING, Cause
+from server.domain.consent import Awaited
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt import Verdict
 from server.domain.late import choose
@@ -281,8 +282,8 @@ class Orchestrator:
             return campaign
         at = datetime.fromtimestamp(now, UTC)
         change = decided(campaign, decision, survey.heights, now=at)
-        is_same_wait = decision.kind is Kind.WAIT and decision.awaits is campaign.awaits
-        if decision.kind is Kind.PACE or is_same_wait:  # what a webhook says again and again fills no table
+        is_no_news = decision.kind is Kind.WAIT and decision.awaits in {campaign.awaits, Awaited.NOBODY}
+        if decision.kind is Kind.PACE or is_no_news:  # what is said again and again fills no table
             return await self._repository.save(change.campaign)
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
         await self._campaigns.apply(change.campaign, change.action, record, regions=change.regions)

@@ -17,12 +17,14 @@ from server.domain.consent import Awaited
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId
 from server.domain.plan import Gate, Plan, Policy, Wave
+from server.protocol.reasons import Reason
 from server.services.webhooks import UnreachableError, Webhooks
 from server.webhook import ANSWER_MOST_BYTES, TRIES, HttpAsking
 from tests.records import EU, LAB
 from tests.service_world import World
 
-POLICY = Policy(halt=LAB, trial_s=10, watch_s=500, offer_s=1000)
+HALT = LAB.model_copy(update={"sleeper_s": 400})
+POLICY = Policy(halt=HALT, trial_s=10, watch_s=500, offer_s=1000)
 REST = Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60)
 
 
@@ -79,6 +81,38 @@ async def test_a_word_given_before_a_halt_is_asked_for_again_in_the_next_run(wor
 
     again = await world.campaign(campaign)
     assert (again.state, again.advanced, again.awaits) == (State.RUNNING, None, Awaited.NOBODY)
+
+
+async def test_a_wave_that_too_few_confirm_says_so_then_holds_and_goes_on_without_the_devices_that_are_held(
+    world: World,
+) -> None:
+    """One of three refuses for a reason of its own: nothing has failed, so nothing ever broke the gate."""
+    campaign = await start(world, Gate())
+    await world.live()
+    refuses, *others = world.due(campaign, EU)
+    await world.report(campaign, Execution.REJECTED, refuses, reason=Reason.UNKNOWN_COMPONENT)
+    for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
+        await world.report(campaign, state, *others)
+    await world.live(90)
+    waiting = await world.campaign(campaign)
+    assert (waiting.state, waiting.awaits) == (State.RUNNING, Awaited.DEVICES)
+    assert waiting.sentence == (
+        "Wave 1 waits: 2 of the 3 devices reached have confirmed, fewer than the 95.0% that it wants (1 not updated), "
+        "and nobody is under way."
+    )
+
+    await world.live(HALT.sleeper_s)
+    held = await world.campaign(campaign)
+    assert (held.state, held.causes, held.awaits) == (State.PAUSED, {Cause.GATE}, Awaited.NOBODY)
+    assert held.sentence.startswith("Paused by the gate of wave 1: 2 of the 3 devices reached")
+    await world.quarantine.hold(refuses.id, for_s=None, caller="bob", reason="it is a prototype")
+    await world.live(10)
+    await update_canary(world, campaign)  # another has taken its place
+    await world.live(90)
+
+    assert (await world.campaign(campaign)).wave == 1
+    kinds = [one.kind for one in await world.campaigns.decisions(campaign, 5)]
+    assert kinds == ["open_wave", "open_wave", "unpause", "pause", "wait"]
 
 
 # --- webhooks ---

@@ -286,7 +286,7 @@ def test_failures_elsewhere_do_not_break_the_gate_of_a_wave() -> None:
 def test_silence_that_the_neighbours_share_does_not_break_the_gate() -> None:
     outage = view(silent=30, excess=0.0, confirmed=30)
 
-    assert decide(replace(WELL, regions=(outage,)), NOW).kind is Kind.NOTHING
+    assert decide(replace(WELL, regions=(outage,)), NOW).kind is Kind.WAIT
 
 
 # --- going on ---

@@ -147,6 +147,8 @@ class Engine:
             wave=campaign.wave,
             blobs_ready=campaign.blobs_ready,
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
+            awaits=campaign.awaits,
+            sentence=campaign.sentence,
         )
 
     def _admitted(self, late: Indices, snapshot: Snapshot, now: float, *, most: int = UNBOUNDED) -> Indices:
