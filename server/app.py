@@ -47,6 +47,7 @@ from server.protocol.topics import Topics
 from server.services.admission import Admission
 from server.services.admits import Admits
 from server.services.audit import Audit
+from server.services.authentication import Authentication
 from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
@@ -364,6 +365,7 @@ async def build(
     )
     webhooks = Webhooks(repository=campaign_repository, asking=HttpAsking())
     webhooks.on_answer = orchestrator.wake
+    tokens = Tokens(TokenRepository(database))
     context = Context(
         database=database,
         admission=Admission(),
@@ -372,6 +374,13 @@ async def build(
             authority=authority,
             roots=trust.roots,
             folder=settings.data_dir / "audit",
+        ),
+        authentication=Authentication(
+            tokens=tokens,
+            tickets=tickets,
+            metrics=metrics,
+            requests_per_s=settings.token_requests_per_s,
+            failures_per_s=settings.address_failures_per_s,
         ),
         deltas=deltas,
         devices=device_repository,
@@ -398,7 +407,7 @@ async def build(
         search=Search(repository=device_repository, fleet=fleet),
         surveyor=surveyor,
         tickets=tickets,
-        tokens=Tokens(TokenRepository(database)),
+        tokens=tokens,
         trust=trust,
         upkeep=Upkeep(repository=bundle_repository, store=store, quota=quota),
         wire=session,

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     approvals: int = Field(
         0, ge=0, le=10, description="approvals that every campaign needs, at least; its policy may want more"
     )
+    token_requests_per_s: int = Field(
+        300, ge=1, le=1_000_000, description="requests with one token, ten times as many at once; more are told to wait"
+    )
+    address_failures_per_s: int = Field(
+        10, ge=1, le=1_000_000, description="credentials from one address that are not good, ten times as many at once"
+    )
     log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
 

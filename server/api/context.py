@@ -11,6 +11,7 @@ from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
 from server.services.admission import Admission
 from server.services.audit import Audit
+from server.services.authentication import Authentication
 from server.services.authority import Authority
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
@@ -49,6 +50,7 @@ class Context:
     deltas: Deltas
     devices: DeviceRepository
     executions: ExecutionRepository
+    authentication: Authentication
     authority: Authority
     blobs: BlobStore
     bundles: Bundles

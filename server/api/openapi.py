@@ -73,7 +73,7 @@ def problems_of(entry: Route) -> frozenset[int]:
     """Return the statuses that a route may refuse with: what follows from what it takes, and what it says itself."""
     found = {422, 500, 503} | entry.problems  # 422: a parameter that it does not know
     if entry.right is not None:
-        found |= {401, 403}
+        found |= {401, 403, 429}
     if entry.claimed:
         found |= {401}
     if "{" in entry.path:

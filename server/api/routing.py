@@ -18,7 +18,6 @@ from server.api.context import CONTEXT, Context
 from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
 from server.api.scoped import narrow
 from server.db.audit import ORIGIN, Origin
-from server.services.tickets import PREFIX
 from server.services.tokens import Caller, Right, Role
 
 log = structlog.get_logger(__name__)
@@ -26,7 +25,6 @@ log = structlog.get_logger(__name__)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 ANYBODY: Final = Caller("anybody", Role.VIEWER)
-TICKET_HOLDER: Final = Caller("a device with a ticket", Role.VIEWER)
 
 B_co = TypeVar("B_co", covariant=True)
 Q_co = TypeVar("Q_co", covariant=True, default=None)
@@ -177,7 +175,10 @@ def bind(entry: Route) -> _Handle:
         context = request.app[CONTEXT]
         if entry.limited:
             context.admission.admit(request.remote, now=time.monotonic())
-        caller = ANYBODY if entry.right is None else await _authenticate(context, request, tickets=entry.fetched)
+        caller = ANYBODY
+        if entry.right is not None:
+            shown = bearer(request, "tg_<id>_<secret>")
+            caller = await context.authentication.let_in(shown, address=request.remote, is_device=entry.fetched)
         ORIGIN.set(Origin(caller.name, caller.token or "", request[REQUEST_ID]))
         if entry.right is not None:
             caller.require(entry.right)
@@ -223,12 +224,3 @@ def bearer(request: web.Request, form: str) -> str:
     if scheme.lower() != "bearer" or not text:
         raise AuthenticationError(f"Send a token: Authorization: Bearer {form}.")
     return text.strip()
-
-
-async def _authenticate(context: Context, request: web.Request, *, tickets: bool) -> Caller:
-    text = bearer(request, "tg_<id>_<secret>")
-    if not (tickets and text.startswith(PREFIX)):
-        return await context.tokens.authenticate(text)
-    if not context.tickets.is_valid(text, time.time()):
-        raise AuthenticationError("This ticket is not ours, or has expired; the next directive has another.")
-    return TICKET_HOLDER

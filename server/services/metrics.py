@@ -78,6 +78,15 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.refused = Counter(
+            "tidegate_credentials_refused", "Credentials that were not good, by kind", ["kind"], registry=self.registry
+        )
+        self.limited = Counter(
+            "tidegate_requests_limited",
+            "Requests turned away because of too many: with one token, or from one address with none that is good",
+            ["by"],
+            registry=self.registry,
+        )
         self.devices = Gauge("tidegate_devices", "Devices, by presence", ["presence"], registry=self.registry)
         self.failed_evaluations = Counter(
             "tidegate_failed_evaluations", "Evaluations of a campaign that ended with an error", registry=self.registry

@@ -17,6 +17,7 @@ from server.domain.scope import EVERYTHING, Scope
 
 log = structlog.get_logger(__name__)
 
+PREFIX: Final = "tg_"
 NAME_MOST: Final = 64
 
 
@@ -155,7 +156,7 @@ def _mint(
         scope=limits,
         created_by=created_by,
     )
-    return f"tg_{token_id}_{secret}", record
+    return f"{PREFIX}{token_id}_{secret}", record
 
 
 def _checked(record: TokenRecord, by: Caller, scope: Scope) -> TokenRecord:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -120,6 +121,25 @@ async def test_the_right_id_with_another_secret_opens_nothing(server: ServerProc
         assert_problem(await api.get("/v1/devices"), 401, "not-authenticated")
     finally:
         await api.close()
+
+
+async def test_whoever_guesses_is_told_to_wait_and_others_are_not(server: ServerProcess, admin: Api) -> None:
+    """From an address of its own on the loopback, or the tests after this one would have to wait."""
+    async with aiohttp.ClientSession(
+        server.url, connector=aiohttp.TCPConnector(local_addr=("127.0.0.77", 0))
+    ) as guesser:
+
+        async def guess(token: str) -> tuple[int, str | None]:
+            async with guesser.get("/v1/me", headers={"Authorization": f"Bearer {token}"}) as response:
+                return response.status, response.headers.get("Retry-After")
+
+        assert await guess(server.token) == (200, None)
+        answers = await asyncio.gather(*(guess(f"tg_{number:08x}_x") for number in range(300)))
+
+        assert {status for status, _ in answers} == {401, 429}
+        assert {again for status, again in answers if status == 429} == {"1"}
+        assert await guess(server.token) == (200, None)
+        assert (await admin.get("/v1/me")).status == 200
 
 
 async def make_token(admin: Api, role: Role) -> str:
