@@ -33,6 +33,7 @@ from server.db.freezes import FreezeRepository
 from server.db.halts import HaltRepository
 from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import check_schema
+from server.db.operations import OperationRepository
 from server.db.pool import close_pool, open_pool
 from server.db.published import PublishedRepository
 from server.db.revocations import RevocationRepository
@@ -65,6 +66,7 @@ from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.lease import Lease, acquire_now, await_lease, describe_other, name_node
 from server.services.metrics import Metrics
+from server.services.operations import Operations
 from server.services.orchestrator import Orchestrator
 from server.services.presence import Presence
 from server.services.publisher import Publisher
@@ -397,6 +399,9 @@ async def build(
         freezes=freezes,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
         metrics=metrics,
+        operations=Operations(
+            repository=OperationRepository(database), devices=device_repository, fleet=fleet, presence=presence
+        ),
         orchestrator=orchestrator,
         publisher=publisher,
         quarantine=quarantine,
@@ -459,6 +464,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.context.publisher.run(), name="publish blobs"),
             group.create_task(parts.context.deltas.run(), name="make deltas"),
             group.create_task(parts.webhooks.run(), name="ask webhooks"),
+            group.create_task(parts.context.operations.run(), name="change devices"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             group.create_task(parts.context.audit.run(), name="sign the audit's head"),

@@ -24,6 +24,7 @@ from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.metrics import Metrics
+from server.services.operations import Operations
 from server.services.orchestrator import Orchestrator
 from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
@@ -63,6 +64,7 @@ class Context:
     freezes: Freezes
     inventory: Inventory
     metrics: Metrics
+    operations: Operations
     orchestrator: Orchestrator
     publisher: Publisher
     quarantine: Quarantine

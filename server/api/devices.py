@@ -149,7 +149,7 @@ async def list_devices(call: Call[None, DeviceQuery]) -> DeviceList:
     else:
         page = await call.context.search.page(only, after=after, limit=limit, now=time.time())
         records, following = page.devices, page.after
-    return DeviceList(devices=[_view(call, record) for record in records], next=following)
+    return DeviceList(devices=[view_device(call, record) for record in records], next=following)
 
 
 def device_filter(query: DeviceQuery) -> Expression | None:
@@ -169,7 +169,7 @@ def device_filter(query: DeviceQuery) -> Expression | None:
 @route("GET", "/v1/devices/{device}", right=Right.READ)
 async def get_device(call: Call[None]) -> DeviceView:
     """Get a device as it is known."""
-    return _view(call, await call.context.devices.get(named_device(call)))
+    return view_device(call, await call.context.devices.get(named_device(call)))
 
 
 class Hold(Model):
@@ -192,13 +192,13 @@ async def hold_device(call: Call[Hold]) -> DeviceView:
     record = await call.context.quarantine.hold(
         named_device(call), for_s=body.for_seconds, reason=body.reason, caller=call.caller.name
     )
-    return _view(call, record)
+    return view_device(call, record)
 
 
 @route("POST", "/v1/devices/{device}/release", right=Right.OPERATE, body=Empty)
 async def release_device(call: Call[Empty]) -> DeviceView:
     """End a hold."""
-    return _view(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
+    return view_device(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
 
 
 def named_device(call: Call[Any]) -> DeviceId:
@@ -223,7 +223,7 @@ def _credential(call: Call[Any], given: Mapping[DeviceId, BrokerCredential], dev
     return view_credential(call, given[device]) if device in given else None
 
 
-def _view(call: Call[Any, Any], record: DeviceRecord) -> DeviceView:
+def view_device(call: Call[Any, Any], record: DeviceRecord) -> DeviceView:
     now = datetime.now(UTC)
     device = call.context.fleet.get(record.id)
     heard = device.last_seen if device is not None else 0.0

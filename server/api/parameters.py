@@ -31,6 +31,7 @@ PATH: Final[Mapping[str, PathParameter]] = MappingProxyType(
         "campaign": PathParameter("^cmp_[0-9a-f]{32}$", "a campaign's id", "cmp_019aabbe2c3d7b12845d6e7f80910213"),
         "freeze": PathParameter("^frz_[0-9a-f]{32}$", "a freeze's id", "frz_019aabbe3d4e7c2396e7f8091021324f"),
         "revocation": PathParameter("^rev_[0-9a-f]{32}$", "a revocation's id", "rev_019aabbe4e5f7d34a7f8091021324350"),
+        "operation": PathParameter("^op_[0-9a-f]{32}$", "an operation's id", "op_019aabbe5f607e45b809102132435465"),
         "version": PathParameter("^[0-9]{1,18}$", "a root's version", "1"),
         "token": PathParameter("^[0-9a-f]{8}$", "a token's id: what stands between its underscores", "5f0c1a2b"),
         "sha256": PathParameter("^[0-9a-f]{64}$", "a SHA-256, in hexadecimal", "9f" * 32),

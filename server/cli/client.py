@@ -52,6 +52,10 @@ class Client:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("POST", path, json=body)
 
+    async def patch(self, path: str, body: object) -> Any:
+        """Return the answer's JSON. Raises as ``get`` does."""
+        return await self._call("PATCH", path, json=body)
+
     async def delete(self, path: str) -> Any:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("DELETE", path)

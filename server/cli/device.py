@@ -11,6 +11,9 @@ from server.cli.output import Format, show
 app = App(name="device", help="Add, enrol and revoke devices, and look at them.")
 app.command(ca := App(name="ca", help="The authority that signs devices' certificates."))
 
+app.command("server.cli.change:edit", name="edit", help="Move a device, or change what people say of it.")
+app.command("server.cli.change:change", name="change", help="Change all devices that a filter lets through.")
+app.command("server.cli.change:app", name="operations", help="See and end changes of many devices.")
 app.command(nats := App(name="nats", help="A NATS server of your own."))
 
 AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on the way can become the device.")]

@@ -31,7 +31,7 @@ class DeviceRecord:
 
     ``held_until`` None: until somebody releases it. ``wake_interval_s`` None: it does not sleep. ``labels`` are what
     it says of itself, ``operator_labels`` what people say of it. ``is_claimed``: somebody has made
-    a claim for it, or it was given a credential.
+    a claim for it, or it was given a credential. ``moved``: and has not said hello since.
     """
 
     id: DeviceId
@@ -59,6 +59,7 @@ class DeviceRecord:
     operator_labels: Mapping[str, str] = field(default_factory=dict)
     created_at: datetime | None = None
     is_claimed: bool = False
+    moved: bool = False
 
     @property
     def all_labels(self) -> Mapping[str, str]:
@@ -80,7 +81,8 @@ READ_AHEAD: Final = 5000
 
 _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, agent_version, booted_slot,
     running_version, running_digest, running_sequence, labels, session_nonce, last_seen,
-    admitted_at, revoked_at, held_until, held_reason, absences, absent_at, wake_interval_s, operator_labels, created_at,
+    admitted_at, revoked_at, held_until, held_reason, absences, absent_at, wake_interval_s, operator_labels,
+    created_at, moved,
     (admitted_at IS NOT NULL OR EXISTS (SELECT FROM device_claim WHERE device_id = device.id)) AS is_claimed"""
 
 ADD: Final = """

@@ -102,7 +102,8 @@ NOTE_HELLOS: Final = """
     UPDATE device
        SET vendor = r.vendor, hardware = r.hardware, agent_version = r.agent_version, booted_slot = r.booted,
            running_version = r.version, running_digest = r.digest, running_sequence = r.sequence_number,
-           labels = r.labels::jsonb, session_nonce = r.nonce, wake_interval_s = r.wake_interval_s, last_seen = $10
+           labels = r.labels::jsonb, session_nonce = r.nonce, wake_interval_s = r.wake_interval_s, last_seen = $10,
+           moved = false
       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bigint[],
                   $9::bytea[], $11::text[], $12::integer[])
         AS r (id, vendor, hardware, agent_version, booted, version, digest, sequence_number, nonce, labels,

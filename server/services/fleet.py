@@ -64,6 +64,8 @@ class Device:
     reboot_told_at: float = 0.0
     site: str = ""
     site_given: str | None = None
+    moved: bool = False
+    """It belongs elsewhere than at its last hello: the counters that it holds are not those of its audience."""
     utc_offset_minutes: int | None = None
     """East of UTC, by its last hello to this process."""
     wake_interval_s: int = 0
@@ -122,6 +124,7 @@ class Fleet:
         device.site_given = record.operator_labels.get(SITE_LABEL)
         device.site = record.all_labels.get(SITE_LABEL, "")
         device.wake_interval_s = record.wake_interval_s or 0
+        device.moved = record.moved
         device.running_digest = record.running_digest or b""
         device.nonce = record.session_nonce or b""
         if record.last_seen is not None:
@@ -193,6 +196,22 @@ class Fleet:
         if known is not None:
             known.held = held
         return known
+
+    def move(self, device: DeviceId, region: Region, cohort: Cohort, *, at: float) -> Device | None:
+        """It belongs to another audience from now on; what it was admitted to is over."""
+        known = self.get(device)
+        if known is None:
+            return None
+        self._members.get((known.cohort, known.region), {}).pop(device, None)
+        known.region, known.cohort, known.member_since = region, cohort, at
+        known.moved, known.admit, known.reboot = True, None, None
+        self._members.setdefault((cohort, region), {})[device] = known
+        return known
+
+    def place(self, device: DeviceId, given: str | None, site: str | None) -> None:
+        """Take up its site as people give it (None: they do not), and as it is."""
+        if (known := self.get(device)) is not None:
+            known.site_given, known.site = given, site or ""
 
     def grace_of(self, device: Device) -> float:
         """Return for how many seconds a device may be silent, and nothing is wrong."""

@@ -56,20 +56,21 @@ class Presence:
     def hello(self, device: Device, hello: Hello, now: float, *, region: Region) -> None:
         """A session has begun: answer it with a fresh, signed welcome, in the region where the device listens.
 
-        A device that was moved learns its new region from the welcome's text.
+        A device that was moved learns its new region and cohort from the welcome's text.
         """
         self._fleet.greet(device, hello, now)
-        if region == device.region:
+        if region == device.region and not device.moved:
             self._note_counter(device, hello.cohort_counter, now)
+        device.moved = False  # it says hello until it is welcomed, and the welcome says where it belongs
         self._welcome(device, now, region)
 
     def beat(self, device: Device, beat: Beat, now: float, *, region: Region) -> None:
-        """A device is alive; one that holds an old directive, or is in a region where it does not belong, is told so.
+        """A device is alive; one that holds an old directive, or is where it does not belong, is told so.
 
-        What it holds of another region's directives says nothing of its own's.
+        What it holds of another region's or cohort's directives says nothing of its own's.
         """
         self._fleet.hear(device, now)
-        at_home = region == device.region
+        at_home = region == device.region and not device.moved
         if at_home:
             self._note_counter(device, beat.cohort_counter, now)
         current = self._directives.counter(CohortAudience(device.region, device.cohort))
@@ -77,11 +78,14 @@ class Presence:
         if astray and device.nonce and now - device.welcomed_at >= WELCOME_AGAIN_S:
             self._welcome(device, now, region)
 
-    def welcome_again(self, device: Device, now: float) -> bool:
-        """Tell a device what has changed for it, such as an admit; False where there is no session to tell it in."""
+    def welcome_again(self, device: Device, now: float, *, listens_in: Region | None = None) -> bool:
+        """Tell a device what has changed for it, such as an admit; False where there is no session to tell it in.
+
+        ``listens_in``: the region that it was in until now, where it was moved.
+        """
         if not device.nonce:
             return False
-        self._welcome(device, now, device.region)
+        self._welcome(device, now, listens_in or device.region)
         return True
 
     def gone(self, device: Device, gone: Gone) -> None:

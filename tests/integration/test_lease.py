@@ -321,6 +321,7 @@ UNFENCED = {
     "bundle": "what people upload; offering it is another matter",
     "bundle_blob": "as bundle",
     "delta_blob": "written with its delta, which is fenced",
+    "operation_device": "written with its operation, which is fenced",
     "ticket_secret": "made once, by whoever is first",
     "campaign_freeze": "what people enter; to heed it is another matter",
     "execution_event": "history, written with the execution",

@@ -66,6 +66,11 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "POST /v1/devices/{device}/release": Hidden({}),
     "POST /v1/devices/{device}/claim": Hidden({}),
     "POST /v1/devices/{device}/revoke": Hidden(WHY),
+    "PATCH /v1/devices/{device}": Hidden({"labels": {"ring": "1"}}),
+    "POST /v1/operations": Refused({"filter": "held = true", "change": {"region": "{region}", "cohort": "{cohort}"}}),
+    "GET /v1/operations": Absent(),
+    "GET /v1/operations/{operation}": Hidden(),
+    "POST /v1/operations/{operation}/cancel": Hidden({}),
     "POST /v1/campaigns": Refused(
         {"name": "x", "bundle": "{bundle}", "cohort": "{cohort}", "regions": ["{mine}", "{region}"]}
     ),
@@ -159,6 +164,8 @@ async def world(
         },
     )
     token = await admin.post("/v1/tokens", {"name": unique("other"), "role": "viewer", "regions": [region]})
+    change = {"filter": f"id = {device}", "change": {"labels": {"ring": "1"}}}
+    operation = await admin.post("/v1/operations", change)
     revocations = (await admin.get("/v1/trust/revocations")).body["revocations"]
     names = {
         "mine": mine,
@@ -168,6 +175,7 @@ async def world(
         "device": device,
         "campaign": campaign,
         "freeze": freeze.body["id"],
+        "operation": operation.body["id"],
         "token": token.body["id"],
         "revocation": next(one["id"] for one in revocations if one["campaign"] == campaign),
         "bundle": bundle,
