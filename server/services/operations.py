@@ -15,8 +15,9 @@ from uuid import UUID
 import structlog
 
 from firmware_store.errors import ForbiddenError, InvalidInputError, LeaseLostError, StoreUnavailableError
+from server.db.changes import Batch
 from server.db.devices import DeviceRepository
-from server.db.operations import Batch, OperationRecord, OperationRepository, Plan
+from server.db.operations import OperationRecord, OperationRepository, Plan
 from server.domain.change import Change
 from server.domain.filter import LIVE, POINTER, Expression, fields_of
 from server.domain.identity import Cohort, DeviceId, Region
