@@ -146,6 +146,10 @@ class SchemaError(ConfigurationError):
     """The database's schema is not the one this release knows."""
 
 
+class CorruptBackupError(TidegateError):
+    """A backup that is not whole, was altered, or is none; nothing was changed."""
+
+
 class StoreUnavailableError(TidegateError):
     """The database or the blob store did not answer in time; what became of the request is unknown."""
 

@@ -36,6 +36,7 @@ from server.db.migrate import check_schema
 from server.db.operations import OperationRepository
 from server.db.pool import close_pool, open_pool
 from server.db.published import PublishedRepository
+from server.db.restored import RestoreRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tickets import TicketRepository
@@ -255,7 +256,7 @@ async def build(
     )
     tickets = await Tickets.load(TicketRepository(database), authority.root.fleet)
     directives.sources = sources = Sources.of(settings.public_url, tickets)
-    await directives.load()
+    await _recall_orders(directives, RestoreRepository(database))
     bundle_repository = BundleRepository(database)
     campaign_repository = CampaignRepository(database)
     executions = ExecutionRepository(database)
@@ -419,6 +420,12 @@ async def build(
         topic_root=settings.topic_root,
     )
     return Parts(context, session, reports, presence, orchestrator, directives, webhooks)
+
+
+async def _recall_orders(directives: Directives, restores: RestoreRepository) -> None:
+    await directives.load()
+    if (floor := await restores.counter_floor()) is not None:
+        directives.heed_restore(floor)
 
 
 def _join_deltas(

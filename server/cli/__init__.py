@@ -25,6 +25,8 @@ app.command("server.cli.demo:demo", name="demo", help="Roll a good release out, 
 app.command("server.cli.drill:app", name="drill", help="See what a thief of the server, or of a key, gets.")
 app.command("server.cli.serve:serve", name="serve", help="Run the server.")
 app.command("server.cli.database:app", name="db", help="Bring a database's schema up to date.")
+app.command("server.cli.backup:backup", name="backup", help="Write the database and the blobs to a folder or a file.")
+app.command("server.cli.backup:restore", name="restore", help="Bring a backup back, while no server runs.")
 app.command("server.cli.keys:app", name="keys", help="Make and look at keys.")
 app.command("server.cli.root:app", name="root", help="Make, sign and check the trust root.")
 app.command("server.cli.status:app", name="status", help="Revoke releases and keys, raise floors.")

@@ -70,8 +70,11 @@ DIGESTS: Final = (
     "SELECT coalesce(string_agg(digest, ''::bytea ORDER BY digest), '') FROM bundle_need WHERE bundle_id = $1"
 )
 
+IN_BUNDLES: Final = "SELECT DISTINCT digest FROM bundle_blob"
+IN_DELTAS: Final = "SELECT DISTINCT digest FROM delta_blob"
+
 # All that must not be cleared.
-REFERENCED: Final = "SELECT digest FROM bundle_blob UNION SELECT digest FROM delta_blob"
+REFERENCED: Final = f"{IN_BUNDLES} UNION {IN_DELTAS}"
 
 HOLDING: Final = "SELECT DISTINCT bundle_id FROM bundle_need WHERE digest = $1 ORDER BY bundle_id DESC"
 

@@ -42,6 +42,18 @@ def at_last(connection: Connection, work: _Work) -> None:
     _last_works[connection].append(work)
 
 
+@asynccontextmanager
+async def with_last_works(connection: Connection) -> AsyncIterator[None]:
+    """Let the block, which is a transaction on ``connection``, use ``at_last``."""
+    works = _last_works[connection] = list[_Work]()
+    try:
+        yield
+    finally:
+        del _last_works[connection]
+    for work in works:
+        await work(connection)
+
+
 class Database:
     """Transactions on a pool."""
 
@@ -59,14 +71,12 @@ class Database:
             LeaseLostError: it changes what only the holder of the lease may change; nothing has changed.
         """
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
-                works = _last_works[connection] = list[_Work]()
-                try:
-                    yield connection
-                finally:
-                    del _last_works[connection]
-                for work in works:
-                    await work(connection)
+            async with (
+                self._pool.acquire(timeout=ACQUIRE_S) as connection,
+                connection.transaction(),
+                with_last_works(connection),
+            ):
+                yield connection
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, *BROKEN_OFF) as exc:
             raise StoreUnavailableError("The database did not answer in time; try again.") from exc
         except asyncpg.DataError as exc:

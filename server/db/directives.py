@@ -230,6 +230,11 @@ class DirectiveRepository:
             await issue(connection, orders, sign, floor=floor)
             return True
 
+    async def issue(self, orders: Sequence[Directive], sign: Sign, *, floor: int) -> None:
+        """Issue directives that name no campaign. Raises: see ``issue``."""
+        async with self._database.transaction() as connection:
+            await issue(connection, orders, sign, floor=floor)
+
     async def overdue(self) -> list[Audience]:
         """Return the audiences that still stand under the offer of a campaign that was halted, or is over."""
         may_stand = [state.value for state in OFFERING | {State.PAUSED}]

@@ -61,6 +61,7 @@ class Cause(StrEnum):
     GATE = "gate"
     TRUST = "trust"
     EVIDENCE = "evidence"  # the halt rule wants a person to look
+    RESTORED = "restored"  # the database came back from a backup: what happened since, only a person knows
 
 
 class Membership(StrEnum):

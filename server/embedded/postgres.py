@@ -17,6 +17,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +92,22 @@ class EmbeddedPostgres:
         self._child: Child | None = None
         self._url = ""
 
+    @classmethod
+    def running_url(cls, data_dir: Path) -> str | None:
+        """Return the URL of the one that another process runs on ``data_dir``; None: none does, or it is just starting.
+
+        Only the user who runs it gets in.
+        """
+        home = data_dir.absolute() / "postgres"
+        try:
+            outside = [Path((home / "outside").read_text(encoding="utf-8").rstrip("\n"))]
+        except OSError:
+            outside = []
+        for folder in (home, *outside):
+            if _listens(folder / "socket" / SOCKET_NAME):
+                return _url_at(folder / "socket").format(DATABASE)
+        return None
+
     @property
     def database_url(self) -> str:
         """For asyncpg and libpq alike, without a secret in it.
@@ -120,7 +137,7 @@ class EmbeddedPostgres:
         """
         try:
             socket_folder = await in_thread(self._launch)
-            url = f"postgresql://{ROLE}@/{{}}?host={quote(str(socket_folder), safe='')}"
+            url = _url_at(socket_folder)
             await self._await_answer(url)
         except BaseException:
             await self.stop()
@@ -280,6 +297,20 @@ class EmbeddedPostgres:
         if lock is not None:
             self._outside.remove()
             lock.release()
+
+
+def _url_at(socket_folder: Path) -> str:
+    """Return the URL of a cluster by its socket, with a place for the database's name."""
+    return f"postgresql://{ROLE}@/{{}}?host={quote(str(socket_folder), safe='')}"
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knocking:
+        try:
+            knocking.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _locate_wheel() -> Path:

@@ -48,7 +48,7 @@ TRUST_ACTOR: Final = "trust"
 NO_REASON: Final = "not given"
 """What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
 
-PERSONS: Final = frozenset({Cause.OPERATOR, Cause.GATE, Cause.EVIDENCE})
+PERSONS: Final = frozenset({Cause.OPERATOR, Cause.GATE, Cause.EVIDENCE, Cause.RESTORED})
 """What a person's resume clears; weather, freezes and trust end by themselves."""
 
 _TRIES: Final = 5

@@ -5,7 +5,7 @@ not acknowledged, renews what runs out, and repairs any difference between what 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -48,6 +48,9 @@ def no_deltas(_campaign: CampaignId) -> tuple[DeltaOffer, ...]:
 RENEW_S: Final = DEAD_MAN_S / 2
 """A ramp is renewed when less than this of its published stretch is left."""
 
+_END_S: Final = 86_400
+"""For so long the end of an order is good that nobody here knows; it is obeyed afterwards, too."""
+
 _BELIEVABLE_S: Final = 7 * 86_400
 _COUNTER_MOST: Final = 1 << 62
 """Somebody with the directive key can burn all counters up to this; from there on only a new epoch helps."""
@@ -67,6 +70,7 @@ class Directives:
         self._current: dict[Audience, DirectiveRecord] = {}
         self._flushing = asyncio.Lock()
         self._floor = Counter()
+        self._restored: Counter | None = None
         self._behind: set[Audience] = set()
         self._owing = False
         self._told: dict[CampaignId, tuple[DeltaOffer, ...]] = {}
@@ -87,6 +91,16 @@ class Directives:
     def floor_of(self, epoch: int) -> int:
         """Return the least counter that may be signed in this epoch: what was burnt in another one does not matter."""
         return self._floor.counter if self._floor.epoch == epoch else 0
+
+    def heed_restore(self, floor: Counter) -> None:
+        """Say everything again that is older than ``floor``, from which on a restored database counts.
+
+        Until it has been said again, it goes to nobody: an offer of then may have been followed by a halt.
+        """
+        self._restored = floor
+        self._floor = Counter(self._authority.directive_epoch, max(self.floor, floor.counter))
+        self._behind |= {audience for audience, record in self._current.items() if record.counter < floor}
+        self._owing |= bool(self._behind)
 
     async def load(self) -> None:
         """Read what every audience is under now."""
@@ -290,7 +304,8 @@ class Directives:
             await self.before_flush()
         async with self._flushing:
             await self.load()
-            waiting = [record for record in self._current.values() if not record.published]
+            oldest = self._restored or Counter()
+            waiting = [one for one in self._current.values() if not one.published and not one.counter < oldest]
             await asyncio.gather(*(self._publish(record) for record in waiting))
 
     async def _publish(self, record: DirectiveRecord) -> None:
@@ -310,12 +325,17 @@ class Directives:
         Returns:
             True if directives are missing there altogether: the broker has lost its store, and blobs with it.
         """
+        orders: dict[Audience, Directive] = {}
         for audience, body in retained.items():
             try:
-                self._note_ahead(audience, self._authority.read_directive(body).counter)
+                orders[audience] = self._authority.read_directive(body)
             except (TrustError, CodecError) as exc:
                 log.warning("foreign_directive_retained", audience=str(audience), reason=str(exc))
+            else:
+                self._note_ahead(audience, orders[audience].counter)
         await self.load()
+        if self._restored is not None:
+            await self._end_unknown(orders.values(), now=now)
         lost = False
         for audience, record in list(self._current.items()):
             if record.published and retained.get(audience) != record.body:
@@ -324,6 +344,19 @@ class Directives:
                 lost |= audience not in retained
         await self.reissue(now=now)
         return lost
+
+    async def _end_unknown(self, orders: Iterable[Directive], *, now: float) -> None:
+        """End what the broker retains for audiences that a restored database has never had: nobody watches over it."""
+        counter = Counter(self._authority.directive_epoch, 0)
+        ended = [
+            Directive(order.fleet, order.audience, counter, int(now), int(now) + _END_S, Action.NONE)
+            for order in orders
+            if order.audience not in self._current and order.action is not Action.NONE
+        ]
+        if ended:
+            log.warning("unknown_orders_ended", audiences=[str(order.audience) for order in ended])
+            await self._repository.issue(ended, self.sign, floor=self.floor)
+            await self.load()
 
     async def reissue(self, *, now: float) -> None:
         """Say again what some audiences hold a higher counter for, and put an end to offers of ended campaigns."""

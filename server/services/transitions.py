@@ -121,6 +121,25 @@ def resumed(campaign: CampaignRecord, cleared: frozenset[Cause]) -> CampaignReco
     return replace(campaign, state=next_state(campaign.state, Event.RESUME), causes=causes, sentence="")
 
 
+def restored(campaign: CampaignRecord, *, now: datetime, backup_at: datetime) -> CampaignRecord:
+    """Return an active campaign as it comes back from a backup: it stands still until a person has looked at it.
+
+    Its levels are those of ``backup_at``: how far they have risen since nobody knows, and from below they only let in
+    devices once more that were let in then. One that was rolling back is halted, and can be rolled back from there.
+    """
+    when = f"{backup_at:%Y-%m-%d %H:%M:%S} UTC"
+    if campaign.state is State.ROLLING_BACK:
+        sentence = f"Halted: it was rolling back in the backup of {when} that this database was restored from."
+        ended = replace(_frozen(campaign, backup_at), state=State.HALTED, ended_at=now)
+        return replace(ended, halted_at=campaign.halted_at or now, sentence=sentence)
+    sentence = (
+        f"Paused: the database was restored from a backup of {when}. If the campaign was halted or ended since, halt "
+        "or cancel it now; else resume it."
+    )
+    held = paused(campaign, Cause.RESTORED, now=backup_at)
+    return replace(held, sentence=sentence, blobs_ready=False)
+
+
 def paced(campaign: CampaignRecord, ramps: Mapping[Region, Ramp]) -> CampaignRecord:
     """Return the campaign with new lines for some regions."""
     regions = tuple(replace(region, ramp=ramps.get(region.region, region.ramp)) for region in campaign.regions)

@@ -1,0 +1,54 @@
+"""What a database that came back from a backup must not take for true any more.
+
+Devices, and the broker, have gone on since the backup was made. So the counters of directives go on well above what
+anybody can have seen, what stood then is not published again as it is, and what the broker holds is not known.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from server.db import audit
+from server.db.audit import Entry
+from server.db.database import Connection, Database
+from server.protocol.messages import Counter
+
+AHEAD_MS: Final = 86_400_000
+"""So far ahead of the clock, in milliseconds, counters begin again: the server before may have had a fast one."""
+
+# A directive of then is said again, or something else is, under a counter of today; as it is, it goes to nobody.
+HOLD_BACK: Final = "UPDATE directive SET published_counter = counter"
+
+NOTE: Final = """
+    INSERT INTO restore_point (restored_at, backup_at, counter_epoch, counter_floor)
+    SELECT $1, $2, (SELECT coalesce(max(epoch), 0) FROM directive),
+           greatest($3::bigint, (SELECT coalesce(max(counter), 0) + 1 FROM directive),
+                    (SELECT coalesce(max(counter_floor), 0) FROM restore_point))
+"""
+
+FLOOR: Final = "SELECT counter_epoch, counter_floor FROM restore_point ORDER BY restored_at DESC LIMIT 1"
+
+WANT_BLOBS_AGAIN: Final = """
+    UPDATE published_blob SET state = CASE WHEN state IN ('wanted', 'published') THEN 'wanted' ELSE 'withdrawing' END,
+                              at = $1
+"""
+
+
+async def note_restore(connection: Connection, *, now: datetime, backup_at: datetime) -> None:
+    """Note that this database is as it was at ``backup_at``, inside the transaction that fills it."""
+    await connection.execute(HOLD_BACK)
+    await connection.execute(NOTE, now, backup_at, int(now.timestamp() * 1000) + AHEAD_MS)
+    await connection.execute(WANT_BLOBS_AGAIN, now)
+    await audit.write(connection, Entry("database.restore", "", now, after={"backup_at": backup_at.isoformat()}))
+
+
+class RestoreRepository:
+    """One method, one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def counter_floor(self) -> Counter | None:
+        """Return the counter below which what stands is older than the last restore; None: there was none."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(FLOOR)
+        return None if row is None else Counter(row["counter_epoch"], row["counter_floor"])
