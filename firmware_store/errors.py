@@ -166,5 +166,9 @@ class BrokerUnavailableError(TidegateError):
     """The MQTT broker did not answer in time."""
 
 
+class IssuerUnavailableError(TidegateError):
+    """The keys by which an OpenID provider's tokens are checked cannot be had now."""
+
+
 class SignerUnavailableError(TidegateError):
     """Whoever holds the key did not sign, or gave something that is no signature by that key."""

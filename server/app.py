@@ -42,6 +42,7 @@ from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tickets import TicketRepository
 from server.db.tokens import TokenRepository
 from server.db.trust import TrustRepository
+from server.issuer import open_issuer
 from server.mqtt.ingest import Ingest
 from server.mqtt.session import ServerSession
 from server.outside import Outside, stand
@@ -384,6 +385,7 @@ async def build(
             metrics=metrics,
             requests_per_s=settings.token_requests_per_s,
             failures_per_s=settings.address_failures_per_s,
+            foreign=open_issuer(settings),
         ),
         deltas=deltas,
         devices=device_repository,

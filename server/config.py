@@ -103,6 +103,22 @@ class Settings(BaseSettings):
     address_failures_per_s: int = Field(
         10, ge=1, le=1_000_000, description="credentials from one address that are not good, ten times as many at once"
     )
+    oidc_issuer: str | None = Field(
+        None, description="an OpenID provider whose tokens let in, as it names itself in them; takes the extra [oidc]"
+    )
+    oidc_audience: str | None = Field(None, description="whom its tokens must be for")
+    oidc_keys: str | None = Field(None, description="the https:// URL of its JWK set (jwks_uri), or a file")
+    oidc_roles: str = Field(
+        "",
+        description="what claims make somebody, VALUE=ROLE,... (fleet-admins=admin,fleet-ops=operator): the first "
+        "that fits",
+    )
+    oidc_role_claim: str = Field("roles", description="the claim that has these values; a.b is b within a")
+    oidc_name_claim: str = Field("sub", description="the claim that says who somebody is")
+    oidc_region_claim: str | None = Field(
+        None, description="the claim that names the regions somebody may see, * for all; without it, all"
+    )
+    oidc_cohort_claim: str | None = Field(None, description="the same of cohorts")
     log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
 

@@ -35,6 +35,7 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
         errors.StoreUnavailableError: (503, "store-unavailable"),
         errors.BrokerUnavailableError: (503, "broker-unavailable"),
         errors.SignerUnavailableError: (503, "signer-unavailable"),
+        errors.IssuerUnavailableError: (503, "issuer-unavailable"),
         errors.TidegateError: (500, "internal"),
     }
 )
