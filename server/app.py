@@ -89,6 +89,7 @@ from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
 from server.services.upkeep import Upkeep
 from server.services.webhooks import Webhooks
+from server.services.why import Why
 from server.services.wire import Retained
 from server.webhook import HttpAsking
 
@@ -418,6 +419,16 @@ async def build(
         tokens=tokens,
         trust=trust,
         upkeep=Upkeep(repository=bundle_repository, store=store, quota=quota),
+        why=Why(
+            campaigns=campaign_repository,
+            bundles=bundle_repository,
+            devices=device_repository,
+            executions=executions,
+            fleet=fleet,
+            directives=directives,
+            evidence=evidence,
+            wire=session,
+        ),
         wire=session,
         topic_root=settings.topic_root,
     )

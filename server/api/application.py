@@ -18,6 +18,7 @@ from server.api import (
     system,
     tokens,
     trust,
+    why,
 )
 from server.api.context import CONTEXT, Context
 from server.api.documentation import document
@@ -40,6 +41,7 @@ MODULES: Final = (
     system,
     tokens,
     trust,
+    why,
 )
 """Importing them fills ``ROUTES``."""
 

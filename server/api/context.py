@@ -38,6 +38,7 @@ from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
 from server.services.upkeep import Upkeep
+from server.services.why import Why
 from server.services.wire import Wire
 
 
@@ -78,6 +79,7 @@ class Context:
     tokens: Tokens
     trust: TrustDocuments
     upkeep: Upkeep
+    why: Why
     wire: Wire
     topic_root: str
 

@@ -201,7 +201,7 @@ async def release_device(call: Call[Empty]) -> DeviceView:
     return view_device(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
 
 
-def named_device(call: Call[Any]) -> DeviceId:
+def named_device(call: Call[Any, Any]) -> DeviceId:
     """Return the device in the path. Raises: InvalidInputError."""
     return device_id(call.request.match_info["device"])
 

@@ -20,6 +20,7 @@ AllowHttp = Annotated[bool, Parameter(help="Go over plain HTTP: whoever is on th
 
 _COLUMNS = ("id", "region", "cohort", "online", "revoked", "held", "hardware", "running_version", "last_seen")
 _HELD_COLUMNS = ("id", "held_until", "held_reason")
+_MARKS = {"pass": "ok", "fail": "FAIL", "unknown": "?"}
 _SLEEP_COLUMNS = ("id", "wake_interval_s", "asleep")
 
 
@@ -83,6 +84,29 @@ def show_one(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
         if answer[name] and output == "table":
             print()
             show([answer], columns, output)
+
+
+@app.command
+def why(device: str, *, token: Token, server: Url = DEFAULT_URL, campaign: str = "", output: Format = "table") -> None:
+    """Say why a device does not update: one sentence, then every check behind it and what would change it.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    campaign
+        In this campaign (cmp_...); without it, in the one that is active where the device is, or was the last one.
+    """
+    only = {"campaign": campaign} if campaign else {}
+    answer = call(server, token, lambda client: client.get(f"/v1/devices/{device}/why", **only))
+    if output != "table":
+        show([answer], (), output)
+        return
+    print(answer["sentence"], end="\n\n")
+    for check in answer["checks"]:
+        print(f"{_MARKS[check['outcome']]:4}  {check['name']:10}  {check['says']}")
+        if check["changes"]:
+            print(f"{'':18}-> {check['changes']}")
 
 
 @app.command

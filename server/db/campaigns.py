@@ -143,6 +143,14 @@ NEWEST: Final = f"""
      ORDER BY created_at DESC, id LIMIT $1
 """
 
+# The active one of an audience, of which there is one at most; else the one that was made last.
+REACHING: Final = f"""
+    SELECT {_COLUMNS} FROM campaign
+     WHERE id = (SELECT campaign_id FROM campaign_region AS r JOIN campaign AS c ON c.id = r.campaign_id
+                  WHERE r.cohort = $1 AND r.region = $2
+                  ORDER BY r.active DESC, c.created_at DESC, c.id LIMIT 1)
+"""
+
 IN_STATES: Final = f"SELECT {_COLUMNS} FROM campaign WHERE state = ANY($1)"
 
 LOCK_STANDING: Final = """
@@ -248,6 +256,12 @@ class CampaignRepository:
     async def in_states(self, states: frozenset[State]) -> list[CampaignRecord]:
         async with self._database.transaction() as connection:
             return await _with_regions(connection, await connection.fetch(IN_STATES, [state.value for state in states]))
+
+    async def reaching(self, cohort: Cohort, region: Region) -> CampaignRecord | None:
+        """Return the campaign that is active on an audience, else the one made for it last, if there is any."""
+        async with self._database.transaction() as connection:
+            found = await _with_regions(connection, await connection.fetch(REACHING, cohort, region))
+        return found[0] if found else None
 
     async def active_beside(self, campaign: CampaignRecord) -> list[CampaignRecord]:
         """Return the other campaigns that are active on its cohort in one of its regions."""

@@ -85,6 +85,12 @@ PROGRESS: Final = f"""
      WHERE e.campaign_id = $1
 """
 
+ONE: Final = f"""
+    SELECT {", ".join(f"e.{name.strip()}" for name in _COLUMNS.split(","))}, {_EARLIER} AS is_earlier
+      FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
+     WHERE e.campaign_id = $1 AND e.device_id = $2
+"""
+
 # A device that sleeps has $3 of its wake intervals more.
 UNJUDGED: Final = f"""
     SELECT {_COLUMNS} FROM execution AS e
@@ -161,6 +167,16 @@ class ExecutionRepository:
             device: Progress(_STATES[state], reason, at, judged, earlier)
             for device, state, reason, at, judged, earlier in rows
         }
+
+    async def one(self, campaign: CampaignId, device: DeviceId) -> tuple[ExecutionRecord, bool] | None:
+        """Return how far the device is, and whether that ended in an earlier run; None where it has not begun."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(ONE, campaign, device)
+        if row is None:
+            return None
+        members = dict(row)
+        is_earlier = members.pop("is_earlier")
+        return _record(members), is_earlier
 
     async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime, wakes: int) -> list[ExecutionRecord]:
         """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet.

@@ -25,7 +25,7 @@ from server.domain.plan import Policy
 
 _EMPTY: Final = np.empty(0, np.int64)
 
-_CATCH_UP: Final = 2
+CATCH_UP: Final = 2
 """A level that was held back rises so many times as fast as its plan, until it is where the plan has it."""
 
 
@@ -176,7 +176,7 @@ def _highest(line: Line, step_s: float, now: float, *, may_catch_up: bool) -> in
     if planned.t0 == planned.t1:
         return planned.l1
     rise = ceil((planned.l1 - planned.l0) * step_s / (planned.t1 - planned.t0))
-    return max(level, min(level + (_CATCH_UP if may_catch_up else 1) * rise, planned.level(now + step_s)))
+    return max(level, min(level + (CATCH_UP if may_catch_up else 1) * rise, planned.level(now + step_s)))
 
 
 def _starts_most(starts_per_s: float) -> int:

@@ -51,6 +51,8 @@ class _Case:
     accepted: Accepted | None = None
     """The hold that a person has ended last."""
     bad_weather: frozenset[str] = frozenset()
+    verdict: Verdict | None = None
+    """Of the last look."""
     is_paged: bool = False
     saved_at: float = 0.0
     saved_devices: int = 0
@@ -86,6 +88,16 @@ class Evidence:
         case = self._cases.get(campaign)
         return frozenset() if case is None else case.bad_weather
 
+    def verdict(self, campaign: CampaignId) -> Verdict | None:
+        """Return what was concluded at the last look; None where this process has not looked yet."""
+        case = self._cases.get(campaign)
+        return None if case is None else case.verdict
+
+    def rule(self, campaign: CampaignId) -> HaltRule | None:
+        """Return the rule of the campaign's present run, to be read only; None where this process has not looked."""
+        case = self._cases.get(campaign)
+        return None if case is None else case.rule
+
     async def look(
         self,
         campaign: CampaignRecord,
@@ -114,6 +126,7 @@ class Evidence:
         verdict = _unless_accepted(campaign, case, verdict)
         if case.accepted is not None and case.accepted is not before:
             await self._repository.accept(campaign.id, campaign.run, case.accepted)
+        case.verdict = verdict
         return verdict
 
     async def _open(self, campaign: CampaignRecord, roster: Roster) -> _Case:

@@ -17,7 +17,7 @@ from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord, Seen
 from server.domain.halt.view import DARK_WAKES
 from server.domain.identity import Cohort, DeviceId, Region
-from server.protocol.messages import Hello
+from server.protocol.messages import Counter, Hello
 from server.protocol.orders import Admit
 from server.services.sites import SITE_LABEL
 
@@ -70,6 +70,13 @@ class Device:
     """East of UTC, by its last hello to this process."""
     wake_interval_s: int = 0
     """Seconds between wakes, as it declares them; 0: it does not sleep."""
+    told_counter: Counter | None = None
+    """The directive of its cohort that it holds, by its last beat to this process, which came at ``told_at``."""
+    told_at: float = 0.0
+    free_bytes: int | None = None
+    """Of its storage, by its last beat to this process; None: it does not say."""
+    refusals: int = 0
+    """Orders that it did not believe since it booted, by its last beat to this process."""
     drops: int = 0
     """Sessions lost since this process began."""
     absences: float = 0.0

@@ -59,6 +59,7 @@ class Presence:
         A device that was moved learns its new region and cohort from the welcome's text.
         """
         self._fleet.greet(device, hello, now)
+        device.told_counter = None  # it reads what is retained only now; the next beat says what it holds
         if region == device.region and not device.moved:
             self._note_counter(device, hello.cohort_counter, now)
         device.moved = False  # it says hello until it is welcomed, and the welcome says where it belongs
@@ -70,8 +71,11 @@ class Presence:
         What it holds of another region's or cohort's directives says nothing of its own's.
         """
         self._fleet.hear(device, now)
+        device.free_bytes = beat.health.get("free_bytes", device.free_bytes)
+        device.refusals = beat.health.get("errors", device.refusals)
         at_home = region == device.region and not device.moved
         if at_home:
+            device.told_counter, device.told_at = beat.cohort_counter, now
             self._note_counter(device, beat.cohort_counter, now)
         current = self._directives.counter(CohortAudience(device.region, device.cohort))
         astray = not at_home or beat.cohort_counter < current

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 DEVICES = 10
 FACTORY, RELEASE = b"the factory's app. " * 9000, b"an app that drains the battery. " * 6000
-CANARY = "sim-00007"
+CANARY, OTHER = "sim-00007", "sim-00001"
 PLAN = {
     "waves": [
         {"devices": [CANARY], "soak_s": 1, "gate": {"manual": True}},
@@ -78,6 +78,12 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
     await until(look, lambda seen: seen["awaits"] == "advance")
     begun = (await api.get(f"{path}/executions")).body["executions"]
     assert [(one["device"], one["state"]) for one in begun] == [(CANARY, "confirmed")]
+    whys = {name: (await api.get(f"/v1/devices/{name}/why")).body["sentence"] for name in (CANARY, OTHER)}
+    assert whys[CANARY] == f"{CANARY} does not update because it runs 1.1.0 already."
+    assert whys[OTHER].startswith(f"{OTHER} does not update because its height is ")
+    shown = await said(server, "device", "why", OTHER)
+    assert shown.startswith(whys[OTHER])
+    assert {"ok    online", "FAIL  level"} <= {line[:12].strip() for line in shown.splitlines()}
     assert (await api.post(f"{path}/advance", {"wave": 1})).status == 200
     await until(look, lambda seen: seen["states"].get("confirmed", 0) >= 2)
     await order("halt")
@@ -97,14 +103,14 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
     assert 0 < ended["rollback"]["seconds"] < WAIT_S
     await until(versions, lambda found: found == ["1.0.0"] * DEVICES)
 
-    told = await explained(server, campaign)
+    told = await said(server, "halt", "explain", campaign)
     assert "open_wave by orchestrator: Wave 2 of 3 opens: eu to 50.0%." in told
     assert "    odds 1 to 1, 0 under way; largest: " in told
     assert "halt by first-admin: Halted by first-admin: the battery" in told
 
 
-async def explained(server: ServerProcess, campaign: str) -> str:
-    command = [sys.executable, "-m", "server", "halt", "explain", campaign]
+async def said(server: ServerProcess, *arguments: str) -> str:
+    command = [sys.executable, "-m", "server", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, "--server", server.url, "--token", server.token, cwd=ROOT, stdout=subprocess.PIPE
     )

@@ -61,6 +61,7 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "POST /v1/devices": Refused({"devices": [{"id": "{new}", "region": "{region}", "cohort": "{cohort}"}]}),
     "GET /v1/devices": Absent(),
     "GET /v1/devices/{device}": Hidden(),
+    "GET /v1/devices/{device}/why": Hidden(),
     "POST /v1/devices/{device}/credential": Hidden({}),
     "POST /v1/devices/{device}/hold": Hidden(WHY),
     "POST /v1/devices/{device}/release": Hidden({}),
