@@ -98,6 +98,9 @@ log = structlog.get_logger(__name__)
 BROKER_WAIT_S: Final = 15.0
 SHUTDOWN_S: Final = 10.0
 
+LINE_MOST_BYTES: Final = 32_768
+"""Of a request's first line: the longest filter fits, all of it percent-encoded."""
+
 GC_THRESHOLD: Final = 50_000
 """New objects before Python looks for cycles among them; its default is 700, which one batch of reports passes often.
 
@@ -504,7 +507,13 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
 async def _listen(settings: Settings, application: web.Application, outside: Outside, stack: AsyncExitStack) -> str:
     """Open the REST door and return its URL."""
     tls = outside.certificates.rest
-    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=SHUTDOWN_S,
+        max_line_size=LINE_MOST_BYTES,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:

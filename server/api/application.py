@@ -1,5 +1,6 @@
 """The aiohttp application: every route of the API, with its errors."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -53,5 +54,23 @@ def make_application(context: Context) -> web.Application:
     for entry in ROUTES:
         for method in (entry.method, *(["HEAD"] if entry.fetched else [])):
             application.router.add_route(method, entry.path, bind(entry))
+    for path, methods in _fixed().items():
+        application.router.add_route("*", path, _refuse(methods))
     documentation.add_pages(application)
     return application
+
+
+def _fixed() -> dict[str, set[str]]:
+    """Return the methods of each path without a parameter: another path's parameter must not stand for its name."""
+    found: dict[str, set[str]] = {}
+    for entry in ROUTES:
+        if "{" not in entry.path:
+            found.setdefault(entry.path, set()).add(entry.method)
+    return found
+
+
+def _refuse(methods: set[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, methods)
+
+    return refuse

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from server.api.delivery import deliver
 from server.api.lists import NewestQuery
-from server.api.parameters import PRINTABLE, Digits
+from server.api.parameters import PRINTABLE, Digits, Instant
 from server.api.routing import Call, Empty, Example, Media, route
 from server.api.store import LINES, MEDIA_TYPE, answer_lines
 from server.db.audit import Wanted
@@ -56,8 +56,8 @@ class AuditQuery(NewestQuery):
     who: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what one person or part has done")
     what: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what, such as campaign.halt")
     object: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what was done to one object")
-    since: AwareDatetime | None = Field(None, description="what was done then or later")
-    until: AwareDatetime | None = Field(None, description="what was done before")
+    since: Instant | None = Field(None, description="what was done then or later")
+    until: Instant | None = Field(None, description="what was done before")
 
 
 @route(

@@ -129,7 +129,7 @@ async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
     )
 
 
-@route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty)
+@route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty, problems=(409,))
 async def renew_credential(call: Call[Empty]) -> DeviceAdded:
     """Make a new credential for a device; the one before is good until it expires."""
     record = await call.context.devices.get(named_device(call))

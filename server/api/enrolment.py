@@ -9,10 +9,9 @@ from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
 from server.api.devices import Credential, named_device, view_credential
-from server.api.parameters import NO_NUL, PATH
+from server.api.parameters import PATH, PRINTABLE, DeviceName
 from server.api.routing import Call, Empty, Example, Media, Model, bearer, route
 from server.domain.enrolment import CLAIM_LIFE, CLAIM_LIFE_MOST
-from server.domain.identity import device_id
 from server.protocol.renewal import NONCE_BYTES
 from server.services.enrolment import Enrolled
 from server.services.nonces import NONCE_LIFE_S
@@ -47,7 +46,7 @@ class ClaimCreated(BaseModel):
 class Enrol(Model):
     """``csr``: PKCS#10 in PEM, or its DER in base64. Its subject and extensions are not looked at."""
 
-    device: str = Field(min_length=1, max_length=64)
+    device: DeviceName
     csr: str = Field(min_length=1, max_length=8192)
 
 
@@ -86,7 +85,7 @@ class Identity(BaseModel):
 class Revoke(Model):
     """Why; it is kept."""
 
-    reason: str = Field(min_length=1, max_length=200, pattern=NO_NUL)
+    reason: str = Field(min_length=1, max_length=200, pattern=PRINTABLE)
 
 
 class Revocation(BaseModel):
@@ -135,7 +134,7 @@ async def revoke_device(call: Call[Revoke]) -> Revocation:
 async def enrol(call: Call[Enrol]) -> Identity:
     """Give a device that shows its claim a certificate, and a credential for the embedded broker."""
     token = bearer(call.request, "tgc_<secret>")
-    device = device_id(call.body.device)
+    device = call.body.device
     return _identity(call, await call.context.enrolment.enrol(device, token=token, csr=call.body.csr))
 
 
@@ -164,7 +163,7 @@ async def renew_identity(call: Call[Renew]) -> Identity:
     if len(nonce) != NONCE_BYTES:
         raise InvalidInputError(f"A nonce has {NONCE_BYTES} bytes.", pointer="/nonce")
     renewed = await call.context.enrolment.renew(
-        device_id(body.device), csr=body.csr, nonce=nonce, proof=_binary(body.proof, "/proof")
+        body.device, csr=body.csr, nonce=nonce, proof=_binary(body.proof, "/proof")
     )
     return _identity(call, renewed)
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, NaiveDatetime
+from pydantic import BaseModel, Field, NaiveDatetime, WithJsonSchema
 
 from server.api.parameters import Reason, RegionName
 from server.api.routing import Call, Example, Model, route
@@ -11,14 +11,20 @@ from server.db.freezes import FreezeRecord
 from server.services import identifiers
 from server.services.tokens import Right
 
+LocalTime = Annotated[
+    NaiveDatetime,
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?$"}),
+]
+"""What a wall clock shows: no offset, which ``date-time`` would want."""
+
 
 class FreezeAdd(Model):
     """``starts`` and ``ends``: what the wall clock of ``zone`` (an IANA name) shows. No ``region``: everywhere."""
 
     region: RegionName | None = None
     zone: Annotated[str, Field(min_length=1, max_length=64)]
-    starts: NaiveDatetime
-    ends: NaiveDatetime
+    starts: LocalTime
+    ends: LocalTime
     reason: Reason
 
 
@@ -28,8 +34,8 @@ class FreezeView(BaseModel):
     id: str
     region: str | None
     zone: str
-    starts: datetime
-    ends: datetime
+    starts: LocalTime
+    ends: LocalTime
     begins_at: datetime
     is_over_at: datetime
     holds: bool

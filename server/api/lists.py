@@ -18,7 +18,9 @@ class NewestQuery(Model):
 class FilterQuery(NewestQuery):
     """Which ones, and how many."""
 
-    filter: str | None = Field(None, description="which ones, such as `region = eu AND NOT labels.site:*`")
+    filter: str | None = Field(
+        None, min_length=1, max_length=2000, description="which ones, such as `region = eu AND NOT labels.site:*`"
+    )
 
     def only(self, fields: Fields) -> Expression | None:
         """Return what the filter lets through of objects with these fields; None: everything.

@@ -1,10 +1,11 @@
 """The parameters of paths and queries: what they may be, said once for all routes."""
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from firmware_store.errors import InvalidInputError
 from server.domain.identity import Cohort, DeviceId, Region, cohort, device_id, region
@@ -33,7 +34,7 @@ PATH: Final[Mapping[str, PathParameter]] = MappingProxyType(
         "revocation": PathParameter("^rev_[0-9a-f]{32}$", "a revocation's id", "rev_019aabbe4e5f7d34a7f8091021324350"),
         "operation": PathParameter("^op_[0-9a-f]{32}$", "an operation's id", "op_019aabbe5f607e45b809102132435465"),
         "version": PathParameter("^[0-9]{1,18}$", "a root's version", "1"),
-        "token": PathParameter("^[0-9a-f]{8}$", "a token's id: what stands between its underscores", "5f0c1a2b"),
+        "token_id": PathParameter("^[0-9a-f]{8}$", "a token's id: what stands between its underscores", "5f0c1a2b"),
         "sha256": PathParameter("^[0-9a-f]{64}$", "a SHA-256, in hexadecimal", "9f" * 32),
     }
 )
@@ -53,10 +54,21 @@ def _truth(text: object) -> object:
     return text
 
 
+def _instant(text: object) -> object:
+    if isinstance(text, str) and not _RFC3339.fullmatch(text):
+        raise ValueError("This is a time with an offset, such as 2026-11-22T14:00:00Z.")
+    return text
+
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
 Digits = BeforeValidator(_digits)
 """Of a number in a query, after its bounds: what its schema says, and nothing that merely looks like it."""
 
 Flag = Annotated[bool, BeforeValidator(_truth)]
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
+"""RFC 3339, with an offset; no number of seconds."""
 
 Limit = Annotated[int, Field(ge=1, le=1000, description="so many at most"), Digits]
 

@@ -121,10 +121,10 @@ async def list_tokens(call: Call[None, NewestQuery]) -> TokenList:
     return TokenList(tokens=[_view(record) for record in records])
 
 
-@route("DELETE", "/v1/tokens/{token}", right=Right.ADMINISTER, problems=[409])
+@route("DELETE", "/v1/tokens/{token_id}", right=Right.ADMINISTER, problems=[409])
 async def revoke_token(call: Call[None]) -> TokenView:
     """End a token, from the next request on."""
-    return _view(await call.context.tokens.revoke(call.request.match_info["token"], caller=call.caller.name))
+    return _view(await call.context.tokens.revoke(call.request.match_info["token_id"], caller=call.caller.name))
 
 
 def _view(record: TokenRecord) -> TokenView:

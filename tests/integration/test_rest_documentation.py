@@ -8,7 +8,7 @@ import pytest
 
 from server.api.documentation import FILES
 from tests.integration.test_rest import assert_problem
-from tests.servers import ROOT, Api, ServerProcess
+from tests.servers import ROOT, Api, ServerProcess, unique
 
 
 @pytest.fixture
@@ -74,3 +74,23 @@ async def test_a_value_of_another_type_is_not_turned_into_one(admin: Api, second
 
     assert_problem(answer, 422, "invalid-input")
     assert answer.body["errors"][0]["pointer"] == "/for_seconds"
+
+
+async def test_an_integer_may_be_written_with_a_fraction_of_nothing(admin: Api) -> None:
+    device = unique("gw")
+    await admin.add_device(device, "eu")
+
+    assert (await admin.post(f"/v1/devices/{device}/hold", {"reason": "x", "for_seconds": 60.0})).status == 200
+
+
+async def test_a_fixed_path_is_not_taken_for_a_name(admin: Api) -> None:
+    answer = await admin.get("/v1/blobs/missing")
+
+    assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["Allow"] == "POST"
+
+
+async def test_the_longest_filter_fits_a_url(admin: Api) -> None:
+    text = "labels.site = " + '"' + "\N{OGHAM SPACE MARK}" * 1984 + '"'
+
+    assert (await admin.get("/v1/devices", params={"filter": text})).status == 200

@@ -100,7 +100,7 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
         {"name": "x", "role": "viewer", "regions": ["{region}", "{mine}"], "cohorts": ["{cohort}"]}
     ),
     "GET /v1/tokens": Absent(),
-    "DELETE /v1/tokens/{token}": Hidden(),
+    "DELETE /v1/tokens/{token_id}": Hidden(),
     "GET /v1/audit": Closed(),
     "POST /v1/audit/verify": Closed({}),
     "GET /v1/audit/export": Closed(),
@@ -177,7 +177,7 @@ async def world(
         "campaign": campaign,
         "freeze": freeze.body["id"],
         "operation": operation.body["id"],
-        "token": token.body["id"],
+        "token_id": token.body["id"],
         "revocation": next(one["id"] for one in revocations if one["campaign"] == campaign),
         "bundle": bundle,
         "sha256": HEX * 2,
@@ -236,7 +236,9 @@ async def test_what_is_elsewhere_is_not_there_on_any_route(admin: Api, world: Wo
             as_it_should = answer.status == (row.by_cohort if world.by_cohort else 404)
         elif isinstance(row, Absent):
             found = str(answer.body)
-            shown = {name for name in ("region", "device", "campaign", "freeze", "token") if world.names[name] in found}
+            shown = {
+                name for name in ("region", "device", "campaign", "freeze", "token_id") if world.names[name] in found
+            }
             as_it_should = answer.status == 200 and (not shown or (row.of_region and world.by_cohort))
         elif isinstance(row, Open):
             as_it_should = answer.status == (await call(admin, route, world)).status != 403
@@ -253,9 +255,9 @@ async def test_the_same_requests_find_it_where_nobody_is_limited(admin: Api, wor
     for route, row in ROWS.items():
         if isinstance(row, Absent):
             answer = await call(admin, route, world)
-            assert any(world.names[name] in str(answer.body) for name in ("device", "campaign", "freeze", "token")), (
-                route
-            )
+            assert any(
+                world.names[name] in str(answer.body) for name in ("device", "campaign", "freeze", "token_id")
+            ), route
         elif isinstance(row, Hidden) and route.startswith("GET"):
             assert (await call(admin, route, world)).status == 200
 
