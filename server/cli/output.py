@@ -23,5 +23,11 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: str) -> N
 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+        table.add_row(*(_text(row.get(column)) for column in columns))
     Console(soft_wrap=True).print(table)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
