@@ -63,6 +63,7 @@ from server.services.device_ca import DeviceCaFolder
 from server.services.directives import Directives
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
+from server.services.explain import Explain
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
@@ -402,6 +403,7 @@ async def build(
         certificates=outside.certificates,
         enrolment=enrolment,
         evidence=evidence,
+        explain=Explain(campaigns=campaigns, surveyor=surveyor, evidence=evidence, room=room, wire=session),
         fleet=fleet,
         freezes=freezes,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),

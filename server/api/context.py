@@ -20,6 +20,7 @@ from server.services.certificates import Certificates
 from server.services.deltas import Deltas
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
+from server.services.explain import Explain
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
@@ -61,6 +62,7 @@ class Context:
     certificates: Certificates
     enrolment: Enrolment
     evidence: Evidence
+    explain: Explain
     fleet: Fleet
     freezes: Freezes
     inventory: Inventory

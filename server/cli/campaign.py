@@ -114,6 +114,18 @@ def show_one(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, o
 
 
 @app.command
+def explain(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Say why a campaign is where it is, what it waits for, what the halt rule knows, and what comes next."""
+    from server.cli.explanation import explained
+
+    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/explain"))
+    if output == "table":
+        print(*explained(answer), sep="\n")
+    else:
+        show([answer], (), output)
+
+
+@app.command
 def executions(
     campaign: CampaignId,
     *,

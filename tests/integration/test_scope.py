@@ -80,6 +80,7 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "GET /v1/campaigns/{campaign}/decisions": Hidden(),
     "GET /v1/campaigns/{campaign}/executions": Hidden(),
     "GET /v1/campaigns/{campaign}/windows": Hidden(),
+    "GET /v1/campaigns/{campaign}/explain": Hidden(),
     **{
         f"POST /v1/campaigns/{{campaign}}/{verb}": Hidden(WHY)
         for verb in ("submit", "approve", "start", "pause", "resume", "rollback", "halt", "cancel")
