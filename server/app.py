@@ -37,6 +37,7 @@ from server.db.operations import OperationRepository
 from server.db.pool import close_pool, open_pool
 from server.db.published import PublishedRepository
 from server.db.restored import RestoreRepository
+from server.db.retention import RetentionRepository
 from server.db.revocations import RevocationRepository
 from server.db.telemetry import Stored, TelemetryRepository
 from server.db.tickets import TicketRepository
@@ -77,6 +78,7 @@ from server.services.quarantine import Quarantine
 from server.services.quota import Quota
 from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
+from server.services.retention import Retention, ages_of
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
@@ -133,6 +135,7 @@ class Parts:
     orchestrator: Orchestrator
     directives: Directives
     webhooks: Webhooks
+    retention: Retention
 
 
 async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
@@ -437,7 +440,14 @@ async def build(
         wire=session,
         topic_root=settings.topic_root,
     )
-    return Parts(context, session, reports, presence, orchestrator, directives, webhooks)
+    return Parts(
+        context, session, reports, presence, orchestrator, directives, webhooks, _retention_of(settings, database)
+    )
+
+
+def _retention_of(settings: Settings, database: Database) -> Retention:
+    ages = ages_of(days=settings.retain_days, decisions_days=settings.retain_decisions_days)
+    return Retention(RetentionRepository(database), ages)
 
 
 async def _recall_orders(directives: Directives, restores: RestoreRepository) -> None:
@@ -493,6 +503,7 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             group.create_task(parts.context.audit.run(), name="sign the audit's head"),
+            group.create_task(parts.retention.run(), name="delete what is old"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
         ]
         try:

@@ -94,6 +94,19 @@ class Settings(BaseSettings):
     delta_wait_s: int = Field(
         600, ge=0, le=86_400, description="how long a campaign waits for its deltas before its first wave opens"
     )
+    retain_days: int = Field(
+        90,
+        ge=0,
+        le=36_500,
+        description="what devices reported in campaigns that are over, claims and operations that ended are deleted "
+        "after so many days; 0: never",
+    )
+    retain_decisions_days: int = Field(
+        730,
+        ge=0,
+        le=36_500,
+        description="the same, for the decisions of campaigns that are over; 0: never. The audit is kept for ever",
+    )
     approvals: int = Field(
         0, ge=0, le=10, description="approvals that every campaign needs, at least; its policy may want more"
     )

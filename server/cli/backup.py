@@ -1,7 +1,7 @@
 """``tidegate backup`` and ``tidegate restore``: the database and the blobs, beside the server and not through it."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,12 +35,13 @@ def backup(
     import asyncio
 
     from firmware_store.blobs import BlobStore
+    from server.cli.own_database import own_database
     from server.services.backup.making import Made, make_backup
 
     settings = _settings(data_dir)
 
     async def run(tell: "Tell") -> Made:
-        async with _database(settings) as url:
+        async with own_database(settings) as url:
             return await make_backup(url, BlobStore.at(settings.blobs), to, with_blobs=not without_blobs, tell=tell)
 
     with _progress() as tell:
@@ -81,12 +82,13 @@ def restore(
     import asyncio
 
     from firmware_store.blobs import BlobStore
+    from server.cli.own_database import own_database
     from server.services.backup.restoring import Restored, restore_backup
 
     settings = _settings(data_dir)
 
     async def run(tell: "Tell") -> Restored:
-        async with _database(settings, alone=True) as url:
+        async with own_database(settings, alone=True) as url:
             store = BlobStore.at(settings.blobs)
             return await restore_backup(source, url, store, replace=replace, sha256=sha256, tell=tell)
 
@@ -104,22 +106,6 @@ def _settings(data_dir: Path | None) -> "Settings":
     from server.cli.serve import read_settings
 
     return read_settings() if data_dir is None else read_settings(data_dir=data_dir)
-
-
-@asynccontextmanager
-async def _database(settings: "Settings", *, alone: bool = False) -> AsyncIterator[str]:
-    """Give the database's URL; the embedded one is started where it does not run. ``alone``: no server may run."""
-    from server.embedded import EmbeddedPostgres
-
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
-        return
-    running = None if alone else EmbeddedPostgres.running_url(settings.data_dir)
-    if running is not None:
-        yield running
-        return
-    async with EmbeddedPostgres(settings.data_dir) as postgres:
-        yield postgres.database_url
 
 
 @contextmanager

@@ -33,11 +33,21 @@ WANT_BLOBS_AGAIN: Final = """
 """
 
 
+END_OPERATIONS: Final = """
+    UPDATE operation SET state = 'failed', ended_at = $1,
+                         errors = errors || jsonb_build_array(jsonb_build_array('', $2::text))
+     WHERE state = 'running'
+"""
+CLEAR_OPERATIONS: Final = "DELETE FROM operation_device"
+
+
 async def note_restore(connection: Connection, *, now: datetime, backup_at: datetime) -> None:
     """Note that this database is as it was at ``backup_at``, inside the transaction that fills it."""
     await connection.execute(HOLD_BACK)
     await connection.execute(NOTE, now, backup_at, int(now.timestamp() * 1000) + AHEAD_MS)
     await connection.execute(WANT_BLOBS_AGAIN, now)
+    await connection.execute(END_OPERATIONS, now, "the database was restored from a backup; see what is left to do")
+    await connection.execute(CLEAR_OPERATIONS)
     await audit.write(connection, Entry("database.restore", "", now, after={"backup_at": backup_at.isoformat()}))
 
 

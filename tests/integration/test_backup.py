@@ -315,6 +315,20 @@ async def test_what_was_running_stands_still_until_a_person_resumes_it(site: Sit
         assert (await world.campaign(campaign.id)).state is State.RUNNING
 
 
+async def test_a_change_of_many_devices_that_was_under_way_has_failed(site: Site) -> None:
+    await read(
+        site.url,
+        "INSERT INTO operation (id, filter, change, reason, created_by, created_at, total) "
+        "VALUES (gen_random_uuid(), '', '{}', '', 'ann', now(), 1) RETURNING 1",
+    )
+    await site.back_up()
+    await site.bring_back()
+
+    ((state, why),) = await read(site.other_url, "SELECT state, errors->0->>1 FROM operation")
+    assert state == "failed"
+    assert "restored" in why
+
+
 async def test_no_order_of_then_is_said_again_and_every_new_one_is_newer(site: Site) -> None:
     """The broker has what was said after the backup; what the database has is older than all of it."""
     audience = CohortAudience(EU, MAIN)
