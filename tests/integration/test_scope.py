@@ -1,8 +1,11 @@
 """Whoever is limited to regions or cohorts finds nothing of the others, on any route.
 
-``ROWS`` has a row for each route that takes a token: one that somebody adds without a row fails here.
+``ROWS`` has a row for each operation of the OpenAPI document that takes a token, and ``ASKED`` one for each parameter
+of a list: what somebody adds without a row fails here.
 """
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +13,8 @@ from typing import Any
 
 import pytest
 
-import server.api.application  # noqa: F401  (importing it fills ROUTES)
-from server.api.routing import ROUTES
-from tests.integration.test_rest import HEX, assert_problem, named
+from server.api.application import document
+from tests.integration.test_rest import HEX, assert_problem
 from tests.integration.test_rest_campaigns import bundle, create, order
 from tests.servers import ROOT, Api, ServerProcess, make_bundle, unique
 
@@ -125,6 +127,23 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "POST /v1/trust/revocations/{revocation}/decline": Closed(WHY),
 }
 
+ASKED: dict[tuple[str, str], list[str]] = {
+    ("GET /v1/devices", "region"): ["{region}"],
+    ("GET /v1/devices", "cohort"): ["{cohort}"],
+    ("GET /v1/devices", "filter"): [
+        "region={region}",
+        "online=false AND cohort={cohort}",
+        "region={region} OR id={device} OR labels.site=x",
+        "NOT (region=nowhere AND cohort=nowhere)",
+    ],
+    ("GET /v1/campaigns", "filter"): ["cohort={cohort}", "NOT name=x"],
+    ("GET /v1/trust/revocations", "state"): ["proposed"],
+}
+"""What would find something elsewhere, by the parameters of lists."""
+
+PACES = frozenset({"limit", "cursor"})
+"""Parameters that say how much of a list, and not of what."""
+
 MEDIA = {
     "POST /v1/bundles": "application/vnd.tidegate.bundle",
     "POST /v1/trust/root": "application/cbor",
@@ -135,11 +154,15 @@ MEDIA = {
 
 @dataclass(frozen=True)
 class World:
-    """What there is elsewhere, by the name of the path parameter, and somebody who should see nothing of it."""
+    """What there is elsewhere, by the name of the path parameter, and somebody who should see nothing of it.
+
+    ``own``: a device that they see.
+    """
 
     limited: Api
     names: Mapping[str, str]
     by_cohort: bool
+    own: str
 
 
 @pytest.fixture(params=["limited to a region", "limited to a cohort"])
@@ -148,10 +171,11 @@ async def world(
 ) -> AsyncIterator[World]:
     bundle = (await admin.upload(make_bundle(tmp_path, server.keys).read_bytes())).body["id"]
     by_cohort = "cohort" in request.param
-    mine, cohort = unique("mine"), unique("cohort")
-    limits = {"cohorts": [unique("lab")]} if by_cohort else {"regions": [mine]}
-    region, device = unique("there"), unique("gw")
+    mine, lab, cohort = unique("mine"), unique("lab"), unique("cohort")
+    limits = {"cohorts": [lab]} if by_cohort else {"regions": [mine]}
+    region, device, own = unique("there"), unique("gw"), unique("own")
     await admin.add_device(device, region, cohort)
+    await admin.add_device(own, mine, lab if by_cohort else cohort)
     campaign = await create(admin, bundle, cohort=cohort, regions=[region], plan=None)
     assert (await order(admin, campaign, "start")).status == 200
     assert (await order(admin, campaign, "halt")).status == 200
@@ -186,7 +210,7 @@ async def world(
     }
     given = await admin.post("/v1/tokens", {"name": unique("limited"), "role": "admin", **limits})
     api = Api(server.url, given.body["token"])
-    yield World(api, names, by_cohort)
+    yield World(api, names, by_cohort, own)
     await api.close()
 
 
@@ -210,16 +234,38 @@ async def call(api: Api, route: str, world: World) -> Any:
     return await api.call(method, filled(path, world.names), **options)
 
 
-def test_every_route_that_takes_a_token_has_a_row() -> None:
-    assert {named(route) for route in ROUTES if route.right is not None} == ROWS.keys()
+def operations() -> dict[str, dict[str, Any]]:
+    """The operations that take a token, by method and path; HEAD is answered by what answers GET."""
+    return {
+        f"{method.upper()} {path}": operation
+        for path, item in json.loads(document())["paths"].items()
+        for method, operation in item.items()
+        if method != "head" and any("token" in one for one in operation["security"])
+    }
 
 
-def test_every_route_that_names_something_says_what_becomes_of_it() -> None:
-    fleet_wide = {"{bundle}", "{sha256}", "{version}"}
-    for route, row in ROWS.items():
-        named_there = {part for part in route.split("/") if part.startswith("{")} - fleet_wide
-        if named_there:
-            assert isinstance(row, Hidden | Closed), route
+def test_every_operation_that_takes_a_token_has_a_row() -> None:
+    assert operations().keys() == ROWS.keys()
+
+
+def test_every_operation_that_names_something_says_what_becomes_of_it() -> None:
+    fleet_wide = {"bundle", "sha256", "version"}
+    for route, operation in operations().items():
+        named = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
+        if named - fleet_wide:
+            assert isinstance(ROWS[route], Hidden | Closed), route
+
+
+def test_every_parameter_of_a_list_is_asked_for_what_is_elsewhere() -> None:
+    asked = {
+        (route, one["name"])
+        for route, operation in operations().items()
+        if isinstance(ROWS[route], Absent)
+        for one in operation.get("parameters", [])
+        if one["name"] not in PACES
+    }
+
+    assert asked == ASKED.keys()
 
 
 def test_the_context_without_limits_is_reached_from_one_place() -> None:
@@ -275,30 +321,49 @@ async def test_what_is_hidden_reads_as_what_does_not_exist(world: World) -> None
         assert told == unknown.body["detail"]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "region={region}",
-        "cohort={cohort}",
-        "filter=region={region}",
-        "filter=online=false AND cohort={cohort}",
-        "filter=region={region} OR id={device} OR labels.site=x",
-        "filter=NOT (region=nowhere AND cohort=nowhere)",
-    ],
-)
-async def test_a_filter_shows_nothing_of_elsewhere(admin: Api, world: World, query: str) -> None:
-    path = f"/v1/devices?{filled(query, world.names)}"
+@pytest.mark.parametrize(("route", "parameter"), ASKED, ids=str)
+async def test_no_parameter_of_a_list_shows_what_is_elsewhere(
+    admin: Api, world: World, route: str, parameter: str
+) -> None:
+    path = route.split()[1]
+    for value in ASKED[route, parameter]:
+        query = {parameter: filled(value, world.names)}
+        limited, whole = [(await api.get(path, params=query)).body for api in (world.limited, admin)]
+        kinds = ("device", "campaign")
 
-    assert (await world.limited.get(path)).body["devices"] == []
-    assert (await admin.get(path)).body["devices"] != []
+        assert any(world.names[kind] in str(whole) for kind in kinds), (value, whole)
+        assert not any(world.names[kind] in str(limited) for kind in kinds), (value, limited)
 
 
-@pytest.mark.parametrize("query", ["cohort={cohort}", "NOT name=x"])
-async def test_a_filter_shows_no_campaign_of_elsewhere(admin: Api, world: World, query: str) -> None:
-    path = f"/v1/campaigns?filter={filled(query, world.names)}"
+async def test_what_is_within_the_limits_is_listed(world: World) -> None:
+    for query in ({}, {"filter": f"id={world.own}"}, {"filter": f"id={world.own} OR id={world.names['device']}"}):
+        listed = (await world.limited.get("/v1/devices", params=query)).body["devices"]
 
-    assert (await world.limited.get(path)).body["campaigns"] == []
-    assert world.names["campaign"] in str((await admin.get(path)).body)
+        assert [device["id"] for device in listed] == [world.own]
+
+
+async def test_a_device_of_ones_own_tells_nothing_of_a_campaign_elsewhere(admin: Api, world: World) -> None:
+    path = f"/v1/devices/{world.own}/why"
+    query = {"campaign": world.names["campaign"]}
+
+    assert_problem(await world.limited.get(path, params=query), 404, "not-found")
+    assert (await admin.get(path, params=query)).status == 200
+
+
+async def test_a_change_of_many_devices_reaches_nobody_elsewhere(admin: Api, world: World) -> None:
+    named = f"id={world.own} OR id={world.names['device']}"
+    body = {"filter": named, "change": {"labels": {"seen": "yes"}}}
+
+    plan = (await world.limited.post("/v1/operations?dry_run=true", body)).body
+    assert (plan["devices"], plan["sample"]) == (1, [world.own])
+    begun = (await world.limited.post("/v1/operations", body | {"plan_hash": plan["plan_hash"]})).body
+    async with asyncio.timeout(20):
+        while (await world.limited.get(f"/v1/operations/{begun['id']}")).body["state"] == "running":
+            await asyncio.sleep(0.05)
+
+    own, other = [(await admin.get(f"/v1/devices/{name}")).body for name in (world.own, world.names["device"])]
+    assert own["operator_labels"] == {"seen": "yes"}
+    assert "seen" not in other["operator_labels"]
 
 
 # --- a campaign that is partly within the limits ---
