@@ -20,7 +20,6 @@ from server.api.application import make_application
 from server.api.context import Context
 from server.api.standby import make_standby_application
 from server.config import Settings
-from server.db.audit import AuditRepository
 from server.db.bundles import BundleRepository
 from server.db.campaigns import CampaignRepository
 from server.db.database import Database
@@ -50,7 +49,6 @@ from server.outside import Outside, stand
 from server.protocol.topics import Topics
 from server.services.admission import Admission
 from server.services.admits import Admits
-from server.services.audit import Audit
 from server.services.authentication import Authentication
 from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
@@ -89,8 +87,10 @@ from server.services.sources import Sources
 from server.services.store_watch import StoreWatch
 from server.services.tickets import Tickets
 from server.services.tokens import Tokens
+from server.services.trail import make_trail
 from server.services.trust import TrustDocuments
 from server.services.upkeep import Upkeep
+from server.services.watch import Watch, parts_of
 from server.services.webhooks import Webhooks
 from server.services.why import Why
 from server.services.wire import Retained
@@ -136,6 +136,7 @@ class Parts:
     directives: Directives
     webhooks: Webhooks
     retention: Retention
+    watch: Watch
 
 
 async def run(settings: Settings, on_ready: Callable[[Ready], None]) -> None:
@@ -375,18 +376,18 @@ async def build(
         issuer=outside.issuer,
         metrics=metrics,
     )
-    webhooks = Webhooks(repository=campaign_repository, asking=HttpAsking())
-    webhooks.on_answer = orchestrator.wake
+    trail = make_trail(
+        database,
+        authority=authority,
+        roots=trust.roots,
+        data_dir=settings.data_dir,
+        events_days=settings.events_days,
+    )
     tokens = Tokens(TokenRepository(database))
     context = Context(
         database=database,
         admission=Admission(),
-        audit=Audit(
-            repository=AuditRepository(database),
-            authority=authority,
-            roots=trust.roots,
-            folder=settings.data_dir / "audit",
-        ),
+        audit=trail.audit,
         authentication=Authentication(
             tokens=tokens,
             tickets=tickets,
@@ -407,6 +408,7 @@ async def build(
         enrolment=enrolment,
         evidence=evidence,
         explain=Explain(campaigns=campaigns, surveyor=surveyor, evidence=evidence, room=room, wire=session),
+        feed=trail.feed,
         fleet=fleet,
         freezes=freezes,
         inventory=Inventory(repository=device_repository, fleet=fleet, issuer=outside.issuer),
@@ -441,7 +443,15 @@ async def build(
         topic_root=settings.topic_root,
     )
     return Parts(
-        context, session, reports, presence, orchestrator, directives, webhooks, _retention_of(settings, database)
+        context,
+        session,
+        reports,
+        presence,
+        orchestrator,
+        directives,
+        retention=_retention_of(settings, database),
+        webhooks=_asking_webhooks(campaign_repository, orchestrator),
+        watch=Watch(trail.outbox, parts_of(orchestrator, session, context.store_watch)),
     )
 
 
@@ -454,6 +464,12 @@ async def _recall_orders(directives: Directives, restores: RestoreRepository) ->
     await directives.load()
     if (floor := await restores.counter_floor()) is not None:
         directives.heed_restore(floor)
+
+
+def _asking_webhooks(repository: CampaignRepository, orchestrator: Orchestrator) -> Webhooks:
+    webhooks = Webhooks(repository=repository, asking=HttpAsking())
+    webhooks.on_answer = orchestrator.wake
+    return webhooks
 
 
 def _join_deltas(
@@ -504,6 +520,8 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             group.create_task(parts.context.audit.run(), name="sign the audit's head"),
             group.create_task(parts.retention.run(), name="delete what is old"),
+            group.create_task(parts.context.feed.run(), name="read events"),
+            group.create_task(parts.watch.run(), name="watch the server's parts"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
         ]
         try:

@@ -132,6 +132,7 @@ class Settings(BaseSettings):
         None, description="the claim that names the regions somebody may see, * for all; without it, all"
     )
     oidc_cohort_claim: str | None = Field(None, description="the same of cohorts")
+    events_days: int = Field(7, ge=1, le=366, description="for how long events are kept, a million at most")
     log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
 

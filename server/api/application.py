@@ -13,6 +13,7 @@ from server.api import (
     devices,
     documentation,
     enrolment,
+    events,
     explain,
     freezes,
     operations,
@@ -37,6 +38,7 @@ MODULES: Final = (
     devices,
     documentation,
     enrolment,
+    events,
     explain,
     freezes,
     operations,
@@ -53,6 +55,7 @@ def make_application(context: Context) -> web.Application:
     """Return the application; bodies that are streamed (uploads) have limits of their own."""
     application = web.Application(middlewares=[errors], client_max_size=JSON_MOST_BYTES)
     application[CONTEXT] = context
+    application.on_shutdown.append(_let_listeners_go)
     for entry in ROUTES:
         for method in (entry.method, *(["HEAD"] if entry.fetched else [])):
             application.router.add_route(method, entry.path, bind(entry))
@@ -76,3 +79,7 @@ def _refuse(methods: set[str]) -> Callable[[web.Request], Awaitable[web.StreamRe
         raise web.HTTPMethodNotAllowed(request.method, methods)
 
     return refuse
+
+
+async def _let_listeners_go(application: web.Application) -> None:
+    application[CONTEXT].feed.close()

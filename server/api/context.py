@@ -21,6 +21,7 @@ from server.services.deltas import Deltas
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.explain import Explain
+from server.services.feed import Feed
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
@@ -63,6 +64,7 @@ class Context:
     enrolment: Enrolment
     evidence: Evidence
     explain: Explain
+    feed: Feed
     fleet: Fleet
     freezes: Freezes
     inventory: Inventory

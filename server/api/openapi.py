@@ -200,7 +200,7 @@ def _responses(entry: Route, names: dict[tuple[type[BaseModel], JsonSchemaMode],
 
 
 def _stream(media: Media) -> _Json:
-    return {media.kind: {"schema": {"type": "string", "format": "binary", "description": media.said}}}
+    return {media.kind: {"schema": {**media.schema, "description": media.said}}}
 
 
 def _problem_responses() -> _Json:

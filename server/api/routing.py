@@ -42,10 +42,11 @@ class Empty(Model):
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A body that is no JSON object: its media type, and what it holds."""
+    """A body that is no JSON object: its media type, and what it holds; ``schema``: of each of its parts, if any."""
 
     kind: str
     said: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string", "format": "binary"})
 
 
 @dataclass(frozen=True, slots=True)

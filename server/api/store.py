@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,8 +12,9 @@ from pydantic import Field
 
 from server.api.delivery import deliver
 from server.api.routing import Call, Empty, Example, Media, Model, route
+from server.domain.events import Event, EventType
 from server.services.tokens import Right
-from server.services.upkeep import GRACE_LEAST, Collection, Progress
+from server.services.upkeep import GRACE_LEAST, Collection, Progress, Verification
 
 LINE_S: Final = 0.5
 """How often a line comes; the last one has ``"complete": true``, and without it something went wrong."""
@@ -33,7 +34,7 @@ class Collect(Model):
 @route("POST", "/v1/store/verify", right=Right.ADMINISTER, body=Empty, gives=LINES)
 async def verify_store(call: Call[Empty]) -> web.StreamResponse:
     """Read every blob, and say which are not what their names say."""
-    return await answer_lines(call.request, call.context.upkeep.verify())
+    return await answer_lines(call.request, _verified(call))
 
 
 @route(
@@ -43,6 +44,16 @@ async def collect_store(call: Call[Collect]) -> web.StreamResponse:
     """Clear the blobs that nothing refers to."""
     grace = timedelta(seconds=call.body.grace_seconds)
     return await answer_lines(call.request, _collected(call, grace))
+
+
+async def _verified(call: Call[Empty]) -> AsyncIterator[Verification]:
+    report: Verification | None = None
+    async for report in call.context.upkeep.verify():
+        yield report
+    if report is not None and (report.damaged or report.missing):
+        sentence = f"{len(report.damaged)} blobs are damaged, {len(report.missing)} are missing."
+        told = Event(EventType.STORE_TROUBLE, "store", datetime.now(UTC), {"sentence": sentence})
+        await call.context.feed.tell(told)
 
 
 async def _collected(call: Call[Collect], grace: timedelta) -> AsyncIterator[Collection]:

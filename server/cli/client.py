@@ -70,10 +70,10 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
-    async def get_pieces(self, path: str) -> AsyncIterator[bytes]:
+    async def get_pieces(self, path: str, **query: str | int | list[str]) -> AsyncIterator[bytes]:
         """Yield the answer's body as it comes. Raises as ``get`` does."""
         try:
-            async with self._request("GET", path) as response:
+            async with self._request("GET", path, params=query) as response:
                 await _check(response)
                 async for piece in response.content.iter_any():
                     yield piece

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from server.db.database import Connection, Database, at_last
+from server.db.database import AUDIT_TURN, Connection, Database, at_last
 from server.domain.audit import Head, Row, canonical, chained
 
 SERVER: Final = "server"
@@ -111,7 +111,7 @@ async def write(connection: Connection, *entries: Entry) -> None:
     async def add(connection: Connection) -> None:
         await _add(connection, entries, origin)
 
-    at_last(connection, add)
+    at_last(connection, add, turn=AUDIT_TURN)
 
 
 async def _add(connection: Connection, entries: Sequence[Entry], origin: Origin) -> None:

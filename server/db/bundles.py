@@ -9,11 +9,12 @@ from typing import Any, Final
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import audit
+from server.db import audit, outbox
 from server.db.audit import Entry
 from server.db.database import Connection, Database
 from server.db.filters import where_bundles
 from server.domain.campaign import State
+from server.domain.events import Event, EventType
 from server.domain.filter import Expression
 from server.domain.identity import BUNDLE, BundleId, show
 
@@ -103,7 +104,10 @@ class BundleRepository:
             async with self._database.transaction() as connection:
                 await connection.execute(ADD, *values)
                 await connection.execute(ADD_BLOBS, record.id, list(blobs), list(blobs.values()))
-                await audit.write(connection, _added(record))
+                entry = _added(record)
+                await audit.write(connection, entry)
+                told = {**(entry.after or {}), "who": record.created_by}
+                await outbox.put(connection, Event(EventType.BUNDLE_ADDED, entry.named, entry.at, told))
         except asyncpg.UniqueViolationError as exc:
             raise ConflictError("This bundle is already here: the same manifest was uploaded before.") from exc
 

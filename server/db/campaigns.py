@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import approvals, audit
+from server.db import approvals, audit, outbox
 from server.db.approvals import ApprovalRecord
 from server.db.audit import Entry, Evidence
 from server.db.database import Connection, Database
@@ -19,6 +20,7 @@ from server.db.filters import where_campaigns
 from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
+from server.domain.events import Event, EventType
 from server.domain.filter import Expression
 from server.domain.gate import Ramp
 from server.domain.identity import BUNDLE, CAMPAIGN, BundleId, CampaignId, Cohort, DeviceId, Region, show
@@ -200,9 +202,36 @@ ADD_DECISION: Final = """
     RETURNING id, sha256(convert_to(jsonb_build_array(kind, actor, sentence, run, evidence)::text, 'UTF8')) AS digest
 """
 
+STATES: Final = "SELECT state, count(*) FROM execution WHERE campaign_id = $1 GROUP BY state"
+
 DECISIONS: Final = """
     SELECT at, kind, actor, sentence, evidence, run FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
 """
+
+
+TOLD: Final[Mapping[str, EventType]] = MappingProxyType(
+    {
+        "submit": EventType.CAMPAIGN_SUBMITTED,
+        "approve": EventType.CAMPAIGN_APPROVED,
+        "start": EventType.CAMPAIGN_STARTED,
+        "open_wave": EventType.CAMPAIGN_WAVE_OPENED,
+        "wait": EventType.CAMPAIGN_WAITING,
+        "advance": EventType.CAMPAIGN_ADVANCED,
+        "pause": EventType.CAMPAIGN_PAUSED,
+        "resume": EventType.CAMPAIGN_RESUMED,
+        "unpause": EventType.CAMPAIGN_RESUMED,
+        "halt": EventType.CAMPAIGN_HALTED,
+        "complete": EventType.CAMPAIGN_WATCHING,
+        "finish": EventType.CAMPAIGN_FINISHED,
+        "rollback": EventType.CAMPAIGN_ROLLING_BACK,
+        "return": EventType.CAMPAIGN_ROLLED_BACK,
+        "cancel": EventType.CAMPAIGN_CANCELLED,
+    }
+)
+"""What a decision of a kind is told as; what devices fetch from ("transport") is told to nobody."""
+
+COUNTED: Final = frozenset({EventType.CAMPAIGN_WATCHING, EventType.CAMPAIGN_FINISHED, EventType.CAMPAIGN_ROLLED_BACK})
+"""Told once or twice in a campaign's life, with a count of all its executions."""
 
 
 class CampaignRepository:
@@ -232,6 +261,8 @@ class CampaignRepository:
                 ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort
             )
             await audit.write(connection, _drafted(campaign))
+            told = {"who": campaign.created_by, "sentence": campaign.reason}
+            await outbox.put(connection, _event(EventType.CAMPAIGN_CREATED, campaign, campaign.created_at, told))
 
     async def get(self, campaign: CampaignId) -> CampaignRecord:
         """Raises: NotFoundError."""
@@ -343,7 +374,34 @@ async def save(
         assert before is not None, "its revision is the one that was saved"
         assert added is not None
         await audit.write(connection, _decided(campaign, decision, before, Evidence(added["id"], added["digest"])))
+        await _tell(connection, campaign, decision, str(before["state"]))
     return replace(campaign, revision=revision)
+
+
+async def _tell(connection: Connection, campaign: CampaignRecord, decision: DecisionRecord, before: str) -> None:
+    kind = TOLD.get(decision.kind)
+    if kind is None:
+        return
+    told: dict[str, object] = {"who": decision.actor, "sentence": decision.sentence, "before": before}
+    if kind in COUNTED:
+        told["devices"] = {row["state"]: row["count"] for row in await connection.fetch(STATES, campaign.id)}
+    await outbox.put(connection, _event(kind, campaign, decision.at, told))
+
+
+def _event(kind: EventType, campaign: CampaignRecord, at: datetime, told: Mapping[str, object]) -> Event:
+    regions = tuple(region.region for region in campaign.regions)
+    data = {
+        "name": campaign.name,
+        "bundle": show(BUNDLE, campaign.bundle_id),
+        "cohort": campaign.cohort,
+        "regions": regions,
+        "state": campaign.state,
+        "causes": sorted(campaign.causes),
+        "run": campaign.run,
+        "wave": None if campaign.wave is None else campaign.wave + 1,
+        **told,
+    }
+    return Event(kind, show(CAMPAIGN, campaign.id), at, data, campaign.id, regions, campaign.cohort)
 
 
 def _drafted(campaign: CampaignRecord) -> Entry:

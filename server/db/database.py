@@ -29,28 +29,32 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _Work: TypeAlias = Callable[[Connection], Awaitable[None]]
 
-_last_works: dict[Connection, list[_Work]] = {}
+AUDIT_TURN: Final = 1
+OUTBOX_TURN: Final = 2
+"""Who needs both locks takes them in this order, or two transactions would wait for each other."""
+
+_last_works: dict[Connection, list[tuple[int, _Work]]] = {}
 """What each open transaction does when all else is done."""
 
 
-def at_last(connection: Connection, work: _Work) -> None:
+def at_last(connection: Connection, work: _Work, *, turn: int) -> None:
     """Do this as the last thing of the transaction that is open on ``connection``, before it commits.
 
     For what takes a lock that many transactions need: they hold it no longer than their commit takes, and no lock is
     waited for after it.
     """
-    _last_works[connection].append(work)
+    _last_works[connection].append((turn, work))
 
 
 @asynccontextmanager
 async def with_last_works(connection: Connection) -> AsyncIterator[None]:
     """Let the block, which is a transaction on ``connection``, use ``at_last``."""
-    works = _last_works[connection] = list[_Work]()
+    works = _last_works[connection] = list[tuple[int, _Work]]()
     try:
         yield
     finally:
         del _last_works[connection]
-    for work in works:
+    for _, work in sorted(works, key=lambda entry: entry[0]):
         await work(connection)
 
 

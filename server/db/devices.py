@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import audit
+from server.db import audit, outbox
 from server.db.audit import SERVER, Entry
 from server.db.database import Database
 from server.db.filters import IS_REVOKED, where_devices
+from server.domain.events import Event, EventType, named
 from server.domain.filter import Compare, Conjunction, Expression, Relation
 from server.domain.identity import CAMPAIGN, CampaignId, Cohort, DeviceId, Region, show
 from server.domain.scope import EVERYTHING, Scope
@@ -135,7 +136,7 @@ RELEASE: Final = f"""
 RELEASE_DUE: Final = """
     UPDATE device SET held = false, held_until = NULL, held_reason = '', released_at = $1
      WHERE held AND held_until <= $1
-    RETURNING id
+    RETURNING id, region, cohort
 """
 
 # What failed before a device was released holds it no more.
@@ -146,7 +147,7 @@ HOLD_SPENT: Final = """
      WHERE e.campaign_id = $1 AND e.state = 'failed' AND e.attempt >= $2 AND e.device_id = device.id
        AND NOT device.held AND e.updated_at + $4::interval > $3
        AND (device.released_at IS NULL OR e.updated_at > device.released_at)
-    RETURNING device.id
+    RETURNING device.id, device.region, device.cohort
 """
 
 
@@ -266,46 +267,53 @@ class DeviceRepository:
         """Let it start nothing until then, or until it is released. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
             before = _hold_of(_found(await connection.fetchrow(GET, device), device, scope))
-            record = _found(await connection.fetchrow(HOLD, device, until, reason), device, scope)
+            row = await connection.fetchrow(HOLD, device, until, reason)
+            record = _found(row, device, scope)
             after = _hold_of(record)
             await audit.write(
                 connection, Entry("device.hold", device, now, who=by, before=before, after=after, reason=reason)
             )
+            await outbox.put(connection, _event(EventType.DEVICE_HELD, row, now, {"who": by, "sentence": reason}))
         return record
 
     async def release(self, device: DeviceId, *, by: str, now: datetime, scope: Scope = EVERYTHING) -> DeviceRecord:
         """End its hold, if it is held. Raises: NotFoundError."""
         async with self._database.transaction() as connection:
             before = _hold_of(_found(await connection.fetchrow(GET, device), device, scope))
-            record = _found(await connection.fetchrow(RELEASE, device, now), device, scope)
+            row = await connection.fetchrow(RELEASE, device, now)
+            record = _found(row, device, scope)
             after = _hold_of(record)
             await audit.write(connection, Entry("device.release", device, now, who=by, before=before, after=after))
+            await outbox.put(connection, _event(EventType.DEVICE_RELEASED, row, now, {"who": by}))
         return record
 
     async def release_due(self, now: datetime) -> list[DeviceId]:
         """End the holds whose time is over; returns whose."""
         async with self._database.transaction() as connection:
-            released = [row["id"] for row in await connection.fetch(RELEASE_DUE, now)]
-            if released:
+            rows = await connection.fetch(RELEASE_DUE, now)
+            if rows:
                 why = "its hold is over"
                 await audit.write(
-                    connection, *(Entry("device.release", name, now, who=SERVER, reason=why) for name in released)
+                    connection, *(Entry("device.release", row["id"], now, who=SERVER, reason=why) for row in rows)
                 )
-        return released
+                told = {"who": SERVER, "sentence": why}
+                await outbox.put(connection, *(_event(EventType.DEVICE_RELEASED, row, now, told) for row in rows))
+        return [row["id"] for row in rows]
 
     async def hold_spent(
         self, campaign: CampaignId, *, attempts: int, last: timedelta, reason: str, now: datetime
     ) -> list[DeviceId]:
         """Hold the devices of which so many attempts have failed in a campaign, for so long; returns the new ones."""
         async with self._database.transaction() as connection:
-            held = [row["id"] for row in await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)]
-            if held:
+            rows = await connection.fetch(HOLD_SPENT, campaign, attempts, now, last, reason)
+            if rows:
                 after = {"campaign": show(CAMPAIGN, campaign), "seconds": last.total_seconds()}
                 await audit.write(
                     connection,
-                    *(Entry("device.hold", name, now, who=SERVER, after=after, reason=reason) for name in held),
+                    *(Entry("device.hold", row["id"], now, who=SERVER, after=after, reason=reason) for row in rows),
                 )
-        return held
+                await outbox.put(connection, _quarantined(campaign, rows, reason, now))
+        return [row["id"] for row in rows]
 
     async def note_seen(self, seen: Sequence[Seen]) -> None:
         """Store when devices were last heard from; never moves a time back."""
@@ -321,6 +329,23 @@ def whole_second(instant: datetime) -> datetime:
 
 def _find(where: str) -> str:
     return f"SELECT {_COLUMNS} FROM device WHERE id > $1 AND {where} ORDER BY id LIMIT $2"
+
+
+def _event(kind: EventType, row: Any, at: datetime, told: Mapping[str, object]) -> Event:
+    data = {"region": row["region"], "cohort": row["cohort"], **told}
+    return Event(kind, row["id"], at, data, regions=(row["region"],), cohort=row["cohort"])
+
+
+def _quarantined(campaign: CampaignId, rows: Sequence[Any], reason: str, now: datetime) -> Event:
+    return Event(
+        EventType.DEVICES_QUARANTINED,
+        show(CAMPAIGN, campaign),
+        now,
+        {"sentence": reason, **named([{"device": row["id"], "region": row["region"]} for row in rows])},
+        campaign,
+        tuple(sorted({row["region"] for row in rows})),
+        rows[0]["cohort"],
+    )
 
 
 def _hold_of(record: DeviceRecord) -> dict[str, object]:

@@ -12,11 +12,12 @@ from typing import Any, Final
 from firmware_store.codec import decode, encode
 from firmware_store.errors import AuthenticationError, ConflictError, RateLimitedError
 from firmware_store.keys import Kid, PublicKey
-from server.db import audit
+from server.db import audit, outbox
 from server.db.audit import Entry
 from server.db.database import Connection, Database
 from server.db.devices import check_place, whole_second
 from server.db.filters import IS_REVOKED
+from server.domain.events import Event, EventType
 from server.domain.identity import Cohort, DeviceId, Region
 from server.domain.scope import EVERYTHING, Scope
 
@@ -170,6 +171,7 @@ class EnrolmentRepository:
             after = {"key": certificate.public.kid.hex(), "serial": certificate.serial.hex()}
             device, at = certificate.device_id, certificate.issued_at
             await audit.write(connection, Entry("device.enrol", device, at, who=device, after=after))
+            await outbox.put(connection, _event(EventType.DEVICE_ENROLLED, device, row, at, after))
             return admission
 
     async def renew(self, old: Kid, certificate: NewCertificate) -> Admission:
@@ -214,6 +216,8 @@ class EnrolmentRepository:
             await connection.execute(ADD_REVOCATION, device, at, actor, reason)
             after = {"revoked_at": at.isoformat(), "certificates": [row["serial"].hex() for row in serials]}
             await audit.write(connection, Entry("device.revoke", device, now, who=actor, after=after, reason=reason))
+            told = {"who": actor, "sentence": reason}
+            await outbox.put(connection, _event(EventType.DEVICE_REVOKED, device, row, now, told))
             return RevocationRecord(at, len(serials), again=False)
 
     async def revoked_since(self, since: datetime) -> dict[DeviceId, datetime]:
@@ -227,6 +231,13 @@ class EnrolmentRepository:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(REVOKED_CERTIFICATES, expiring_after)
         return [(row["serial"], row["revoked_at"]) for row in rows]
+
+
+def _event(
+    kind: EventType, device: DeviceId, row: Mapping[str, Any], at: datetime, told: Mapping[str, object]
+) -> Event:
+    region, cohort = row["region"], row["cohort"]
+    return Event(kind, device, at, {"region": region, "cohort": cohort, **told}, regions=(region,), cohort=cohort)
 
 
 async def _lock(connection: Connection, device: DeviceId, scope: Scope = EVERYTHING) -> Any:

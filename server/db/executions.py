@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from firmware_store.errors import NotFoundError
+from server.db import outbox
 from server.db.database import Connection, Database
 from server.db.filters import where_executions
+from server.domain.events import Event, EventType, named
 from server.domain.execution import State
 from server.domain.filter import Expression
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CAMPAIGN, CampaignId, DeviceId, Region, show
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.reasons import EXPLICIT_FAILURES, Reason
 
@@ -106,6 +108,7 @@ JUDGE: Final = """
            updated_at = CASE WHEN r.silent AND e.state IN ('rebooting', 'trial') THEN $4 ELSE e.updated_at END
       FROM unnest($2::text[], $3::boolean[], $5::bigint[]) AS r (device_id, silent, sequence)
      WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.judged_at IS NULL AND e.sequence = r.sequence
+    RETURNING e.device_id, e.region, r.silent AND e.state = 'silent' AS is_silent
 """
 
 MARK_SILENT: Final = """
@@ -113,6 +116,7 @@ MARK_SILENT: Final = """
       FROM unnest($2::text[], $4::bigint[]) AS r (device_id, sequence)
      WHERE e.campaign_id = $1 AND e.device_id = r.device_id AND e.sequence = r.sequence
        AND e.state IN ('rebooting', 'trial')
+    RETURNING e.device_id, e.region
 """
 
 TRIALS: Final = f"""
@@ -191,7 +195,7 @@ class ExecutionRepository:
     ) -> None:
         """Store who is silent (True); one that has reported since it was read is left for the next look."""
         async with self._database.transaction() as connection:
-            await connection.execute(
+            rows = await connection.fetch(
                 JUDGE,
                 campaign,
                 [record.device_id for record, _ in verdicts],
@@ -199,6 +203,7 @@ class ExecutionRepository:
                 now,
                 [record.sequence for record, _ in verdicts],
             )
+            await outbox.put(connection, *_silent(campaign, [row for row in rows if row["is_silent"]], now))
 
     async def trials(self, campaign: CampaignId, *, since_before: datetime) -> list[ExecutionRecord]:
         """Return the trials that nothing has been reported of since then.
@@ -211,9 +216,10 @@ class ExecutionRepository:
     async def mark_silent(self, campaign: CampaignId, trials: Sequence[ExecutionRecord], *, now: datetime) -> None:
         """Conclude that these trials died; one that has reported since it was read is left alone."""
         async with self._database.transaction() as connection:
-            await connection.execute(
+            rows = await connection.fetch(
                 MARK_SILENT, campaign, [r.device_id for r in trials], now, [r.sequence for r in trials]
             )
+            await outbox.put(connection, *_silent(campaign, rows, now))
 
     async def page(
         self,
@@ -247,6 +253,13 @@ class ExecutionRepository:
 async def _check_cohort(connection: Connection, campaign: CampaignId, scope: Scope) -> None:
     if scope.cohorts is not None and await connection.fetchval(COHORT, campaign) not in scope.cohorts:
         raise NotFoundError("There is no such campaign.")
+
+
+def _silent(campaign: CampaignId, rows: Sequence[Any], now: datetime) -> list[Event]:
+    if not rows:
+        return []
+    devices = [{"device": row["device_id"], "region": row["region"]} for row in rows]
+    return [Event(EventType.EXECUTIONS_SILENT, show(CAMPAIGN, campaign), now, named(devices), campaign)]
 
 
 def _record(row: Any) -> ExecutionRecord:

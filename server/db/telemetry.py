@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from server.db import outbox
 from server.db.database import Connection, Database
+from server.domain.events import Event, EventType, named
 from server.domain.execution import State, may_follow
-from server.domain.identity import CampaignId, DeviceId, Region
+from server.domain.identity import CAMPAIGN, CampaignId, DeviceId, Region, show
 from server.protocol.messages import Hello, Report
+from server.protocol.reasons import Family, Reason
 
 
 @dataclass(slots=True)
@@ -55,6 +58,10 @@ class _Row(NamedTuple):
 
 _NOTHING_YET: Final = _Row(State.WAITING, 0, -1, None)
 _STATES: Final = {state.value: state for state in State}
+_FAILING: Final = frozenset({State.FAILED, State.REJECTED, State.ROLLED_BACK})
+_AS_ORDERED: Final = frozenset({Family.POLICY, Family.OPERATOR})
+"""What a device does not take, or takes back, for these reasons is as somebody wants it."""
+
 
 READ: Final = """
     SELECT e.device_id, e.state, e.attempt, e.sequence, e.rebooting_at
@@ -162,7 +169,28 @@ async def _store(
     await _write(connection, ADVANCE, campaign, begun, rows=rows, now=now)
     await _write(connection, WRITE, campaign, fresh, rows=rows, now=now)
     await _write_events(connection, campaign, changed, now)
+    await outbox.put(connection, *_failed(campaign, list(last), now))
     return Stored(len(changed), len(reports) - len(changed), 0, frozenset({campaign}))
+
+
+def _failed(campaign: CampaignId, last: Sequence[DeviceReport], now: datetime) -> list[Event]:
+    """Return what is to be told of those that will not run the release; to do as one is told is no failure."""
+    failed = [
+        item for item in last if item.report.state in _FAILING and Reason(item.report.reason).family not in _AS_ORDERED
+    ]
+    if not failed:
+        return []
+    devices = [
+        {
+            "device": item.device,
+            "region": item.region,
+            "state": item.report.state,
+            "reason": Reason(item.report.reason).name.lower(),
+            "detail": item.report.detail,
+        }
+        for item in failed
+    ]
+    return [Event(EventType.EXECUTIONS_FAILED, show(CAMPAIGN, campaign), now, named(devices), campaign)]
 
 
 async def _read(

@@ -10,13 +10,14 @@ import asyncpg
 
 from firmware_store.documents import Kind
 from firmware_store.errors import ConflictError
-from server.db import audit
+from server.db import audit, outbox
 from server.db.audit import SERVER, Entry
 from server.db.bundles import BundleRecord, find
 from server.db.campaigns import CampaignRecord, DecisionRecord, lock_standing, save
 from server.db.database import Connection, Database
 from server.db.directives import AUDIENCES, SayAgain, Sign, audience_of, issue, say_again
 from server.db.revocations import settle
+from server.domain.events import Event, EventType
 from server.protocol.orders import Directive
 
 
@@ -167,6 +168,8 @@ class TrustRepository:
                 named = f"trust {event.document}"
                 entry = Entry("trust.refuse", named, event.at, who=event.actor, reason=event.sentence)
                 await audit.write(connection, entry)
+                told = {"document": event.document, "who": event.actor, "sentence": event.sentence}
+                await outbox.put(connection, Event(EventType.TRUST_REFUSED, named, event.at, told))
 
     async def events(self, limit: int) -> list[EventRecord]:
         """Return the newest first."""
@@ -186,7 +189,10 @@ async def _store(connection: Connection, change: Change) -> None:
         raise ConflictError(_MISSED)
     await _note(connection, change.event)
     await settle(connection, change.revoked, now=new.accepted_at, actor=new.accepted_by)
-    await audit.write(connection, _kept("accept", new, new.accepted_by, change.revoked))
+    entry = _kept("accept", new, new.accepted_by, change.revoked)
+    await audit.write(connection, entry)
+    told = {"document": new.kind, "who": new.accepted_by, **(entry.after or {})}
+    await outbox.put(connection, Event(EventType.TRUST_ACCEPTED, entry.named, entry.at, told))
 
 
 def _kept(verb: str, document: DocumentRecord, who: str, revoked: frozenset[bytes] = frozenset()) -> Entry:

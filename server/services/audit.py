@@ -6,7 +6,7 @@ only grows. Rows that a database's owner removes or writes anew no longer fit wh
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from server.db.audit import AuditRepository, Entry, Wanted
 from server.domain.audit import Fault, Head, Row, Walk
 from server.domain.audit_file import first_line, last_line, line_of
 from server.domain.checkpoint import Checkpoint, open_checkpoint
+from server.domain.events import Event, EventType
 from server.domain.trust import begin
 from server.services.authority import Authority
 from server.services.upkeep import Progress
@@ -97,12 +98,14 @@ class Audit:
         authority: Authority,
         roots: Callable[[], Mapping[int, bytes]],
         folder: Path,
+        tell: Callable[[Event], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
         self._authority = authority
         self._roots = roots
         self._checkpoints = Checkpoints(folder)
+        self._tell = tell
         self._clock = clock
         self._last: Checkpoint | None = None
         self._kept_at = 0.0
@@ -140,9 +143,14 @@ class Audit:
         fault = await self._with_evidence(walk.end())
         if fault is not None:
             report.first_bad, report.why = fault.seq, fault.why
-            log.error("audit_altered", row=fault.seq, why=fault.why)
+            await self._alarm(fault)
         report.head_digest = walk.head.digest.hex()
         yield report
+
+    async def _alarm(self, fault: Fault) -> None:
+        log.error("audit_altered", row=fault.seq, why=fault.why)
+        told = {"row": fault.seq, "sentence": f"Row {fault.seq} of the audit: {fault.why}."}
+        await self._tell(Event(EventType.AUDIT_ALTERED, "audit", self._now(), told))
 
     async def _with_evidence(self, fault: Fault | None) -> Fault | None:
         other = await self._repository.other_evidence()
@@ -200,7 +208,7 @@ class Audit:
                 return
             altered = not await self._repository.has(self._last.head)
             if altered:
-                log.error("audit_altered", row=self._last.head.seq, why="it is not what was signed")
+                await self._alarm(Fault(self._last.head.seq, "it is not what was signed"))
             if altered or self._clock() - self._kept_at >= HISTORY_S:
                 await asyncio.to_thread(self._checkpoints.keep_newest)
                 self._kept_at = self._clock()

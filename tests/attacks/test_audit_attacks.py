@@ -12,6 +12,7 @@ import pytest
 from firmware_store.errors import ConfigurationError, InvalidInputError, TrustError
 from server.db.audit import AuditRepository, Entry
 from server.db.database import Database
+from server.db.outbox import OutboxRepository
 from server.db.pool import open_pool
 from server.domain.audit import Head, Row, chained
 from server.domain.audit_file import check_file, line_of
@@ -42,6 +43,7 @@ class Ledger:
             authority=self.world.authority,
             roots=lambda: {1: self.world.keys.pinned},
             folder=self._folder / "audit",
+            tell=OutboxRepository(self.world.store).put,
             clock=START.timestamp,
         )
 

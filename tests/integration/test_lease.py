@@ -328,6 +328,9 @@ UNFENCED = {
     "trust_event": "history: an attack leaves a row whoever sees it",
     "audit": "history, written with the change, which is fenced where it has to be",
     "audit_head": "as audit",
+    "outbox": "written with the change, which is fenced where it has to be",
+    "outbox_head": "as outbox",
+    "restore_point": "written with a restore, while nobody serves",
 }
 
 

@@ -80,6 +80,8 @@ def test_schemathesis_finds_nothing(alone: ServerProcess, tmp_path: Path) -> Non
         f"[[operations]]\ninclude-operation-id = {sorted(JUDGED)}\n"
         f"checks.positive_data_acceptance.expected-statuses = {[*accepted, '422']}\n"
         '[[operations]]\ninclude-operation-id = "create_campaign"\nphases.coverage.enabled = false\n'
+        '[[operations]]\ninclude-operation-id = "stream_events"\nparameters = { "query.follow" = "false" }\n'  # ends
+        f"checks.positive_data_acceptance.expected-statuses = {[*accepted, '410']}\n"
     )
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     command = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "run"]

@@ -107,6 +107,7 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "GET /v1/audit": Closed(),
     "POST /v1/audit/verify": Closed({}),
     "GET /v1/audit/export": Closed(),
+    "GET /v1/events": Absent(),
     "GET /v1/me": Open(),
     "POST /v1/bundles": Closed(),
     "GET /v1/bundles": Open(),
@@ -138,11 +139,16 @@ ASKED: dict[tuple[str, str], list[str]] = {
     ],
     ("GET /v1/campaigns", "filter"): ["cohort={cohort}", "NOT name=x"],
     ("GET /v1/trust/revocations", "state"): ["proposed"],
+    ("GET /v1/events", "type"): ["campaign.created"],
+    ("GET /v1/events", "campaign"): ["{campaign}"],
 }
 """What would find something elsewhere, by the parameters of lists."""
 
-PACES = frozenset({"limit", "cursor"})
+PACES = frozenset({"limit", "cursor", "after", "follow"})
 """Parameters that say how much of a list, and not of what."""
+
+QUERY = {"GET /v1/events": "?after=0&follow=false"}
+"""What has to be said for an answer that ends."""
 
 MEDIA = {
     "POST /v1/bundles": "application/vnd.tidegate.bundle",
@@ -231,7 +237,7 @@ async def call(api: Api, route: str, world: World) -> Any:
         return await api.call(method, path, data=b"x", headers={"Content-Type": MEDIA[route]})
     body = None if isinstance(row, Absent) else row.body
     options = {} if body is None else {"json": filled(body, world.names)}
-    return await api.call(method, filled(path, world.names), **options)
+    return await api.call(method, filled(path, world.names) + QUERY.get(route, ""), **options)
 
 
 def operations() -> dict[str, dict[str, Any]]:
@@ -325,7 +331,7 @@ async def test_what_is_hidden_reads_as_what_does_not_exist(world: World) -> None
 async def test_no_parameter_of_a_list_shows_what_is_elsewhere(
     admin: Api, world: World, route: str, parameter: str
 ) -> None:
-    path = route.split()[1]
+    path = route.split()[1] + QUERY.get(route, "")
     for value in ASKED[route, parameter]:
         query = {parameter: filled(value, world.names)}
         limited, whole = [(await api.get(path, params=query)).body for api in (world.limited, admin)]
