@@ -30,7 +30,6 @@ OPEN: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "trust": frozenset({"root", "status"}),
         # They are asked about a campaign that a scoped method has returned.
         "campaigns": frozenset({"bundle_of"}),
-        "deltas": frozenset({"of_campaign"}),
         "evidence": frozenset({"bad_weather"}),
         "room": frozenset({"publication"}),
     }

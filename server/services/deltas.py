@@ -30,11 +30,13 @@ from server.db.campaigns import CampaignRecord, CampaignRepository
 from server.db.deltas import CampaignDelta, DeltaRepository, MissingDelta
 from server.domain.campaign import ACTIVE, JUDGED, State
 from server.domain.identity import CampaignId
+from server.domain.scope import EVERYTHING, Scope
 from server.protocol.sources import DELTAS_MOST, DeltaOffer
 from server.services.delta_choice import choose
 from server.services.delta_releases import Releases
 from server.services.delta_workshop import Workshop
 from server.services.metrics import Metrics
+from server.services.visible import is_whole
 
 log = structlog.get_logger(__name__)
 
@@ -133,8 +135,13 @@ class Deltas:
             return False
         return _asking(campaign) not in self._asked or campaign.id in self._awaited
 
-    async def of_campaign(self, campaign: CampaignId) -> list[CampaignDelta]:
-        """Return what has become of its wishes, those of most devices first."""
+    async def of_campaign(self, campaign: CampaignId, *, scope: Scope = EVERYTHING) -> list[CampaignDelta]:
+        """Return what has become of its wishes, those of most devices first.
+
+        They count the devices of all its regions: whoever may not see all of it is shown none.
+        """
+        if scope.is_limited and not is_whole(await self._campaigns.get(campaign), scope):
+            return []
         return await self._repository.of_campaigns([campaign])
 
     async def run(self) -> None:

@@ -16,8 +16,9 @@ from server.db.bundles import BundleRecord, BundleRepository
 from server.db.database import Database
 from server.db.deltas import DeltaRepository
 from server.domain.campaign import State
-from server.domain.identity import CampaignId
+from server.domain.identity import CampaignId, Region
 from server.domain.plan import Plan, Policy, Wave
+from server.domain.scope import Scope
 from server.protocol.sources import DeltaOffer
 from server.services.delta_process import make_apart
 from server.services.delta_releases import Releases
@@ -174,6 +175,7 @@ async def test_a_delta_that_saves_too_little_is_remembered_and_not_offered(yard:
     await yard.world.live()
 
     (delta,) = await yard.deltas.of_campaign(campaign)
+    assert await yard.deltas.of_campaign(campaign, scope=Scope(regions=frozenset({Region("elsewhere")}))) == []
     assert (delta.offer, delta.codec) == (None, "zstd")
     assert "are fetched without it" in delta.why
     assert (await yard.world.campaign(campaign)).wave == 0

@@ -416,9 +416,31 @@ async def test_of_a_campaign_over_more_regions_the_own_part_is_shown(admin: Api,
     assert [one["id"] for one in listed] == [shared.campaign]
 
 
-@pytest.mark.parametrize("verb", ["submit", "approve", "start", "pause", "resume", "rollback", "halt", "cancel"])
-async def test_an_order_takes_all_of_its_regions(admin: Api, shared: Shared, verb: str) -> None:
-    answer = await order(shared.limited, shared.campaign, verb)
+def over_a_campaign(*methods: str) -> list[str]:
+    return [route for route in ROWS if "{campaign}" in route and route.split()[0] in methods]
+
+
+@pytest.mark.parametrize("route", over_a_campaign("GET"))
+async def test_nothing_that_is_told_of_it_names_or_counts_what_is_elsewhere(
+    admin: Api, shared: Shared, route: str
+) -> None:
+    path = route.split()[1].replace("{campaign}", shared.campaign)
+    limited, whole = await shared.limited.get(path), await admin.get(path)
+
+    assert limited.status in {200, 403}
+    assert whole.status == 200
+    assert shared.devices[shared.other] not in str(limited.body)
+    regions = limited.body.get("regions", [])
+    assert {entry["region"] for entry in regions if isinstance(entry, dict)} <= {shared.mine}
+
+
+@pytest.mark.parametrize("route", over_a_campaign("POST", "PATCH", "PUT", "DELETE"))
+async def test_an_order_takes_all_of_its_regions(admin: Api, shared: Shared, route: str) -> None:
+    row, (method, path) = ROWS[route], route.split()
+    assert isinstance(row, Hidden | Closed)
+    options = {} if row.body is None else {"json": row.body}
+
+    answer = await shared.limited.call(method, path.replace("{campaign}", shared.campaign), **options)
 
     assert_problem(answer, 403, "forbidden")
     assert (await admin.get(f"/v1/campaigns/{shared.campaign}")).body["state"] == "draft"
