@@ -55,6 +55,14 @@ class IllegalTransitionError(ConflictError):
         self.allowed = tuple(allowed)
 
 
+class StaleError(ConflictError):
+    """It has changed since the caller looked at it; nothing was done."""
+
+
+class PreconditionMissingError(TidegateError):
+    """The caller does not say what they have seen of what they would change; nothing was done."""
+
+
 class OverBudgetError(ConflictError):
     """More bytes than may be at the broker at once. ``needed_bytes`` would be there, of ``budget_bytes``."""
 

@@ -97,7 +97,9 @@ async def list_bundles(call: Call[None, FilterQuery]) -> BundleList:
 async def get_bundle(call: Call[None]) -> BundleView:
     """Get a bundle."""
     bundle = BundleId(identifiers.parse(identifiers.BUNDLE, call.request.match_info["bundle"]))
-    return view(await call.context.bundles.get(bundle))
+    record = await call.context.bundles.get(bundle)
+    call.tag(f'"{record.manifest_digest.hex()}"')
+    return view(record)
 
 
 def view(record: BundleRecord) -> BundleView:

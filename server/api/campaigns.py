@@ -21,6 +21,7 @@ from server.api.campaign_views import (
     detail_of,
     view_of,
 )
+from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, NewestQuery
 from server.api.parameters import NO_NUL, PATH, CohortName, Digits, Reason, RegionName
 from server.api.routing import Call, Example, Model, route
@@ -131,7 +132,9 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
         reason=body.reason,
         membership=body.membership,
     )
-    return view_of(await call.context.campaigns.draft(draft, caller=call.caller.name))
+    record = await call.context.campaigns.draft(draft, caller=call.caller.name)
+    call.tag(campaign_tag(record))
+    return view_of(record)
 
 
 @route("GET", "/v1/campaigns", right=Right.READ, query=FilterQuery)
@@ -144,7 +147,9 @@ async def list_campaigns(call: Call[None, FilterQuery]) -> CampaignList:
 @route("GET", "/v1/campaigns/{campaign}", right=Right.READ)
 async def get_campaign(call: Call[None]) -> CampaignDetail:
     """Get a campaign with its plan, its waves and its regions as they are now."""
-    return await detail_of(call, await call.context.campaigns.get(_id(call)))
+    record = await call.context.campaigns.get(_id(call))
+    call.tag(campaign_tag(record))
+    return await detail_of(call, record)
 
 
 @route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ, query=NewestQuery)
@@ -274,13 +279,14 @@ async def start_campaign(call: Call[Start]) -> CampaignView:
     "POST",
     "/v1/campaigns/{campaign}/advance",
     right=Right.OPERATE,
+    matched=True,
     body=Advance,
     problems=(409,),
     example=Example(body={"wave": 1, "reason": "looks good"}),
 )
 async def advance_campaign(call: Call[Advance]) -> CampaignView:
     """Let the open wave through a gate that waits for a person."""
-    return await _give(call, partial(call.context.campaigns.advance, wave=call.body.wave))
+    return await _give(call, partial(call.context.campaigns.advance, wave=call.body.wave, seen=call.match.campaign))
 
 
 @route(
@@ -300,26 +306,30 @@ async def pause_campaign(call: Call[Order]) -> CampaignView:
     "POST",
     "/v1/campaigns/{campaign}/resume",
     right=Right.OPERATE,
+    matched=True,
     body=TakeOver,
     problems=(409,),
     example=Example(body={"reason": "the storm is over"}),
 )
 async def resume_campaign(call: Call[TakeOver]) -> CampaignView:
     """Let a paused campaign run on, or begin the next run of a halted one."""
-    return await _give(call, partial(call.context.campaigns.resume, supersede=call.body.supersede))
+    resume = partial(call.context.campaigns.resume, supersede=call.body.supersede, seen=call.match.campaign)
+    return await _give(call, resume)
 
 
 @route(
     "POST",
     "/v1/campaigns/{campaign}/rollback",
     right=Right.OPERATE,
+    matched=True,
     body=TakeOver,
     problems=(409,),
     example=Example(body={"reason": "radios lose their signal"}),
 )
 async def roll_campaign_back(call: Call[TakeOver]) -> CampaignView:
     """Send its devices back to the release that they ran before."""
-    return await _give(call, partial(call.context.campaigns.rollback, supersede=call.body.supersede))
+    rollback = partial(call.context.campaigns.rollback, supersede=call.body.supersede, seen=call.match.campaign)
+    return await _give(call, rollback)
 
 
 @route(
@@ -355,7 +365,9 @@ class _GiveOrder(Protocol):
 
 
 async def _give(call: Call[Order], order: _GiveOrder) -> CampaignView:
-    return view_of(await order(_id(call), caller=call.caller.name, reason=call.body.reason))
+    record = await order(_id(call), caller=call.caller.name, reason=call.body.reason)
+    call.tag(campaign_tag(record))
+    return view_of(record)
 
 
 def _id(call: Call[Any, Any]) -> CampaignId:

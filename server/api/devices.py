@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from server.api.conditions import device_tag
 from server.api.lists import FilterQuery
 from server.api.parameters import CohortName, DeviceName, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
@@ -169,7 +170,7 @@ def device_filter(query: DeviceQuery) -> Expression | None:
 @route("GET", "/v1/devices/{device}", right=Right.READ)
 async def get_device(call: Call[None]) -> DeviceView:
     """Get a device as it is known."""
-    return view_device(call, await call.context.devices.get(named_device(call)))
+    return show_device(call, await call.context.devices.get(named_device(call)))
 
 
 class Hold(Model):
@@ -192,13 +193,13 @@ async def hold_device(call: Call[Hold]) -> DeviceView:
     record = await call.context.quarantine.hold(
         named_device(call), for_s=body.for_seconds, reason=body.reason, caller=call.caller.name
     )
-    return view_device(call, record)
+    return show_device(call, record)
 
 
 @route("POST", "/v1/devices/{device}/release", right=Right.OPERATE, body=Empty)
 async def release_device(call: Call[Empty]) -> DeviceView:
     """End a hold."""
-    return view_device(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
+    return show_device(call, await call.context.quarantine.release(named_device(call), caller=call.caller.name))
 
 
 def named_device(call: Call[Any, Any]) -> DeviceId:
@@ -221,6 +222,12 @@ def view_credential(call: Call[Any], given: BrokerCredential) -> Credential:
 
 def _credential(call: Call[Any], given: Mapping[DeviceId, BrokerCredential], device: DeviceId) -> Credential | None:
     return view_credential(call, given[device]) if device in given else None
+
+
+def show_device(call: Call[Any, Any], record: DeviceRecord) -> DeviceView:
+    """Return the view of one device, and give the answer its tag."""
+    call.tag(device_tag(record))
+    return view_device(call, record)
 
 
 def view_device(call: Call[Any, Any], record: DeviceRecord) -> DeviceView:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import CoreModeRef, DefsRef, GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
+from server.api.conditions import FORM
 from server.api.parameters import PATH
 from server.api.problems import MEDIA_TYPE, Problem, kinds, type_of
 from server.api.routing import Media, Route
@@ -82,6 +83,8 @@ def problems_of(entry: Route) -> frozenset[int]:
         found |= {400, 408, 413, 415}
     if entry.limited:
         found |= {429}
+    if entry.matched:
+        found |= {412, 428}
     return frozenset(found - entry.answers.keys())
 
 
@@ -125,6 +128,8 @@ def _operation(
     parameters = [_path_parameter(name) for name in _IN_PATH.findall(entry.path)]
     if entry.query is not None:
         parameters += _query_parameters(entry, queries[entry.query])
+    if entry.matched:
+        parameters.append(_IF_MATCH)
     if parameters:
         found["parameters"] = parameters
     if entry.body is not None:
@@ -145,6 +150,16 @@ def _security(entry: Route) -> list[_Json]:
     if entry.right is None:
         return []
     return [{"token": []}, {"ticket": []}] if entry.fetched else [{"token": []}]
+
+
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": "The ETag of what you have seen of it; * if that does not matter.",
+    "schema": {"type": "string", "pattern": FORM},
+    "example": "*",
+}
 
 
 def _path_parameter(name: str) -> _Json:

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
-from server.api.devices import DeviceView, named_device, view_device
+from server.api.devices import DeviceView, named_device, show_device
 from server.api.lists import NewestQuery
 from server.api.parameters import NO_NUL, CohortName, Flag, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
@@ -158,6 +158,7 @@ async def cancel_operation(call: Call[Empty]) -> OperationView:
     "/v1/devices/{device}",
     right=Right.OPERATE,
     body=DevicePatch,
+    matched=True,
     problems=(409,),
     example=Example(body={"cohort": "canary", "labels": {"site": "hamburg", "ring": None}}),
 )
@@ -167,8 +168,8 @@ async def change_device(call: Call[DevicePatch]) -> DeviceView:
     if not (body.region or body.cohort or body.labels):
         raise InvalidInputError("It changes nothing: name region, cohort or labels.")
     change = Change(region=body.region, cohort=body.cohort, labels=body.labels)
-    await call.context.operations.change(device, change, caller=call.caller.name)
-    return view_device(call, await call.context.devices.get(device))
+    await call.context.operations.change(device, change, caller=call.caller.name, seen=call.match.device)
+    return show_device(call, await call.context.devices.get(device))
 
 
 def _id(call: Call[Any]) -> UUID:

@@ -26,6 +26,8 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
         errors.WithdrawnError: (410, "withdrawn"),
         errors.NotFoundError: (404, "not-found"),
         errors.IllegalTransitionError: (409, "illegal-transition"),
+        errors.StaleError: (412, "stale"),
+        errors.PreconditionMissingError: (428, "precondition-missing"),
         errors.ConflictError: (409, "conflict"),
         errors.AuthenticationError: (401, "not-authenticated"),
         errors.ForbiddenError: (403, "forbidden"),

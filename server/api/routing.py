@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, get_type_hints
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
 from firmware_store.errors import AuthenticationError, TidegateError
 from server.api import problems
+from server.api.conditions import Match, read_match
 from server.api.context import CONTEXT, Context
 from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
 from server.api.scoped import narrow
@@ -23,6 +24,8 @@ from server.services.tokens import Caller, Right, Role
 log = structlog.get_logger(__name__)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+TAG: Final = web.RequestKey("tag", str)
+ANYTHING: Final = Match(frozenset())
 
 ANYBODY: Final = Caller("anybody", Role.VIEWER)
 
@@ -69,6 +72,11 @@ class Call(Generic[B_co, Q_co]):
     body: B_co
     query: Q_co
     request: web.Request
+    match: Match = ANYTHING
+
+    def tag(self, tag: str) -> None:
+        """Give the answer this ETag."""
+        self.request[TAG] = tag
 
 
 _Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -100,6 +108,7 @@ class Route:
     most_bytes: int
     fetched: bool
     claimed: bool
+    matched: bool
 
     @property
     def name(self) -> str:
@@ -127,12 +136,14 @@ def route(
     most_bytes: int = JSON_MOST_BYTES,
     fetched: bool = False,
     claimed: bool = False,
+    matched: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Register a handler; its docstring is the summary, and what it returns the model of the answer.
 
     ``body``, ``query``: the models of its JSON and of its query; without, there may be none. ``takes``: what it reads
     from the request's stream. ``gives``: what it answers, where the handler returns a response. ``also``: the answers
-    of other statuses. ``problems``: statuses beyond those that follow from the rest (see ``server.api.openapi``).
+    of other statuses. ``matched``: it needs If-Match.
+    ``problems``: statuses beyond those that follow from the rest (see ``server.api.openapi``).
     """
 
     def register(handler: Handler) -> Handler:
@@ -154,6 +165,7 @@ def route(
                 most_bytes=most_bytes,
                 fetched=fetched,
                 claimed=claimed,
+                matched=matched,
             )
         )
         return handler
@@ -185,14 +197,20 @@ def bind(entry: Route) -> _Handle:
             caller.require(entry.right)
         query = read_query(request, entry.query)
         body = None if entry.body is None else await read_json(request, entry.body, entry.most_bytes)
-        answer = await entry.handler(Call(narrow(context, caller.scope), caller, body, query, request))
+        match = read_match(request) if entry.matched else ANYTHING
+        answer = await entry.handler(Call(narrow(context, caller.scope), caller, body, query, request, match))
         if isinstance(answer, web.StreamResponse):
             return answer
-        return web.Response(
-            status=entry.status, body=answer.model_dump_json().encode(), content_type="application/json"
-        )
+        return _respond(request, entry.status, answer.model_dump_json().encode())
 
     return handle
+
+
+def _respond(request: web.Request, status: int, body: bytes) -> web.Response:
+    response = web.Response(status=status, body=body, content_type="application/json")
+    if TAG in request:
+        response.headers[hdrs.ETAG] = request[TAG]
+    return response
 
 
 @web.middleware

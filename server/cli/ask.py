@@ -22,6 +22,19 @@ def confirm(question: str) -> None:
         raise ConfigurationError("nothing was signed")
 
 
+def agree(question: str) -> None:
+    """Return if the answer is yes, or if there is nobody to ask: a script's command is its word.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not sys.stdin.isatty():
+        return
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigurationError("nothing was done")
+
+
 def load_signing_key(spec: str | Path, passphrase_file: Path | None) -> Signer:
     """Return the signer that ``--key`` names; a file's passphrase comes from another file, or from the person.
 

@@ -10,6 +10,7 @@ from firmware_store.errors import InvalidInputError
 from server.cli import HALTED, OK
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
 from server.cli.device import list_all
+from server.cli.order import Yes, give_order, look_and_order
 from server.cli.output import Format, show
 
 CampaignId = Annotated[str, Parameter(help="Its id (cmp_...).")]
@@ -202,13 +203,13 @@ def watch(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL) -> i
 @app.command
 def submit(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """Ask for the approvals that a draft's policy wants."""
-    _order("submit", campaign, reason, server, token)
+    give_order("submit", campaign, reason, server, token)
 
 
 @app.command
 def approve(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """Approve the start of a campaign, the resume of a halted one, or an emergency after the fact."""
-    _order("approve", campaign, reason, server, token)
+    give_order("approve", campaign, reason, server, token)
 
 
 @app.command
@@ -224,12 +225,18 @@ def start(
     ] = False,
 ) -> None:
     """Start a draft that needs no approval, or a campaign that has it."""
-    _order("start", campaign, reason, server, token, supersede=supersede, emergency=emergency)
+    give_order("start", campaign, reason, server, token, supersede=supersede, emergency=emergency)
 
 
 @app.command
 def advance(
-    campaign: CampaignId, *, wave: int, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given"
+    campaign: CampaignId,
+    *,
+    wave: int,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    reason: Why = "not given",
+    yes: Yes = False,
 ) -> None:
     """Let a wave through whose gate waits for a person.
 
@@ -238,14 +245,13 @@ def advance(
     wave
         Its number, from 1: refused if another is open by now.
     """
-    body = {"reason": reason, "wave": wave}
-    print(call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/advance", body))["state"])
+    look_and_order("advance", campaign, reason, server, token, yes=yes, wave=wave)
 
 
 @app.command
 def pause(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """Hold it: nobody starts, nobody activates; downloads go on."""
-    _order("pause", campaign, reason, server, token)
+    give_order("pause", campaign, reason, server, token)
 
 
 @app.command
@@ -256,9 +262,10 @@ def resume(
     server: Url = DEFAULT_URL,
     reason: Why = "not given",
     supersede: Supersede = False,
+    yes: Yes = False,
 ) -> None:
     """Let a paused campaign go on, or begin a halted one's next run, which needs a reason."""
-    _order("resume", campaign, reason, server, token, supersede=supersede)
+    look_and_order("resume", campaign, reason, server, token, yes=yes, supersede=supersede)
 
 
 @app.command
@@ -269,27 +276,22 @@ def rollback(
     server: Url = DEFAULT_URL,
     reason: Why = "not given",
     supersede: Supersede = False,
+    yes: Yes = False,
 ) -> None:
     """Send its devices back to the release they ran before."""
-    _order("rollback", campaign, reason, server, token, supersede=supersede)
+    look_and_order("rollback", campaign, reason, server, token, yes=yes, supersede=supersede)
 
 
 @app.command
 def halt(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """Halt it: downloads stop, devices in trial go back to their old slot."""
-    _order("halt", campaign, reason, server, token)
+    give_order("halt", campaign, reason, server, token)
 
 
 @app.command
 def cancel(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """End it: downloads stop, a trial finishes by its own checks."""
-    _order("cancel", campaign, reason, server, token)
-
-
-def _order(order: str, campaign: str, reason: str, server: str, token: str, **further: bool) -> None:
-    body = {"reason": reason, **{name: True for name, wanted in further.items() if wanted}}
-    answer = call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/{order}", body))
-    print(answer["state"])
+    give_order("cancel", campaign, reason, server, token)
 
 
 def _show_more(answer: dict[str, Any]) -> None:

@@ -42,7 +42,12 @@ def edit(
         Which part of the fleet it belongs to from now on.
     """
     body = {**_places(region, cohort), **_labels(label)}
-    show([call(server, token, lambda client: client.patch(f"/v1/devices/{device}", body))], _DEVICE_COLUMNS, output)
+
+    async def look_and_change(client: Client) -> Any:
+        _, seen = await client.look(f"/v1/devices/{device}")
+        return await client.patch(f"/v1/devices/{device}", body, seen=seen)
+
+    show([call(server, token, look_and_change)], _DEVICE_COLUMNS, output)
 
 
 def change(

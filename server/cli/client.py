@@ -48,13 +48,22 @@ class Client:
         """Return the answer's JSON. Raises: TidegateError as the server's problem document says."""
         return await self._call("GET", path, params=query)
 
-    async def post(self, path: str, body: object) -> Any:
-        """Return the answer's JSON. Raises as ``get`` does."""
-        return await self._call("POST", path, json=body)
+    async def look(self, path: str) -> tuple[Any, str]:
+        """Return the answer's JSON and its ETag. Raises as ``get`` does."""
+        try:
+            async with self._request("GET", path) as response:
+                await _check(response)
+                return await response.json(), response.headers.get("ETag", "")
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise errors.StoreUnavailableError(f"The server at {self._base} does not answer: {exc}.") from exc
 
-    async def patch(self, path: str, body: object) -> Any:
+    async def post(self, path: str, body: object, *, seen: str | None = None) -> Any:
+        """Return the answer's JSON; ``seen``: the ETag of what this is decided on. Raises as ``get`` does."""
+        return await self._call("POST", path, json=body, headers=_seen(seen))
+
+    async def patch(self, path: str, body: object, *, seen: str) -> Any:
         """Return the answer's JSON. Raises as ``get`` does."""
-        return await self._call("PATCH", path, json=body)
+        return await self._call("PATCH", path, json=body, headers=_seen(seen))
 
     async def delete(self, path: str) -> Any:
         """Return the answer's JSON. Raises as ``get`` does."""
@@ -131,11 +140,17 @@ _FAMILIES: Final = {
     404: errors.NotFoundError,
     409: errors.ConflictError,
     410: errors.WithdrawnError,
+    412: errors.StaleError,
     413: errors.InvalidInputError,
     415: errors.InvalidInputError,
     422: errors.InvalidInputError,
+    428: errors.InvalidInputError,
     507: errors.StoreFullError,
 }
+
+
+def _seen(tag: str | None) -> dict[str, str]:
+    return {} if tag is None else {"If-Match": tag}
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

@@ -55,6 +55,14 @@ _TRIES: Final = 5
 """How often a person's order is tried again when the orchestrator was first; each loses at most one second."""
 
 
+Check = Callable[[CampaignRecord], None]
+"""Raises when a campaign is not, or is no longer, what an order was given for."""
+
+
+def unchecked(campaign: CampaignRecord) -> None:
+    """Whoever orders has not looked, or goes by nothing that may have changed."""
+
+
 class Campaigns:
     """Use cases. ``on_change`` wakes the orchestrator.
 
@@ -161,6 +169,7 @@ class Campaigns:
         reason: str,
         supersede: bool = False,
         emergency: bool = False,
+        seen: Check = unchecked,
         scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Take a draft that needs no approval, or one that has it, to running.
@@ -183,7 +192,15 @@ class Campaigns:
             return started(record, now=now, emergency=reason if emergency else "")
 
         return await self._act(
-            campaign, change, None, kind="start", caller=caller, reason=reason, supersede=supersede, scope=scope
+            campaign,
+            change,
+            None,
+            kind="start",
+            caller=caller,
+            reason=reason,
+            supersede=supersede,
+            seen=seen,
+            scope=scope,
         )
 
     async def _check_release(self, campaign: CampaignId, *, supersede: bool, scope: Scope) -> None:
@@ -194,7 +211,14 @@ class Campaigns:
         await self._room.check(record, instead_of=[other.id for other in others])
 
     async def advance(
-        self, campaign: CampaignId, *, wave: int, caller: str, reason: str, scope: Scope = EVERYTHING
+        self,
+        campaign: CampaignId,
+        *,
+        wave: int,
+        caller: str,
+        reason: str,
+        seen: Check = unchecked,
+        scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Let the open wave, which is number ``wave``, through a gate that waits for a person.
 
@@ -206,7 +230,9 @@ class Campaigns:
         def change(record: CampaignRecord, _now: datetime) -> CampaignRecord:
             return advanced(record, wave)
 
-        return await self._act(campaign, change, None, kind="advance", caller=caller, reason=reason, scope=scope)
+        return await self._act(
+            campaign, change, None, kind="advance", caller=caller, reason=reason, seen=seen, scope=scope
+        )
 
     async def pause(
         self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING
@@ -225,6 +251,7 @@ class Campaigns:
         caller: str,
         reason: str,
         supersede: bool = False,
+        seen: Check = unchecked,
         scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Clear the operator's and the gate's cause, and run when no cause is left; or begin a halted one's next run.
@@ -255,6 +282,7 @@ class Campaigns:
             caller=caller,
             reason=reason,
             supersede=supersede,
+            seen=seen,
             scope=scope,
         )
 
@@ -265,6 +293,7 @@ class Campaigns:
         caller: str,
         reason: str,
         supersede: bool = False,
+        seen: Check = unchecked,
         scope: Scope = EVERYTHING,
     ) -> CampaignRecord:
         """Send its devices back to the release they ran before, by one order for each region.
@@ -285,6 +314,7 @@ class Campaigns:
             caller=caller,
             reason=reason,
             supersede=supersede,
+            seen=seen,
             scope=scope,
         )
 
@@ -318,11 +348,13 @@ class Campaigns:
         caller: str,
         reason: str,
         supersede: bool = False,
+        seen: Check = unchecked,
         scope: Scope,
     ) -> CampaignRecord:
         for _ in range(_TRIES):
             record = await self._repository.get(campaign)
             check_whole(record, scope)
+            seen(record)
             now = self._now()
             changed = change(record, now)
             superseded = []

@@ -16,7 +16,7 @@ import structlog
 
 from firmware_store.errors import ForbiddenError, InvalidInputError, LeaseLostError, StoreUnavailableError
 from server.db.changes import Batch
-from server.db.devices import DeviceRepository
+from server.db.devices import DeviceRecord, DeviceRepository
 from server.db.operations import OperationRecord, OperationRepository, Plan
 from server.domain.change import Change
 from server.domain.filter import LIVE, POINTER, Expression, fields_of
@@ -55,6 +55,7 @@ class Operations:
         self._presence = presence
         self._clock = clock
         self._news = asyncio.Event()
+        self._changing = asyncio.Lock()
 
     async def plan(self, expression: Expression, change: Change, *, scope: Scope = EVERYTHING) -> Plan:
         """Return what a change would do, and to which devices within ``scope``.
@@ -101,11 +102,26 @@ class Operations:
         self._news.set()
         return begun
 
-    async def change(self, device: DeviceId, change: Change, *, caller: str, scope: Scope = EVERYTHING) -> None:
-        """Change one device at once. Raises: NotFoundError, ConflictError, ForbiddenError."""
-        await self._devices.get(device, scope=scope)  # what is elsewhere is not there, wherever it would be moved to
-        _check_target(change, scope)
-        batch = await self._repository.change_one(device, change, now=self._now(), scope=scope)
+    async def change(
+        self,
+        device: DeviceId,
+        change: Change,
+        *,
+        caller: str,
+        seen: Callable[[DeviceRecord], None] | None = None,
+        scope: Scope = EVERYTHING,
+    ) -> None:
+        """Change one device at once; ``seen`` raises if it is not what the caller has looked at.
+
+        Raises:
+            NotFoundError, ConflictError, ForbiddenError.
+        """
+        async with self._changing:  # of two who have looked at the same, the second is to hear of the first
+            record = await self._devices.get(device, scope=scope)  # elsewhere is not there, wherever it would move to
+            if seen is not None:
+                seen(record)
+            _check_target(change, scope)
+            batch = await self._repository.change_one(device, change, now=self._now(), scope=scope)
         log.info("device_changed", device=device, actor=caller, change=change.model_dump_json(exclude_defaults=True))
         await self._take_up(batch)
 
