@@ -1,16 +1,20 @@
 """Documents whose commands are run as they stand, in a folder of their own, against a server that all of them share."""
 
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import ServerProcess, make_bundle, shared_server, stop_shared_server, unique
 from tests.terminal import ROOT, Terminal, read_blocks
 
 DOCS = ROOT / "docs"
+FIRST_TOKEN = re.compile(r"first admin token \(shown once\): (\S+)")
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +26,53 @@ def pytest_sessionfinish() -> None:
     stop_shared_server()
 
 
-def campaign_file(folder: Path, server: ServerProcess) -> None:
+def nothing(_folder: Path, _server: ServerProcess) -> dict[str, str]:
+    return {}
+
+
+def campaign_file(folder: Path, server: ServerProcess) -> dict[str, str]:
     """The how-to's own example, for a bundle that is there."""
     (text,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "howto/campaigns-as-files.md").read_text(), re.DOTALL)
+    given = release(folder, server)
+    text = (
+        text.replace("bun_...", given["BUNDLE"]).replace("spring-2026", unique("spring")).replace("main", unique("c"))
+    )
+    (folder / "campaign.yaml").write_text(text)
+    return given
+
+
+def is_long(block: str) -> bool:
+    """Starts a server of its own: that how-to is for one that is not there yet."""
+    return "tidegate serve" in block
+
+
+def release(folder: Path, server: ServerProcess) -> dict[str, str]:
+    """A bundle that is there."""
     bundle = make_bundle(folder, server.keys)
     with Terminal(folder, environment(folder, server)) as terminal:
-        pushed = terminal.run(f"tidegate bundle push {bundle}").split()[-1]
-    text = text.replace("bun_...", pushed).replace("spring-2026", unique("spring")).replace("main", unique("c"))
-    (folder / "campaign.yaml").write_text(text)
+        return {"BUNDLE": terminal.run(f"tidegate bundle push {bundle}").split()[-1]}
 
 
-PREPARED: dict[str, Callable[[Path, ServerProcess], None]] = {
+def halted(folder: Path, server: ServerProcess) -> dict[str, str]:
+    """A campaign that a person has halted."""
+    given = release(folder, server)
+    with Terminal(folder, environment(folder, server) | given) as terminal:
+        name = unique("c")
+        campaign = terminal.run(
+            f'tidegate campaign create halted --bundle "$BUNDLE" --cohort {name} --region eu --reason x'
+        )
+        terminal.run(
+            f"tidegate campaign start {campaign.strip()}\ntidegate campaign halt {campaign.strip()} --reason smoke"
+        )
+    return {"CAMPAIGN": campaign.strip()}
+
+
+PREPARED: dict[str, Callable[[Path, ServerProcess], dict[str, str]]] = {
     "howto/campaigns-as-files.md": campaign_file,
+    "howto/key-ceremony.md": nothing,
+    "howto/approve-and-freeze.md": release,
+    "howto/emergency-patch.md": release,
+    "howto/read-a-halt.md": halted,
 }
 
 
@@ -49,9 +88,40 @@ def environment(folder: Path, server: ServerProcess) -> dict[str, str]:
 @pytest.mark.parametrize("document", PREPARED)
 def test_every_command_of_a_document_works(document: str, server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    PREPARED[document](tmp_path, server)
+    given = environment(tmp_path, server) | PREPARED[document](tmp_path, server)
 
-    with Terminal(tmp_path, environment(tmp_path, server), [("http://127.0.0.1:8080", server.url)]) as terminal:
-        said = [terminal.run(block) for block in read_blocks(DOCS / document)]
+    with Terminal(tmp_path, given, [("http://127.0.0.1:8080", server.url)]) as terminal:
+        said = [terminal.run(block) for block in read_blocks(DOCS / document) if not is_long(block)]
 
     assert said
+
+
+@pytest.mark.slow
+def test_the_tutorial_ends_with_a_halt_that_says_why() -> None:
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="tidegate-tutorial-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own
+        (folder / ".venv").symlink_to(sys.prefix)
+        shutil.copy(ROOT / "LICENSE", folder)
+        given = {"TIDEGATE_PORT": str(port), "TIDEGATE_URL": f"http://127.0.0.1:{port}"}
+        said = ""
+        with Terminal(folder, given, [("8080", str(port))]) as terminal:
+            for block in read_blocks(DOCS / "tutorial.md"):
+                said += terminal.run(block)
+                terminal.replace += [("tg_...", token) for token in FIRST_TOKEN.findall(said)]
+
+    assert re.search(r"^Finished: .* eligible devices confirmed the release", said, re.MULTILINE), said
+    assert re.search(r"^Halted after \d+ s: \d+ of \d+ updated devices", said, re.MULTILINE), said
+
+
+def test_no_command_of_a_document_is_left_out() -> None:
+    """Each document with shell blocks is followed by a test, here or beside what it is about."""
+    elsewhere = {
+        "tutorial.md",
+        "howto/real-postgresql-and-mosquitto.md",  # test_howto.py
+        "howto/tls.md",  # test_tls.py
+    }
+    with_commands = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if read_blocks(path)}
+
+    assert with_commands == elsewhere | set(PREPARED)
