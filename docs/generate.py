@@ -25,6 +25,7 @@ from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
 from server.domain.halt.policy import HaltPolicy
+from server.services.metrics import Metrics
 from server.services.tokens import RIGHTS, Right
 
 DOCS: Final = Path(__file__).parent
@@ -125,12 +126,25 @@ def fields_table(fields: filter.Fields) -> str:
     return _table(("field", "kind", "what it is"), rows)
 
 
+def metrics_table() -> str:
+    """List what ``/metrics`` shows."""
+    families = sorted(Metrics().registry.collect(), key=lambda family: family.name)
+    return _table(
+        ("metric", "kind", "what it is"),
+        [
+            (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
+            for family in families
+        ],
+    )
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "campaign-states": campaign_diagram,
     "execution-states": execution_diagram,
     "settings": settings_table,
     "client-settings": client_settings_table,
     "roles": roles_table,
+    "metrics": metrics_table,
     "wave": lambda: model_table(plan.Wave),
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),
