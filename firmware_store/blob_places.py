@@ -25,7 +25,7 @@ RETRIES: Final = 4
 
 _ENDPOINTS: Final = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _NOWHERE: Final = "nothing-is-here"
-_LEFT: Final = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{16}")
+_LEFT: Final = re.compile(r"\.(?:[0-9a-f]{64}|probe)\.[0-9a-f]{16}")  # blobs, and ``BlobStore.probe``
 
 Method: TypeAlias = Literal["GET", "HEAD"]
 

@@ -38,6 +38,7 @@ _ZSTD_LEAST_SOURCE: Final = 8  # the library takes nothing shorter as the bytes 
 _ZSTD_LEAST_WINDOW_LOG: Final = 10
 _HDIFFPATCH_LEVEL: Final = 19  # of zstd within: it has little left to compress, and a delta is made once
 _HDIFFPATCH_MAGIC: Final = b"HDIFF13&zstd\x00"
+_HDIFFPATCH_NUMBERS: Final = 11
 _PIECE_BYTES: Final = 1 << 18
 
 _Bytes: TypeAlias = bytes | mmap.mmap
@@ -171,25 +172,48 @@ def _apply_hdiffpatch(source: _Bytes, delta: IO[bytes], target_bytes: int) -> It
     import hdiffpatch  # noqa: PLC0415 - an extra that need not be here
 
     data = delta.read()
-    # The library allocates what the header says.
-    if not data.startswith(_HDIFFPATCH_MAGIC) or _read_number(data, len(_HDIFFPATCH_MAGIC)) != target_bytes:
-        raise DeltaError(f"a delta that does not promise the {target_bytes} bytes that are signed")
+    _check_hdiffpatch(data, len(source), target_bytes)
     try:
         target = hdiffpatch.apply(source[:], data)
-    except hdiffpatch.HDiffPatchError as exc:
+    except (hdiffpatch.HDiffPatchError, MemoryError) as exc:
         raise DeltaError("not a hdiffpatch delta for this image") from exc
     if len(target) != target_bytes:
         raise DeltaError("a delta that makes another number of bytes than it promised")
     yield target
 
 
-def _read_number(data: bytes, at: int) -> int:
-    """Return HDiffPatch's number at ``at``: seven bits a byte, the highest first, the top bit on all but the last."""
+def _check_hdiffpatch(data: bytes, source_bytes: int, target_bytes: int) -> None:
+    """Read all numbers of the header (``HDIFF13``): the library allocates what they say before it looks any further.
+
+    They are the sizes of target and source, how many pieces are copied, and of each of four sections its size before
+    compression and after. Beyond twice what it makes, no delta that is worth anything needs room for one.
+    """
+    if not data.startswith(_HDIFFPATCH_MAGIC):
+        raise DeltaError("not a hdiffpatch delta for this image")
+    at = len(_HDIFFPATCH_MAGIC)
+    numbers = []
+    for _ in range(_HDIFFPATCH_NUMBERS):
+        number, at = _read_number(data, at)
+        numbers.append(number)
+    if numbers[0] != target_bytes:
+        raise DeltaError(f"a delta that does not promise the {target_bytes} bytes that are signed")
+    if numbers[1] != source_bytes:
+        raise DeltaError("a delta for another source")
+    packed = sum(compressed or size for size, compressed in zip(numbers[3::2], numbers[4::2], strict=True))
+    if max(numbers[3::2]) > 2 * max(target_bytes, _PIECE_BYTES) or packed != len(data) - at:
+        raise DeltaError("a delta whose header promises what it cannot hold")
+
+
+def _read_number(data: bytes, at: int) -> tuple[int, int]:
+    """Return HDiffPatch's number at ``at``, and where it ends.
+
+    It has seven bits a byte, the highest first, and the top bit on all but the last.
+    """
     number = 0
-    for byte in data[at : at + 10]:
+    for end, byte in enumerate(data[at : at + 10], start=at + 1):
         number = number << 7 | byte & 0x7F
         if byte < 0x80:
-            return number
+            return number, end
     raise DeltaError("a delta whose header ends early")
 
 

@@ -60,6 +60,7 @@ class FileInstallation:
             return False
         with storage_errors():
             shutil.copyfile(source, target)
+            os.truncate(target, wanted.size_bytes)  # a damaged source may be longer; what follows fetches within this
         return image_holds(target, wanted)
 
     def reuse(self, image: int, pieces: Sequence[Piece], *, moved: bool = False) -> tuple[bool, ...]:

@@ -1,7 +1,7 @@
 """One boot of a device: the core, its storage and its broker session joined on the event loop.
 
-Events wait in one queue and are handled one after the other, so that the core never sees two things at once. Only blob
-messages are ever shed when the queue is full: they are subscribed to again by themselves.
+Events wait in one queue and are handled one after the other, so that the core never sees two things at once. Blob
+messages are shed first when the queue is full: they are subscribed to again by themselves.
 """
 
 import asyncio
@@ -51,6 +51,8 @@ from server.protocol.topics import Topics, Up
 
 QUEUE_MOST: Final = 512
 """Messages waiting for the core; more than a window of blobs and everything else a broker has to say at once."""
+OTHERS_MOST: Final = 2 * QUEUE_MOST
+"""The same, for what is no blob: a broker that pours out directives finds an end, too."""
 EVENTS_PER_TURN: Final = 32  # then the other devices of the process have theirs
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_LONGEST_S: Final = 60.0
@@ -233,8 +235,10 @@ class Runner:
         self._session_over.set()
 
     def _on_message(self, message: Incoming) -> None:
-        if len(self._queue) >= QUEUE_MOST:
-            self.shed += 1  # nothing on the wire is said only once
+        # Nothing on the wire is said only once; but what is no blob may be a halt, which is to be heard at once.
+        most = QUEUE_MOST if self._topics.is_blob(message.topic) else OTHERS_MOST
+        if len(self._queue) >= most:
+            self.shed += 1
             return
         self._put(Received(message.topic, message.payload))
 

@@ -29,6 +29,8 @@ class Quota:
         self._most = most_bytes
         self._clock = clock
         self._used = 0
+        self._under_way = 0
+        self._put_since_count = 0
         self._counted_at: float | None = None
         self._counting = asyncio.Lock()
 
@@ -44,11 +46,15 @@ class Quota:
         if not await self._has_room(len(data)) and await self._store.size(digest) is None:
             raise StoreFullError(f"The blob store has its {self._most} bytes: see `tidegate store gc`, or its quota.")
         self._used += len(data)  # before it is written, so that uploads side by side cannot share the last room
+        self._under_way += len(data)
         created = False
         try:
             created = await self._store.put(digest, data)
         finally:
-            if not created:
+            self._under_way -= len(data)
+            if created:
+                self._put_since_count += len(data)
+            else:
                 self._used -= len(data)
         return created
 
@@ -69,6 +75,9 @@ class Quota:
         async with self._counting:
             if self._counted_at is not before:
                 return  # somebody has just done it
-            self._used = sum([blob.size async for blob in self._store.stored()])
+            # The listing has some of what is put meanwhile, and nobody knows which: all of it counts beside, for now.
+            self._put_since_count = 0
+            listed = sum([blob.size async for blob in self._store.stored()])
+            self._used = listed + self._put_since_count + self._under_way
             self._counted_at = self._clock()
             log.info("blob_store_counted", used_bytes=self._used, quota_bytes=self._most)

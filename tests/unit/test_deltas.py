@@ -140,6 +140,34 @@ def test_the_delta_of_one_codec_is_none_of_the_other(files: Files, codec: Codec)
         files.apply(codec)
 
 
+@pytest.mark.parametrize("number", range(11))
+def test_a_header_that_promises_more_than_there_can_be_is_refused_before_room_is_made_for_it(
+    files: Files, number: int
+) -> None:
+    """Sizes of target, source and four sections: HDiffPatch itself would allocate all of these terabytes."""
+    made = files.make(Codec.HDIFFPATCH)
+    numbers, at = [], len(b"HDIFF13&zstd\0")
+    for _ in range(11):
+        value, at = deltas._read_number(made, at)
+        numbers.append(value)
+    numbers[number] = 1 << 44
+    header = b"".join(_number(value) for value in numbers)
+    files.delta.write_bytes(b"HDIFF13&zstd\0" + header + made[at:])
+
+    with pytest.raises(DeltaError):
+        files.apply(Codec.HDIFFPATCH)
+
+    assert not files.out.exists() or files.out.stat().st_size == 0
+
+
+def _number(value: int) -> bytes:
+    """Write a number as HDiffPatch does."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F | 0x80)
+    return bytes(reversed(groups))
+
+
 def test_a_zstd_delta_knows_its_source(files: Files) -> None:
     files.make(Codec.ZSTD)
     files.source.write_bytes(NOISE[1:])

@@ -64,3 +64,33 @@ async def test_what_others_have_cleared_is_room_again_after_a_while(store: BlobS
     now = RECOUNT_AFTER_S
 
     assert await quota.put(*blob(2))
+
+
+class SlowStore(BlobStore):
+    """Puts end when a test says so."""
+
+    go_on: asyncio.Event | None = None
+
+    async def put(self, digest: bytes, data: bytes) -> bool:
+        if self.go_on is not None:
+            await self.go_on.wait()
+        return await super().put(digest, data)
+
+
+async def test_what_is_on_its_way_while_the_store_is_counted_is_not_forgotten(tmp_path: Path) -> None:
+    now = 0.0
+    store = SlowStore(tmp_path / "blobs")
+    quota = Quota(store, 300, clock=lambda: now)
+    await quota.put(*blob(1))
+    store.go_on = asyncio.Event()
+    on_its_way = asyncio.create_task(quota.put(*blob(2)))
+    await asyncio.sleep(0)
+    now = RECOUNT_AFTER_S
+
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreFullError):
+            await quota.put(*blob(3, size=200))
+    store.go_on.set()
+
+    assert await on_its_way
+    assert await quota.put(*blob(4))

@@ -260,3 +260,23 @@ def test_a_staged_file_does_not_grow_past_what_the_release_can_need(slots: FileS
 
     with pytest.raises(StorageError, match="larger than what it makes"):
         installation.write(STAGED, [(len(ROOTFS) + (1 << 16), b"x")])
+
+
+def test_a_running_image_that_was_lengthened_does_not_spoil_the_slot_for_what_is_fetched(device: Path) -> None:
+    """What is copied from it is not the image; fetched chunks then go into a file that has the image's size."""
+    slots = FileSlots(device, durable=False)
+    write_all(slots, release())
+    slots.activate("b")
+    boot(device, durable=False)
+    slots = FileSlots(device, durable=False)
+    slots.confirm()
+    running = device / "slots" / slots.booted() / "app.img"
+    running.write_bytes(APP[:-1] + b"?" + b"more")
+    installation = slots.install(release(2, "1.2.0"))
+
+    assert not installation.adopt(0)
+    for index, data in enumerate((APP, ROOTFS)):
+        installation.write(index, [(0, data)])
+    installation.seal()
+
+    assert states(slots)["a"] is SlotState.BOOTABLE
