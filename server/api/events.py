@@ -1,7 +1,8 @@
 """``/v1/events``: what happens, as server-sent events (HTML, 9.2) of CloudEvents 1.0."""
 
 import json
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -21,6 +22,9 @@ from server.services.tokens import Right
 EVENT_STREAM: Final = "text/event-stream"
 RETRY_MS: Final = 3000
 """A browser that was cut off comes back after so long."""
+
+RECHECK_S: Final = 15.0
+"""How often it is asked whether who listens would still be let in: before what is told, a heartbeat included."""
 
 STREAM: Final = Media(
     EVENT_STREAM,
@@ -59,7 +63,7 @@ async def stream_events(call: Call[None, EventQuery]) -> web.StreamResponse:
     told = call.context.feed.follow(choice, after=_place(call), for_ever=query.follow)
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = EVENT_STREAM
-    async with aclosing(_lines(told, call.context.authority.root.fleet)) as lines:
+    async with aclosing(_lines(told, call.context.authority.root.fleet, call.recheck)) as lines:
         try:
             return await deliver(call.request, response, lines)
         except ConnectionResetError:
@@ -75,10 +79,20 @@ def _place(call: Call[None, EventQuery]) -> int | None:
     return int(text)
 
 
-async def _lines(told: AsyncGenerator[Published | Quiet, None], fleet: bytes) -> AsyncGenerator[bytes, None]:
+async def _lines(
+    told: AsyncGenerator[Published | Quiet, None],
+    fleet: bytes,
+    recheck: Callable[[], Awaitable[object]],
+    *,
+    recheck_s: float = RECHECK_S,
+) -> AsyncGenerator[bytes, None]:
     retry = f"retry: {RETRY_MS}\n".encode()
+    checked_at = time.monotonic()
     async with aclosing(told):
         async for one in told:
+            if time.monotonic() - checked_at >= recheck_s:
+                await recheck()
+                checked_at = time.monotonic()
             if isinstance(one, Quiet):
                 # Without data nobody hears of it, but a client remembers where it is.
                 yield b": nothing new\n" + retry + f"id: {one.seq}\n\n".encode()

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Generic, get_type_hints
 
@@ -72,6 +73,8 @@ class Call(Generic[B_co, Q_co]):
     body: B_co
     query: Q_co
     request: web.Request
+    recheck: Callable[[], Awaitable[Caller]]
+    """For what goes on for long. Raises: AuthenticationError: its caller would not be let in any more."""
     match: Match = ANYTHING
 
     def tag(self, tag: str) -> None:
@@ -181,6 +184,10 @@ def _returned(handler: Handler) -> type[BaseModel]:
     return found
 
 
+async def _let_in_anybody() -> Caller:
+    return ANYBODY
+
+
 def bind(entry: Route) -> _Handle:
     """Return the aiohttp handler of a route."""
 
@@ -188,17 +195,19 @@ def bind(entry: Route) -> _Handle:
         context = request.app[CONTEXT]
         if entry.limited:
             context.admission.admit(request.remote, now=time.monotonic())
-        caller = ANYBODY
+        let_in = _let_in_anybody
         if entry.right is not None:
-            shown = bearer(request, "tg_<id>_<secret>")
-            caller = await context.authentication.let_in(shown, address=request.remote, is_device=entry.fetched)
+            shown, address = bearer(request, "tg_<id>_<secret>"), request.remote
+            let_in = partial(context.authentication.let_in, shown, address=address, is_device=entry.fetched)
+        caller = await let_in()
         ORIGIN.set(Origin(caller.name, caller.token or "", request[REQUEST_ID]))
         if entry.right is not None:
             caller.require(entry.right)
         query = read_query(request, entry.query)
         body = None if entry.body is None else await read_json(request, entry.body, entry.most_bytes)
         match = read_match(request) if entry.matched else ANYTHING
-        answer = await entry.handler(Call(narrow(context, caller.scope), caller, body, query, request, match))
+        view = narrow(context, caller.scope)
+        answer = await entry.handler(Call(view, caller, body, query, request, let_in, match))
         if isinstance(answer, web.StreamResponse):
             return answer
         return _respond(request, entry.status, answer.model_dump_json().encode())
