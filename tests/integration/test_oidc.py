@@ -40,7 +40,9 @@ async def test_a_token_says_who_somebody_is_and_what_they_may(issuer: Issuer) ->
     assert caller == Caller("oidc:ann", Role.OPERATOR, Scope(regions=frozenset({Region("eu")})))
 
 
-@pytest.mark.parametrize(("key", "algorithm"), [(KEY, "PS256"), (KEY, "RS512"), *CURVES], ids=str)
+@pytest.mark.parametrize(
+    ("key", "algorithm"), pairs := [(KEY, "PS256"), (KEY, "RS512"), *CURVES], ids=[name for _, name in pairs]
+)
 async def test_every_algorithm_with_public_keys_is_good(issuer: Issuer, key: Any, algorithm: str) -> None:
     assert (await Checked(issuer).ask(signed(key, algorithm=algorithm, typ="at+jwt"))).name == "oidc:ann"
 
