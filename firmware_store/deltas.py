@@ -78,17 +78,20 @@ def apply_delta(codec: Codec, source: Path, delta: Path, out: Path, *, target_by
     Never writes more than that, and refuses a delta that promises another size before it allocates anything for it.
 
     Raises:
-        DeltaError: no delta of this codec, one for another size or, where the codec can tell, for another source;
-            ``out`` holds a part of something at most.
+        DeltaError: no delta of this codec, one for another size or, where the codec can tell, for another source, or
+            one that takes too much memory; ``out`` holds a part of something at most.
         ConfigurationError: the codec is not installed here.
         OSError: a file that cannot be read or written.
     """
     if max(source.stat().st_size, delta.stat().st_size, target_bytes) > MAX_SIDE_BYTES:
         raise DeltaError(f"a delta, and the images it is about, have {MAX_SIDE_BYTES} bytes at most")
     apply = _installed(codec).apply
-    with _bytes_of(source) as old, delta.open("rb") as file, out.open("wb") as result:
-        for piece in apply(old, file, target_bytes):
-            result.write(piece)
+    try:
+        with _bytes_of(source) as old, delta.open("rb") as file, out.open("wb") as result:
+            for piece in apply(old, file, target_bytes):
+                result.write(piece)
+    except MemoryError as exc:
+        raise DeltaError("a delta that takes more memory than there is here") from exc
 
 
 class _Functions(NamedTuple):
@@ -175,7 +178,7 @@ def _apply_hdiffpatch(source: _Bytes, delta: IO[bytes], target_bytes: int) -> It
     _check_hdiffpatch(data, len(source), target_bytes)
     try:
         target = hdiffpatch.apply(source[:], data)
-    except (hdiffpatch.HDiffPatchError, MemoryError) as exc:
+    except hdiffpatch.HDiffPatchError as exc:
         raise DeltaError("not a hdiffpatch delta for this image") from exc
     if len(target) != target_bytes:
         raise DeltaError("a delta that makes another number of bytes than it promised")

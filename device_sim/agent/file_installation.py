@@ -21,6 +21,10 @@ _BLOCK_BYTES: Final = 1 << 20
 _ROW_MOST: Final = 64
 """Pieces written at once; POSIX promises no more than 16 (IOV_MAX), Linux takes 1,024."""
 
+TRIES_MOST: Final = 2
+"""A delta that ended the agent so often is left: once, it may have been the power."""
+_TRIED: Final = ".tried"
+
 _STAGED_SPARE_BYTES: Final = 1 << 16
 """A staged file may be larger than the largest image by so much. Nobody vouches for a delta's size but whoever signs
 directives: without a bound, pieces of nothing but zeros would fill the medium with a few kilobytes on the wire."""
@@ -78,8 +82,10 @@ class FileInstallation:
         with storage_errors():
             self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._staged = self._staging / name.hex()
+            if self._tried.exists() and self._tried.stat().st_size >= TRIES_MOST:
+                raise StorageError("a delta that has ended the agent again and again, for want of memory perhaps")
             for path in self._staging.iterdir():
-                if path != self._staged:
+                if path != self._staged and path.suffix != _TRIED:
                     path.unlink()
             self._staged.touch(mode=0o600)
             return self._staged.stat().st_size
@@ -101,6 +107,7 @@ class FileInstallation:
             if codec is not None:
                 source, made = self._running / f"{wanted.name}.img", self._staging / "made"
                 with storage_errors():
+                    self._note_try()
                     apply_delta(Codec(codec), source, self._open, made, target_bytes=wanted.size_bytes)
                     made.chmod(0o600)
             if not image_holds(made, wanted):
@@ -110,12 +117,27 @@ class FileInstallation:
         finally:
             with storage_errors():
                 made.unlink(missing_ok=True)
+                self._tried.unlink(missing_ok=True)
                 self._open.unlink(missing_ok=True)
                 self._staged = None
 
     def seal(self) -> None:
         shutil.rmtree(self._staging, ignore_errors=True)
         self._seal()
+
+    def _note_try(self) -> None:
+        """Write down that a delta is about to be applied; whoever survives that takes it back."""
+        descriptor = os.open(self._tried, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, b".")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _tried(self) -> Path:
+        """So many bytes long as this delta has been applied, and that was the end of the agent."""
+        return self._open.with_suffix(_TRIED)
 
     @property
     def _open(self) -> Path:

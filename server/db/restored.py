@@ -33,6 +33,11 @@ WANT_BLOBS_AGAIN: Final = """
 """
 
 
+EVENTS_LEFT_OUT: Final = 100_000
+"""Numbers of events: those that followed the backup are known to whoever listens, who is told to begin again."""
+
+LEAVE_OUT_EVENTS: Final = "UPDATE outbox_head SET seq = seq + $1"
+
 END_OPERATIONS: Final = """
     UPDATE operation SET state = 'failed', ended_at = $1,
                          errors = errors || jsonb_build_array(jsonb_build_array('', $2::text))
@@ -48,6 +53,7 @@ async def note_restore(connection: Connection, *, now: datetime, backup_at: date
     await connection.execute(WANT_BLOBS_AGAIN, now)
     await connection.execute(END_OPERATIONS, now, "the database was restored from a backup; see what is left to do")
     await connection.execute(CLEAR_OPERATIONS)
+    await connection.execute(LEAVE_OUT_EVENTS, EVENTS_LEFT_OUT)
     await audit.write(connection, Entry("database.restore", "", now, after={"backup_at": backup_at.isoformat()}))
 
 

@@ -20,7 +20,7 @@ from server.db.database import Database
 from server.db.load import JUMP
 from server.db.migrate import apply_migrations, check_schema
 from server.db.pool import close_pool, open_pool
-from server.db.restored import RestoreRepository
+from server.db.restored import EVENTS_LEFT_OUT, RestoreRepository
 from server.db.snapshot_tables import LEFT_OUT
 from server.domain.audit import Walk
 from server.domain.campaign import Cause, State
@@ -114,6 +114,8 @@ async def test_secrets_stay_where_they_are_and_numbers_that_others_know_are_not_
     assert {table.name for table in made.manifest.tables}.isdisjoint(LEFT_OUT)
     assert await read(site.other_url, "SELECT * FROM ticket_secret") == []
     last = (await read(site.url, "SELECT last_value FROM decision_id_seq"))[0][0]
+    head = "SELECT seq FROM outbox_head"
+    assert (await read(site.other_url, head))[0][0] >= (await read(site.url, head))[0][0] + EVENTS_LEFT_OUT
     assert await read(site.other_url, "SELECT nextval('decision_id_seq')") >= [(last + JUMP,)]
 
 

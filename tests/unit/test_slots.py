@@ -1,6 +1,8 @@
 """Slots as files, and the bootloader beside them: what must hold whatever happens in between."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from device_sim.agent.boot_environment import Image, SlotState, read_environment, write_environment
 from device_sim.agent.bootloader import Boot, boot
 from device_sim.agent.durable_file import StorageError
+from device_sim.agent.file_installation import TRIES_MOST
 from device_sim.agent.file_slots import FileSlots, provision
 from device_sim.agent.slots import STAGED, Piece, Release
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
@@ -280,3 +283,34 @@ def test_a_running_image_that_was_lengthened_does_not_spoil_the_slot_for_what_is
     installation.seal()
 
     assert states(slots)["a"] is SlotState.BOOTABLE
+
+
+def test_a_delta_that_has_ended_the_agent_twice_is_not_tried_again(device: Path) -> None:
+    """As when the system kills the agent for its memory: it would be killed at each start, and never be heard again."""
+    code = f"""
+import os
+from pathlib import Path
+from device_sim.agent import file_installation
+from tests.unit.test_slots import FileSlots, release
+
+file_installation.apply_delta = lambda *_, **__: os._exit(9)
+installation = FileSlots(Path({str(device)!r}), durable=False).install(release())
+installation.stage(b"delta")
+installation.make(0, "zstd")
+"""
+    for _ in range(TRIES_MOST):
+        FileSlots(device, durable=False).install(release()).stage(b"delta")
+        ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode
+        assert ended == 9
+    installation = FileSlots(device, durable=False).install(release())
+
+    for other in (b"delta", b"whole", b"delta"):
+        if other == b"delta":
+            with pytest.raises(StorageError, match="ended the agent"):
+                installation.stage(other)
+        else:
+            assert installation.stage(other) == 0
+    installation.write(0, [(0, APP)])
+    installation.write(1, [(0, ROOTFS)])
+    installation.seal()
+    assert not (device / "slots" / "staging").exists()
