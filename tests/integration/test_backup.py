@@ -34,6 +34,7 @@ from server.services.backup.making import Made, make_backup
 from server.services.backup.manifest import BLOBS, read_manifest
 from server.services.backup.restoring import restore_backup
 from tests.records import MAIN
+from tests.s3_peer import S3Peer
 from tests.service_world import World
 
 EU = Region("eu")
@@ -417,3 +418,16 @@ async def test_a_rollback_under_way_comes_back_halted(site: Site) -> None:
     assert (back.state, back.causes) == (State.HALTED, frozenset())
     assert back.halted_at is not None
     assert await read(site.other_url, "SELECT bool_or(active) FROM campaign_region") == [(False,)]
+
+
+async def test_blobs_go_from_a_bucket_into_another_one(site: Site, s3: S3Peer) -> None:
+    bucket, other = BlobStore(s3.bucket(s3.url())), BlobStore(s3.bucket(s3.url()))
+    referenced = [digest for (digest,) in await read(site.url, "SELECT DISTINCT digest FROM bundle_blob")]
+    for digest in referenced:
+        await bucket.put(digest, await site.store.get(digest))
+
+    made = await make_backup(site.url, bucket, site.folder / "backup.zip")
+    done = await restore_backup(site.folder / "backup.zip", site.other_url, other, sha256=made.sha256)
+
+    assert [await other.get(digest) for digest in referenced] == [await site.store.get(digest) for digest in referenced]
+    assert done.missing == ()
