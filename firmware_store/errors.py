@@ -34,6 +34,10 @@ class TooLargeError(InvalidInputError):
         self.limit_bytes = limit_bytes
 
 
+class KeyReusedError(InvalidInputError):
+    """The name that a request gives itself is that of another one; nothing was done."""
+
+
 class NotFoundError(TidegateError):
     """No such object, or none that this caller may see."""
 

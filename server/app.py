@@ -35,6 +35,7 @@ from server.db.migrate import check_schema
 from server.db.operations import OperationRepository
 from server.db.pool import close_pool, open_pool
 from server.db.published import PublishedRepository
+from server.db.request_keys import RequestKeyRepository
 from server.db.restored import RestoreRepository
 from server.db.retention import RetentionRepository
 from server.db.revocations import RevocationRepository
@@ -76,6 +77,7 @@ from server.services.quarantine import Quarantine
 from server.services.quota import Quota
 from server.services.recall import Grounds, open_authority, read_grounds
 from server.services.reports import Reports
+from server.services.request_keys import RequestKeys
 from server.services.retention import Retention, ages_of
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
@@ -418,6 +420,7 @@ async def build(
         ),
         orchestrator=orchestrator,
         publisher=publisher,
+        request_keys=RequestKeys(RequestKeyRepository(database)),
         quarantine=quarantine,
         revocations=Revocations(RevocationRepository(database)),
         rollbacks=rollbacks,

@@ -30,6 +30,7 @@ from server.services.operations import Operations
 from server.services.orchestrator import Orchestrator
 from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
+from server.services.request_keys import RequestKeys
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
 from server.services.room import Room
@@ -72,6 +73,7 @@ class Context:
     operations: Operations
     orchestrator: Orchestrator
     publisher: Publisher
+    request_keys: RequestKeys
     quarantine: Quarantine
     revocations: Revocations
     rollbacks: Rollbacks

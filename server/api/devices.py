@@ -113,6 +113,7 @@ class DeviceQuery(FilterQuery):
     body=DevicesAdd,
     status=201,
     problems=(409,),
+    secret=True,
     example=Example(body={"devices": [{"id": "gw-17", "region": "eu", "cohort": "main"}]}),
 )
 async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
@@ -130,7 +131,7 @@ async def add_devices(call: Call[DevicesAdd]) -> DevicesAdded:
     )
 
 
-@route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty, problems=(409,))
+@route("POST", "/v1/devices/{device}/credential", right=Right.OPERATE, body=Empty, problems=(409,), secret=True)
 async def renew_credential(call: Call[Empty]) -> DeviceAdded:
     """Make a new credential for a device; the one before is good until it expires."""
     record = await call.context.devices.get(named_device(call))

@@ -96,7 +96,15 @@ class Revocation(BaseModel):
     session_ended: bool
 
 
-@route("POST", "/v1/devices/{device}/claim", right=Right.OPERATE, body=ClaimCreate, status=201, problems=(409,))
+@route(
+    "POST",
+    "/v1/devices/{device}/claim",
+    right=Right.OPERATE,
+    body=ClaimCreate,
+    status=201,
+    problems=(409,),
+    secret=True,
+)
 async def make_claim(call: Call[ClaimCreate]) -> ClaimCreated:
     """Make a claim, with which a device enrols once."""
     device = named_device(call)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import CoreModeRef, DefsRef, GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
+from server.api import request_key
 from server.api.conditions import FORM
 from server.api.parameters import PATH
 from server.api.problems import MEDIA_TYPE, Problem, kinds, type_of
@@ -85,6 +86,8 @@ def problems_of(entry: Route) -> frozenset[int]:
         found |= {429}
     if entry.matched:
         found |= {412, 428}
+    if entry.is_keyed:
+        found |= {409}
     return frozenset(found - entry.answers.keys())
 
 
@@ -130,6 +133,8 @@ def _operation(
         parameters += _query_parameters(entry, queries[entry.query])
     if entry.matched:
         parameters.append(_IF_MATCH)
+    if entry.is_keyed:
+        parameters.append(_KEY)
     if parameters:
         found["parameters"] = parameters
     if entry.body is not None:
@@ -151,6 +156,14 @@ def _security(entry: Route) -> list[_Json]:
         return []
     return [{"token": []}, {"ticket": []}] if entry.fetched else [{"token": []}]
 
+
+_KEY: Final = {
+    "name": request_key.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A name for this request, new for each: sent again under it within a day, it is done once.",
+    "schema": {"type": "string", "pattern": request_key.FORM},
+}
 
 _IF_MATCH: Final = {
     "name": "If-Match",

@@ -22,6 +22,7 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
     {
         errors.TooLargeError: (413, "too-large"),
         RangeNotSatisfiableError: (416, "range-not-satisfiable"),
+        errors.KeyReusedError: (422, "key-reused"),
         errors.InvalidInputError: (422, "invalid-input"),
         errors.WithdrawnError: (410, "withdrawn"),
         errors.NotFoundError: (404, "not-found"),

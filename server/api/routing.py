@@ -18,8 +18,10 @@ from server.api import problems
 from server.api.conditions import Match, read_match
 from server.api.context import CONTEXT, Context
 from server.api.intake import JSON_MOST_BYTES, QueryError, read_json, read_query
+from server.api.request_key import REPLAYED, read_key
 from server.api.scoped import narrow
 from server.db.audit import ORIGIN, Origin
+from server.db.request_keys import KeptAnswer
 from server.services.tokens import Caller, Right, Role
 
 log = structlog.get_logger(__name__)
@@ -112,6 +114,13 @@ class Route:
     fetched: bool
     claimed: bool
     matched: bool
+    secret: bool
+
+    @property
+    def is_keyed(self) -> bool:
+        """It may be sent again under the same Idempotency-Key."""
+        answers_json = isinstance(self.answers[self.status], type)
+        return self.method == "POST" and self.right is not None and self.body is not None and answers_json
 
     @property
     def name(self) -> str:
@@ -140,12 +149,13 @@ def route(
     fetched: bool = False,
     claimed: bool = False,
     matched: bool = False,
+    secret: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Register a handler; its docstring is the summary, and what it returns the model of the answer.
 
     ``body``, ``query``: the models of its JSON and of its query; without, there may be none. ``takes``: what it reads
     from the request's stream. ``gives``: what it answers, where the handler returns a response. ``also``: the answers
-    of other statuses. ``matched``: it needs If-Match.
+    of other statuses. ``matched``: it needs If-Match. ``secret``: its answer is shown once, so it is not kept.
     ``problems``: statuses beyond those that follow from the rest (see ``server.api.openapi``).
     """
 
@@ -169,6 +179,7 @@ def route(
                 fetched=fetched,
                 claimed=claimed,
                 matched=matched,
+                secret=secret,
             )
         )
         return handler
@@ -206,19 +217,37 @@ def bind(entry: Route) -> _Handle:
         query = read_query(request, entry.query)
         body = None if entry.body is None else await read_json(request, entry.body, entry.most_bytes)
         match = read_match(request) if entry.matched else ANYTHING
-        view = narrow(context, caller.scope)
-        answer = await entry.handler(Call(view, caller, body, query, request, let_in, match))
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        return _respond(request, entry.status, answer.model_dump_json().encode())
+        call = Call(narrow(context, caller.scope), caller, body, query, request, let_in, match)
+        if entry.is_keyed and (named := read_key(request, caller, body)) is not None:
+            answered, is_old = await context.request_keys.once(
+                named, partial(_serve, entry, call), is_secret=entry.secret
+            )
+            response = _respond(answered)
+            if is_old:
+                response.headers[REPLAYED] = "true"
+            return response
+        answer = await entry.handler(call)
+        return answer if isinstance(answer, web.StreamResponse) else _respond(_answered(entry, call, answer))
 
     return handle
 
 
-def _respond(request: web.Request, status: int, body: bytes) -> web.Response:
-    response = web.Response(status=status, body=body, content_type="application/json")
-    if TAG in request:
-        response.headers[hdrs.ETAG] = request[TAG]
+async def _serve(entry: Route, call: Call[Any, Any]) -> KeptAnswer:
+    answer = await entry.handler(call)
+    assert isinstance(answer, BaseModel), "is_keyed"
+    return _answered(entry, call, answer)
+
+
+def _answered(entry: Route, call: Call[Any, Any], answer: BaseModel) -> KeptAnswer:
+    return KeptAnswer(entry.status, answer.model_dump_json(), call.request.get(TAG))
+
+
+def _respond(answer: KeptAnswer) -> web.Response:
+    assert answer.status is not None
+    assert answer.body is not None
+    response = web.Response(status=answer.status, body=answer.body.encode(), content_type="application/json")
+    if answer.tag is not None:
+        response.headers[hdrs.ETAG] = answer.tag
     return response
 
 

@@ -96,6 +96,7 @@ async def show_me(call: Call[None]) -> Me:
     right=Right.ADMINISTER,
     body=TokenCreate,
     status=201,
+    secret=True,
     example=Example(
         body={"name": "night shift", "role": "operator", "valid_seconds": 2_592_000, "regions": ["eu", "us"]}
     ),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from server.db import request_keys
 from server.db.database import AUDIT_TURN, Connection, Database, at_last
 from server.domain.audit import Head, Row, canonical, chained
 
@@ -104,9 +105,14 @@ OTHER_EVIDENCE: Final = """
 async def write(connection: Connection, *entries: Entry) -> None:
     """Add rows, in this order, to what the transaction that is open on ``connection`` changes.
 
-    They are numbered and stored when all else in it is done; see ``at_last``.
+    They are numbered and stored when all else in it is done; see ``at_last``. With them goes the key of the request
+    that is being served, if it has one.
+
+    Raises:
+        ConflictError: the request is being carried out already.
     """
     origin = ORIGIN.get()
+    await request_keys.take(connection)
 
     async def add(connection: Connection) -> None:
         await _add(connection, entries, origin)

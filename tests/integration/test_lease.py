@@ -328,6 +328,7 @@ UNFENCED = {
     "trust_event": "history: an attack leaves a row whoever sees it",
     "audit": "history, written with the change, which is fenced where it has to be",
     "audit_head": "as audit",
+    "request_key": "written with the change that the request makes, which is fenced where it has to be",
     "outbox": "written with the change, which is fenced where it has to be",
     "outbox_head": "as outbox",
     "restore_point": "written with a restore, while nobody serves",

@@ -66,7 +66,7 @@ def test_every_problem_that_a_route_may_answer_is_described() -> None:
 def test_a_right_brings_its_refusals_and_a_body_brings_its_own() -> None:
     entries = {entry.name: entry for entry in ROUTES}
 
-    assert problems_of(entries["add_freeze"]) == {400, 401, 403, 408, 413, 415, 422, 429, 500, 503}
+    assert problems_of(entries["add_freeze"]) == {400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503}
     assert problems_of(entries["get_ca"]) == {422, 429, 500, 503}
     assert problems_of(entries["readiness"]) == {422, 500}
 
