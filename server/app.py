@@ -76,6 +76,7 @@ from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
 from server.services.quota import Quota
 from server.services.recall import Grounds, open_authority, read_grounds
+from server.services.rehearsals import Rehearsals
 from server.services.reports import Reports
 from server.services.request_keys import RequestKeys
 from server.services.retention import Retention, ages_of
@@ -422,6 +423,7 @@ async def build(
         publisher=publisher,
         request_keys=RequestKeys(RequestKeyRepository(database)),
         quarantine=quarantine,
+        rehearsals=Rehearsals(fleet=fleet, campaigns=campaigns, heartbeat_s=settings.heartbeat_s),
         revocations=Revocations(RevocationRepository(database)),
         rollbacks=rollbacks,
         room=room,

@@ -30,6 +30,7 @@ from server.services.operations import Operations
 from server.services.orchestrator import Orchestrator
 from server.services.publisher import Publisher
 from server.services.quarantine import Quarantine
+from server.services.rehearsals import Rehearsals
 from server.services.request_keys import RequestKeys
 from server.services.revocations import Revocations
 from server.services.rollbacks import Rollbacks
@@ -75,6 +76,7 @@ class Context:
     publisher: Publisher
     request_keys: RequestKeys
     quarantine: Quarantine
+    rehearsals: Rehearsals
     revocations: Revocations
     rollbacks: Rollbacks
     room: Room

@@ -127,6 +127,25 @@ def explain(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, ou
 
 
 @app.command
+def rehearse(target: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """Play a campaign in virtual time on the fleet as it is: how long it takes, and what bad releases would cost.
+
+    Parameters
+    ----------
+    target
+        A campaign's id (cmp_...), or a file of one as `apply` takes it.
+    """
+    from server.cli.rehearsed import rehearse as ask
+    from server.cli.rehearsed import rehearsed
+
+    report = ask(server, token, target)
+    if output == "table":
+        print(*rehearsed(report), sep="\n")
+    else:
+        show([report], (), output)
+
+
+@app.command
 def executions(
     campaign: CampaignId,
     *,

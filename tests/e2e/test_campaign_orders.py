@@ -83,6 +83,9 @@ async def test_what_was_halted_is_resumed_and_what_was_confirmed_goes_back(
     assert whys[OTHER].startswith(f"{OTHER} does not update because its height is ")
     shown = await said(server, "device", "why", OTHER)
     assert shown.startswith(whys[OTHER])
+    rehearsed = await said(server, "campaign", "rehearse", campaign)
+    assert rehearsed.startswith(f"Rehearsed for {DEVICES} devices (all of them)")
+    assert "A release that bricks 30% is stopped" in rehearsed
     assert {"ok    online", "FAIL  level"} <= {line[:12].strip() for line in shown.splitlines()}
     assert (await api.post(f"{path}/advance", {"wave": 1})).status == 200
     await until(look, lambda seen: seen["states"].get("confirmed", 0) >= 2)

@@ -38,6 +38,7 @@ JUDGED = {
     "preview_windows": "zones that there are",
     "publish_root": "signed bytes",
     "publish_status": "signed bytes",
+    "rehearse_draft": "a plan and a policy that fit each other, cron fields, URLs",
     "renew_identity": "base64, and a request that its key has signed",
     "resume_campaign": "a reason, after a halt",
     "revoke_device": "printable, in Unicode's sense",
@@ -80,7 +81,8 @@ def test_schemathesis_finds_nothing(alone: ServerProcess, tmp_path: Path) -> Non
         'checks.missing_required_header.expected-statuses = ["401", "428"]\n'
         f"[[operations]]\ninclude-operation-id = {sorted(JUDGED)}\n"
         f"checks.positive_data_acceptance.expected-statuses = {[*accepted, '422']}\n"
-        '[[operations]]\ninclude-operation-id = "create_campaign"\nphases.coverage.enabled = false\n'
+        '[[operations]]\ninclude-operation-id = ["create_campaign", "rehearse_draft"]\n'
+        "phases.coverage.enabled = false\n"
         '[[operations]]\ninclude-operation-id = "stream_events"\nparameters = { "query.follow" = "false" }\n'  # ends
         f"checks.positive_data_acceptance.expected-statuses = {[*accepted, '410']}\n"
     )

@@ -87,6 +87,8 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
         f"POST /v1/campaigns/{{campaign}}/{verb}": Hidden(WHY)
         for verb in ("submit", "approve", "start", "pause", "resume", "rollback", "halt", "cancel")
     },
+    "POST /v1/campaigns/{campaign}/rehearse": Hidden({}),
+    "POST /v1/rehearsals": Refused({"cohort": "{cohort}", "regions": ["{mine}", "{region}"]}),
     "POST /v1/campaigns/{campaign}/advance": Hidden({"wave": 1}),
     "POST /v1/freezes": Refused(
         {

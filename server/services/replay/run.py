@@ -88,11 +88,12 @@ def replay(
     curve: bool = False,
     watch: bool = True,
     on_tick: Callable[[float, Count], None] | None = None,
+    on_decision: Callable[[float, Decision], None] | None = None,
 ) -> Result:
     """Run the trace's release to its end or to the rule's verdict.
 
     ``watch``: judge what comes after the last wave, too, as long as the trace goes. ``on_tick`` hears the share of the
-    trace that is done, and how many devices have come how far.
+    trace that is done, and how many devices have come how far; ``on_decision`` when (Unix seconds) what was decided.
     """
     world = World(trace)
     settings = policy or Policy()
@@ -118,6 +119,9 @@ def replay(
         log.note(now, verdict, engine.decisions, is_paused=is_still)
         if curve:
             shown.note(elapsed, moment, verdict, is_paused=is_still)
+        if on_decision is not None:
+            for decision in engine.decisions:
+                on_decision(now, decision)
         if on_tick is not None:
             on_tick(elapsed / duration, world.count)
         end = _end(engine, verdict)

@@ -1,0 +1,72 @@
+"""``/v1/rehearsals``: campaigns in virtual time, on the fleet as it is. JSON lines: how far it is, then the report."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from aiohttp import web
+from pydantic import Field
+
+from server.api.delivery import deliver
+from server.api.parameters import CohortName, RegionName
+from server.api.routing import Call, Empty, Example, Media, Model, route
+from server.api.store import MEDIA_TYPE
+from server.domain.identity import CampaignId
+from server.domain.plan import Plan, Policy
+from server.services import identifiers
+from server.services.rehearsals import Rehearsal
+from server.services.tokens import Right
+
+LINES = Media(MEDIA_TYPE, "an object on each line, how far it is (`done`); the last says `complete` and has `effects`")
+
+
+class RehearsalDraft(Model):
+    """A campaign that need not be there, for every device of its regions. Without a plan the default one is taken."""
+
+    cohort: CohortName
+    regions: tuple[RegionName, ...] = Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
+    plan: Plan | None = None
+    policy: Policy = Policy()
+
+
+@route(
+    "POST",
+    "/v1/rehearsals",
+    right=Right.OPERATE,
+    body=RehearsalDraft,
+    gives=LINES,
+    problems=(404, 409),
+    example=Example(body={"cohort": "main", "regions": ["eu"]}),
+)
+async def rehearse_draft(call: Call[RehearsalDraft]) -> web.StreamResponse:
+    """Rehearse a campaign that is not there yet."""
+    body = call.body
+    prepared = await call.context.rehearsals.of_draft(body.cohort, body.regions, body.plan, body.policy)
+    return await _answer(call, prepared)
+
+
+@route(
+    "POST",
+    "/v1/campaigns/{campaign}/rehearse",
+    right=Right.OPERATE,
+    body=Empty,
+    gives=LINES,
+    problems=(409,),
+)
+async def rehearse_campaign(call: Call[Empty]) -> web.StreamResponse:
+    """Rehearse a campaign as if it began now."""
+    campaign = CampaignId(identifiers.parse(identifiers.CAMPAIGN, call.request.match_info["campaign"]))
+    return await _answer(call, await call.context.rehearsals.of_campaign(campaign))
+
+
+async def _answer(call: Call[Empty] | Call[RehearsalDraft], prepared: Rehearsal) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = MEDIA_TYPE
+    async with aclosing(_lines(call, prepared)) as pieces:  # the process ends with its listener
+        return await deliver(call.request, response, pieces)
+
+
+async def _lines(call: Call[Empty] | Call[RehearsalDraft], prepared: Rehearsal) -> AsyncGenerator[bytes, None]:
+    async with aclosing(call.context.rehearsals.run(prepared)) as lines:
+        async for line in lines:
+            yield json.dumps(line).encode() + b"\n"
