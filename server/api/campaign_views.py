@@ -244,13 +244,14 @@ def view_of(record: CampaignRecord) -> CampaignView:
 async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     now = time.time()
     bundle = await call.context.campaigns.bundle_of(record)
-    survey = await call.context.surveyor.survey(record, bundle, now=now)
+    glance = await call.context.surveyor.glance(record, bundle, now=now)
     bad = call.context.evidence.bad_weather(record.id)
     targets = {entry.region: entry.target / FULL for entry in record.regions}
+    ramps = {entry.region: entry.ramp for entry in record.regions}
     regions = [
         RegionState(
             region=view.region,
-            level=view.ramp.level(now) / FULL,
+            level=ramps[view.region].level(now) / FULL,
             target=targets[view.region],
             eligible=view.eligible,
             eligible_online=view.eligible_online,
@@ -265,7 +266,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
             control_silent=view.control_silent,
             weather="bad" if view.region in bad else "good",
         )
-        for view in survey.snapshot.regions
+        for view in glance.regions
     ]
     return CampaignDetail(
         **view_of(record).model_dump(),
@@ -276,8 +277,8 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         policy=record.policy,
         waves=_waves(record, regions),
         regions=regions,
-        states={state.value: number for state, number in survey.states.items()},
-        reboots_waiting=count_waiting(survey.rebooters),
+        states={state.value: number for state, number in glance.states.items()},
+        reboots_waiting=count_waiting(glance.rebooters),
         publication=_publication(await call.context.room.publication(record)),
         deltas=[delta_views.view_of(delta) for delta in await call.context.deltas.of_campaign(record.id)],
     )

@@ -15,6 +15,7 @@ from server.domain.halt import Population
 from server.domain.halt.view import Indices
 from server.domain.identity import CampaignId, Cohort, DeviceId, Region
 from server.services.fleet import Device, Fleet
+from server.services.turns import others_turn, slices
 
 _GONE: Final = float("-inf")
 
@@ -102,21 +103,24 @@ class Roster:
             )
         return self._population
 
-    def sight(self, fleet: Fleet, present: Iterable[Device], now: float) -> Sighting:
-        """Look at everybody; ``present`` are those who may be compared."""
+    async def sight(self, fleet: Fleet, present: Iterable[Device], now: float) -> Sighting:
+        """Look at everybody; ``present`` are those who may be compared. Others get their turn meanwhile."""
         count = len(self)
         last_seen = np.full(count, _GONE)
         online = np.zeros(count, np.bool_)
         here = np.zeros(count, np.bool_)
         drops = np.zeros(count, np.int64)
-        for index, name in enumerate(self.ids):
-            device = fleet.get(name)
-            if device is not None:
-                last_seen[index] = device.last_seen
-                drops[index] = device.drops
-                online[index] = fleet.is_online(device, now)
-        for device in present:
-            here[self.index[device.id]] = True
+        index = 0
+        for some in slices(self.ids):
+            for name in some:
+                device = fleet.get(name)
+                if device is not None:
+                    last_seen[index] = device.last_seen
+                    drops[index] = device.drops
+                    online[index] = fleet.is_online(device, now)
+                index += 1
+            await others_turn(some)
+        here[[self.index[device.id] for device in present]] = True
         return Sighting(now, last_seen, online, here, drops)
 
     def indices(self, devices: Iterable[DeviceId]) -> Indices:

@@ -1,5 +1,6 @@
 """What is known of a campaign at one moment: the fleet in memory joined with the executions in the database."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from server.domain.late import Waiting
 from server.domain.scope import EVERYTHING, Scope
 from server.domain.snapshot import Snapshot
 from server.services.fleet import Device, Fleet
+from server.services.glances import Glance, Glances
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
 from server.services.tally import Candidate, Tally
+from server.services.turns import others_turn, slices
 
 _WRITTEN: Final = AWAY | {State.INSTALLING}
 
@@ -55,6 +58,7 @@ class Surveyor:
         self._halts = halts
         self._fleet = fleet
         self._rosters: dict[tuple[CampaignId, int], Roster] = {}
+        self.glances = Glances()
 
     def remember_only(self, campaigns: Collection[CampaignId]) -> None:
         """Forget what is kept for the survey of all others."""
@@ -69,14 +73,18 @@ class Surveyor:
         now: float,
         offered: Collection[DeviceId] = frozenset(),
         scope: Scope = EVERYTHING,
+        apart: bool = False,
     ) -> Survey:
         """Take a snapshot. ``offered``: who has an offer of its own already.
 
         ``scope``: what somebody may see who has been given this much of the campaign; nothing else is counted.
+        ``apart``: it is not for the halt rule, whose roster it leaves alone. Others get their turn while a large fleet
+        is counted, so that what is counted last is some moments younger than what is counted first.
         """
+        began = time.monotonic()
         progress = await self._executions.progress(campaign.id)
-        if scope.is_limited:
-            progress = self._within(scope, progress)
+        if scope.is_limited or apart:
+            progress = self._within(scope, progress) if scope.is_limited else progress
             roster = Roster(campaign.id, [region.region for region in campaign.regions], self._fleet)
         else:
             roster = await self._roster(campaign)
@@ -88,27 +96,29 @@ class Surveyor:
             tally = tallies[region.region] = Tally.begin(
                 self._fleet, campaign, region, bundle_bytes=bundle.size_bytes, now=now
             )
-            for device in self._fleet.members(campaign.cohort, region.region):
-                if before is not None and int(device.member_since) >= before:
-                    continue
-                if not device.vendor_id:  # it may turn out to be eligible at its first hello
-                    if not device.held:
-                        tally.note_candidate(height(campaign.id, device.id))
-                    continue
-                if not self._is_eligible(device, target, progress):
-                    continue
-                present.append(device)
-                index = roster.meet(device)
-                tally.count(
-                    Candidate(
-                        device,
-                        progress.get(device.id),
-                        height=roster.height(index),
-                        hardware=roster.hardware(index),
-                        is_named=device.id in by_name,
-                        is_offered=device.id in offered,
+            for some in slices(self._fleet.members(campaign.cohort, region.region)):
+                for device in some:
+                    if before is not None and int(device.member_since) >= before:
+                        continue
+                    if not device.vendor_id:  # it may turn out to be eligible at its first hello
+                        if not device.held:
+                            tally.note_candidate(height(campaign.id, device.id))
+                        continue
+                    if not self._is_eligible(device, target, progress):
+                        continue
+                    present.append(device)
+                    index = roster.meet(device)
+                    tally.count(
+                        Candidate(
+                            device,
+                            progress.get(device.id),
+                            height=roster.height(index),
+                            hardware=roster.hardware(index),
+                            is_named=device.id in by_name,
+                            is_offered=device.id in offered,
+                        )
                     )
-                )
+                await others_turn(some)
         for name, one in progress.items():
             known = self._fleet.get(name)
             if known is not None and known.region in tallies:
@@ -137,9 +147,20 @@ class Surveyor:
         named = [one for tally in tallies.values() for one in tally.named]
         sleepers = [one for tally in tallies.values() for one in tally.sleepers]
         starting = sum(tally.sleepers_starting for tally in tallies.values())
-        sighting = roster.sight(self._fleet, present, now)
+        sighting = await roster.sight(self._fleet, present, now)
         rebooters = self._rebooters(campaign, progress, now)
+        self.glances.keep(Glance(snapshot.regions, states, rebooters), campaign, scope, took_s=time.monotonic() - began)
         return Survey(snapshot, heights, states, late, sleepers, starting, named, rebooters, roster, sighting, progress)
+
+    async def glance(
+        self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, scope: Scope = EVERYTHING
+    ) -> Glance:
+        """Return what people see of a campaign's counts: of a large fleet, those of a survey that was just made."""
+
+        async def survey() -> None:
+            await self.survey(campaign, bundle, now=now, scope=scope, apart=True)
+
+        return await self.glances.get(campaign, scope, survey)
 
     def _within(self, scope: Scope, progress: Mapping[DeviceId, Progress]) -> dict[DeviceId, Progress]:
         found = {}
