@@ -21,12 +21,12 @@ BODY_MOST_BYTES: Final = 16_384
 
 PEM: Final = "application/x-pem-file"
 
-_EXAMPLE: Final = {
+EXAMPLE_REQUEST: Final = {
     "device": PATH["device"].example,
     "csr": "MH8wMwIBADAAMCowBQYDK2VwAyEAhMljs1o73o5vAaDkyQWppbNsPXDC9wYdnKdI2LXmUvagADAFBgMrZXAD"
     "QQCO8JtyFFzVxsGkTH+BKDhKFA40Hv4LdVO00iw/Kwx7h5Ex8KLxWFN1aNW7OQTCwvgb8pX4UNAAIKjA4MHbBjwG",
 }
-_PROVEN: Final = {"nonce": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "proof": "0oRDoQEmoED2WEA="}
+PROVEN: Final = {"nonce": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "proof": "0oRDoQEmoED2WEA="}
 
 
 class ClaimCreate(Model):
@@ -134,7 +134,7 @@ async def revoke_device(call: Call[Revoke]) -> Revocation:
     body=Enrol,
     status=201,
     problems=(403, 409),
-    example=Example(body=_EXAMPLE),
+    example=Example(body=EXAMPLE_REQUEST),
     limited=True,
     most_bytes=BODY_MOST_BYTES,
     claimed=True,
@@ -160,7 +160,7 @@ async def make_nonce(call: Call[Empty]) -> Nonce:
     body=Renew,
     status=201,
     problems=(401, 403, 409),
-    example=Example(body={**_EXAMPLE, **_PROVEN}),
+    example=Example(body={**EXAMPLE_REQUEST, **PROVEN}),
     limited=True,
     most_bytes=BODY_MOST_BYTES,
 )

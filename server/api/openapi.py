@@ -139,9 +139,9 @@ def _operation(
         found["parameters"] = parameters
     if entry.body is not None:
         content: _Json = {"schema": {"$ref": _REF.format(model=names[(entry.body, "validation")])}}
-        if entry.example.body is not None:
-            content["example"] = entry.example.body
         is_required = any(field.is_required() for field in entry.body.model_fields.values())
+        if entry.example.body is not None or not is_required:
+            content["example"] = entry.example.body or {}
         found["requestBody"] = {"required": is_required, "content": {_JSON: content}}
     if entry.takes is not None:
         found["requestBody"] = {"required": True, "content": _stream(entry.takes)}
