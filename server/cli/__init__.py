@@ -42,6 +42,7 @@ app.command("server.cli.store:app", name="store", help="Verify the blobs, and cl
 app.command("server.cli.events:app", name="events", help="Hear what happens.")
 app.command("server.cli.audit:app", name="audit", help="See who has changed what.")
 app.command("server.cli.token:app", name="token", help="Make API tokens.")
+app.command("server.cli.doctor:doctor", name="doctor", help="Look at a server from the outside: what is wrong?")
 app.command("device_sim.cli:app", name="sim", help="Run simulated devices.")
 
 
