@@ -12,7 +12,7 @@ from server.db.audit import SERVER, Entry
 from server.db.database import Database
 from server.db.filters import IS_REVOKED, where_devices
 from server.domain.events import Event, EventType, named
-from server.domain.filter import Compare, Conjunction, Expression, Relation
+from server.domain.filter import Conjunction, Expression
 from server.domain.identity import CAMPAIGN, CampaignId, Cohort, DeviceId, Region, show
 from server.domain.scope import EVERYTHING, Scope
 
@@ -100,11 +100,7 @@ ALL: Final = f"SELECT {_COLUMNS} FROM device ORDER BY id"
 PLAN_ANEW: Final = "SET LOCAL plan_cache_mode = 'force_custom_plan'"
 """A filter is planned for its values: how many devices it lets through decides which index is good for it."""
 
-PAGE: Final = f"""
-    SELECT {_COLUMNS} FROM device
-     WHERE id > $1 AND ($2::text IS NULL OR region = $2) AND ($3::text IS NULL OR cohort = $3)
-     ORDER BY id LIMIT $4
-"""
+PAGE: Final = f"SELECT {_COLUMNS} FROM device WHERE id > $1 ORDER BY id LIMIT $2"
 
 COUNT_IN: Final = "SELECT count(*) FROM device WHERE cohort = $1 AND region = $2"
 
@@ -209,22 +205,12 @@ class DeviceRepository:
             await connection.execute(PLAN_ANEW)
             return [_record(row) for row in await connection.fetch(_find(where), after, limit, *values)]
 
-    async def page(
-        self,
-        *,
-        after: str,
-        limit: int,
-        region: Region | None = None,
-        cohort: Cohort | None = None,
-        scope: Scope = EVERYTHING,
-    ) -> list[DeviceRecord]:
+    async def page(self, *, after: str, limit: int, scope: Scope = EVERYTHING) -> list[DeviceRecord]:
         """Return up to ``limit`` devices within ``scope`` whose ids come after ``after``."""
         if scope.is_limited:
-            parts = [Compare("region", Relation.EQUAL, region)] if region is not None else []
-            parts += [Compare("cohort", Relation.EQUAL, cohort)] if cohort is not None else []
-            return await self.find(Conjunction(tuple(parts)), after=after, limit=limit, scope=scope)
+            return await self.find(Conjunction(()), after=after, limit=limit, scope=scope)
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(PAGE, after, region, cohort, limit)]
+            return [_record(row) for row in await connection.fetch(PAGE, after, limit)]
 
     async def count_in(self, cohort: Cohort, region: Region) -> int:
         """Return how many devices one audience has."""
