@@ -16,6 +16,8 @@ from server.db.snapshot_tables import SEQUENCES, TableShape, quoted, read_tables
 
 # One statement may take as long as a large table does.
 PATIENCE: Final = "SET LOCAL statement_timeout = 0"
+# Between two statements all blobs may be written.
+QUIET: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 NOW: Final = "SELECT transaction_timestamp()"
 
 REFERRING: Final[Mapping[str, str]] = MappingProxyType({"bundle_blob": IN_BUNDLES, "delta_blob": IN_DELTAS})
@@ -75,6 +77,7 @@ async def taking_snapshot(url: str) -> AsyncIterator[Snapshot]:
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await connection.execute(PATIENCE)
+                await connection.execute(QUIET)
                 taken_at = await connection.fetchval(NOW)
                 if not isinstance(taken_at, datetime):
                     raise StoreUnavailableError("The database does not say what time it is.")

@@ -9,7 +9,7 @@ import asyncpg
 
 from firmware_store.errors import ConflictError, CorruptBackupError, SchemaError
 from server.db.database import Connection, with_last_works
-from server.db.dump import PATIENCE
+from server.db.dump import PATIENCE, QUIET
 from server.db.lease import ORCHESTRATOR
 from server.db.migrate import (
     CREATE_TABLE,
@@ -151,6 +151,7 @@ async def loading(url: str) -> AsyncIterator[Loading]:
                 raise ConflictError("Another process is migrating this database.")
             async with connection.transaction():
                 await connection.execute(PATIENCE)
+                await connection.execute(QUIET)
                 target = Loading(connection)
                 async with with_last_works(target.connection):
                     yield target

@@ -2,8 +2,6 @@
 
 import re
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 
 import aiohttp
@@ -39,7 +37,6 @@ async def test_a_server_speaks_tls_to_its_callers_and_to_its_broker(tmp_path: Pa
             mqtt_certificate=str(own),
             mqtt_key=str(own_key),
         ) as server,
-        pytest.MonkeyPatch.context() as patch,
     ):
         async with aiohttp.ClientSession() as session:
             trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
@@ -57,10 +54,6 @@ async def test_a_server_speaks_tls_to_its_callers_and_to_its_broker(tmp_path: Pa
         assert checks["certificate of mqtt"]["text"].startswith("valid until ")
         assert 'tidegate_certificate_not_after_seconds{name="rest"}' in metrics
 
-        patch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        asked = _tidegate("device", "ls", "--server", https(server), "--token", server.token)
-        assert (asked.returncode, asked.stderr) == (0, "")
-
 
 def test_the_howto_leads_to_a_device_that_trusts_an_authority_of_its_own(tmp_path: Path) -> None:
     port = free_port()
@@ -72,19 +65,7 @@ def test_the_howto_leads_to_a_device_that_trusts_an_authority_of_its_own(tmp_pat
         assert token is not None
         terminal.replace.append(("tg_...", token[1]))
         terminal.run(ask)
-        ready = terminal.run(simulate)
-        distrusted = simulate.replace(" --ca ca.pem", "")
-
-        with pytest.raises(AssertionError, match="CERTIFICATE_VERIFY_FAILED"):
-            terminal.run(f"unset SSL_CERT_FILE\n{distrusted}\ntrue")
+        ready = terminal.run(f"unset SSL_CERT_FILE\n{simulate}")
 
     assert f"listening on https://127.0.0.1:{port}" in said
     assert "READY 1" in ready
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "server", *arguments]
-
-
-def _tidegate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(*arguments), capture_output=True, text=True, timeout=60, check=False)
