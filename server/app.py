@@ -104,6 +104,9 @@ log = structlog.get_logger(__name__)
 BROKER_WAIT_S: Final = 15.0
 SHUTDOWN_S: Final = 10.0
 
+KEEP_ALIVE_S: Final = 75.0
+"""A connection that has not sent a whole request for so long is closed; proxies close sooner (nginx: 60 s)."""
+
 LINE_MOST_BYTES: Final = 32_768
 """Of a request's first line: the longest filter fits, all of it percent-encoded."""
 
@@ -548,6 +551,7 @@ async def _listen(settings: Settings, application: web.Application, outside: Out
         access_log=None,
         auto_decompress=False,
         shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=KEEP_ALIVE_S,
         max_line_size=LINE_MOST_BYTES,
     )
     await runner.setup()
