@@ -80,6 +80,8 @@ PREPARED: dict[str, Callable[[Path, ServerProcess], dict[str, str]]] = {
     "howto/approve-and-freeze.md": release,
     "howto/emergency-patch.md": release,
     "howto/read-a-halt.md": halted,
+    "howto/explain-a-campaign.md": halted,
+    "howto/doctor.md": nothing,
     "howto/blobs-on-s3.md": nothing,
     "howto/inventory.md": devices,
     "howto/why-does-it-not-update.md": devices,
