@@ -33,6 +33,7 @@ from server.db.halts import HaltRepository
 from server.db.lease import LeaseSession, lease_session
 from server.db.migrate import check_schema
 from server.db.operations import OperationRepository
+from server.db.places import PlaceRepository
 from server.db.pool import close_pool, open_pool
 from server.db.published import PublishedRepository
 from server.db.request_keys import RequestKeyRepository
@@ -423,6 +424,7 @@ async def build(
             repository=OperationRepository(database), devices=device_repository, fleet=fleet, presence=presence
         ),
         orchestrator=orchestrator,
+        places=PlaceRepository(database),
         publisher=publisher,
         request_keys=RequestKeys(RequestKeyRepository(database)),
         quarantine=quarantine,

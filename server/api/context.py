@@ -9,6 +9,7 @@ from firmware_store.blobs import BlobStore
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
+from server.db.places import PlaceRepository
 from server.services.admission import Admission
 from server.services.audit import Audit
 from server.services.authentication import Authentication
@@ -73,6 +74,7 @@ class Context:
     metrics: Metrics
     operations: Operations
     orchestrator: Orchestrator
+    places: PlaceRepository
     publisher: Publisher
     request_keys: RequestKeys
     quarantine: Quarantine

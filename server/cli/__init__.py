@@ -32,6 +32,8 @@ app.command("server.cli.root:app", name="root", help="Make, sign and check the t
 app.command("server.cli.status:app", name="status", help="Revoke releases and keys, raise floors.")
 app.command("server.cli.bundle:app", name="bundle", help="Build, sign, verify and upload bundles.")
 app.command("server.cli.device:app", name="device", help="Add devices and look at them.")
+app.command("server.cli.places:regions", name="region", help="Count devices by region.")
+app.command("server.cli.places:cohorts", name="cohort", help="Count devices by cohort.")
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
 app.command("server.cli.apply:apply", name="apply", help="Make a file's campaign so; a second time changes nothing.")
 app.command("server.cli.context:app", name="context", help="Keep servers and tokens under names.")

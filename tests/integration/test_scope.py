@@ -74,6 +74,8 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "GET /v1/operations": Absent(),
     "GET /v1/operations/{operation}": Hidden(),
     "POST /v1/operations/{operation}/cancel": Hidden({}),
+    "GET /v1/regions": Absent(),
+    "GET /v1/cohorts": Absent(),
     "POST /v1/campaigns": Refused(
         {"name": "x", "bundle": "{bundle}", "cohort": "{cohort}", "regions": ["{mine}", "{region}"]}
     ),
@@ -292,7 +294,16 @@ async def test_what_is_elsewhere_is_not_there_on_any_route(admin: Api, world: Wo
         elif isinstance(row, Absent):
             found = str(answer.body)
             shown = {
-                name for name in ("region", "device", "campaign", "freeze", "token_id") if world.names[name] in found
+                name
+                for name in (
+                    "region",
+                    *(["cohort"] if world.by_cohort else []),
+                    "device",
+                    "campaign",
+                    "freeze",
+                    "token_id",
+                )
+                if world.names[name] in found
             }
             as_it_should = answer.status == 200 and (not shown or (row.of_region and world.by_cohort))
         elif isinstance(row, Open):
@@ -311,7 +322,8 @@ async def test_the_same_requests_find_it_where_nobody_is_limited(admin: Api, wor
         if isinstance(row, Absent):
             answer = await call(admin, route, world)
             assert any(
-                world.names[name] in str(answer.body) for name in ("device", "campaign", "freeze", "token_id")
+                world.names[name] in str(answer.body)
+                for name in ("region", "cohort", "device", "campaign", "freeze", "token_id")
             ), route
         elif isinstance(row, Hidden) and route.startswith("GET"):
             assert (await call(admin, route, world)).status == 200
