@@ -3,11 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import obstore
 import pytest
 
 from firmware_store.blobs import BlobStore
 from firmware_store.errors import StoreUnavailableError
 from server.services.store_watch import EVERY_S, StoreWatch
+from tests.s3_peer import S3Peer
 
 
 class HungStore(BlobStore):
@@ -49,17 +51,34 @@ async def test_a_store_that_hangs_keeps_nobody_and_is_not_asked_again(tmp_path: 
     assert store.looks == 1
 
 
-async def test_a_store_that_keeps_nothing_is_told(tmp_path: Path) -> None:
+async def test_a_store_that_takes_nothing_is_told(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "blobs")
     (tmp_path / "blobs" / "probe").mkdir()  # as good as a disk that takes nothing, also for root
 
-    with pytest.raises(StoreUnavailableError, match="cannot be written"):
+    with pytest.raises(StoreUnavailableError):
         await store.probe()
 
 
-async def test_the_probe_is_no_blob(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path / "blobs")
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "folder":
+        return BlobStore(tmp_path / "blobs")
+    peer: S3Peer = request.getfixturevalue("s3")
+    return BlobStore(peer.bucket(peer.url()))
+
+
+async def test_the_probe_is_no_blob_and_is_written_once(store: BlobStore) -> None:
+    await store.probe()
+    first = await obstore.head_async(store._store, "probe")
+    await store.probe()
+
+    assert await obstore.head_async(store._store, "probe") == first
+    assert [blob async for blob in store.stored()] == []
+
+
+async def test_a_probe_that_was_damaged_is_made_anew(store: BlobStore) -> None:
+    await obstore.put_async(store._store, "probe", b"?")
 
     await store.probe()
 
-    assert [blob async for blob in store.stored()] == []
+    assert bytes(await (await obstore.get_async(store._store, "probe")).bytes_async()) == b"tidegate"
