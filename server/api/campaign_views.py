@@ -20,6 +20,7 @@ from server.domain.snapshot import regions_of
 from server.protocol.sources import Transport
 from server.services import identifiers
 from server.services.approvals import missing
+from server.services.dry_runs import DryRun, plan_hash, reached
 from server.services.rollbacks import Progress
 from server.services.room import Publication
 from server.services.sites import count_waiting
@@ -140,9 +141,11 @@ class PublicationView(BaseModel):
 class CampaignDetail(CampaignView):
     """With its ``states``: executions by state, over all regions.
 
+    ``plan_hash``: SHA-256 of what it carries out, which a start may name.
     ``reboots_waiting``: devices that have written the release and wait for a place of their site.
     """
 
+    plan_hash: str
     answer: WebhookAnswer | None
     approvals: list[Approval]
     rollback: Rollback | None
@@ -154,6 +157,36 @@ class CampaignDetail(CampaignView):
     reboots_waiting: int
     publication: PublicationView
     deltas: list[delta_views.DeltaView]
+
+
+class PlannedWave(BaseModel):
+    """``devices``: how many it and those before it let in, in the regions that it raises, of those there are now."""
+
+    number: int
+    regions: list[str]
+    target: str
+    devices: int
+    ramp_s: int
+    soak_s: int
+    manual: bool
+
+
+class PlannedRegion(BaseModel):
+    """``devices``: of the cohort, now."""
+
+    region: str
+    devices: int
+
+
+class CampaignPlan(BaseModel):
+    """What a campaign would do. ``plan_hash``: name it when you create or start the campaign, and it is this one."""
+
+    plan_hash: str
+    regions: list[PlannedRegion]
+    waves: list[PlannedWave]
+    plan: Plan
+    policy: Policy
+    warnings: list[str]
 
 
 class CampaignList(BaseModel):
@@ -241,6 +274,30 @@ def view_of(record: CampaignRecord) -> CampaignView:
     )
 
 
+def plan_of(found: DryRun) -> CampaignPlan:
+    campaign = found.campaign
+    names = [entry.region for entry in campaign.regions]
+    return CampaignPlan(
+        plan_hash=plan_hash(campaign),
+        regions=[PlannedRegion(region=region, devices=number) for region, number in found.devices.items()],
+        waves=[
+            PlannedWave(
+                number=index + 1,
+                regions=sorted(regions_of(wave, names)),
+                target=wave.target,
+                devices=reached(wave, campaign, found.devices),
+                ramp_s=wave.ramp_s,
+                soak_s=wave.soak_s,
+                manual=wave.gate.manual,
+            )
+            for index, wave in enumerate(campaign.plan.waves)
+        ],
+        plan=campaign.plan,
+        policy=campaign.policy,
+        warnings=list(found.warnings),
+    )
+
+
 async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     now = time.time()
     bundle = await call.context.campaigns.bundle_of(record)
@@ -270,6 +327,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
     ]
     return CampaignDetail(
         **view_of(record).model_dump(),
+        plan_hash=plan_hash(record),
         answer=None if record.answer is None else _answer(record.answer),
         approvals=[Approval.model_validate(entry, from_attributes=True) for entry in record.approvals],
         rollback=_rollback(await call.context.rollbacks.progress(record)),

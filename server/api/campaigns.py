@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final, Protocol
 
+from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from server.api.campaign_views import (
     CampaignDetail,
     CampaignList,
+    CampaignPlan,
     CampaignView,
     DecisionList,
     DecisionView,
@@ -19,10 +21,12 @@ from server.api.campaign_views import (
     OpeningView,
     WindowList,
     detail_of,
+    plan_of,
     view_of,
 )
 from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, NewestQuery
+from server.api.operations import DryRunQuery
 from server.api.parameters import NO_NUL, PATH, CohortName, Digits, Reason, RegionName
 from server.api.routing import Call, Example, Model, route
 from server.db.campaigns import CampaignRecord
@@ -36,14 +40,21 @@ from server.protocol.reasons import Reason as Why
 from server.services import identifiers
 from server.services.campaigns import NO_REASON
 from server.services.drafts import Draft
+from server.services.dry_runs import check_plan
 from server.services.openings import preview, told_by
 from server.services.tokens import Right
 
 Zone = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}=[A-Za-z0-9+_/-]{1,64}$")]
 
 
+PlanHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class CampaignCreate(Model):
-    """A draft. Without a plan the default one is made: a canary, region by region, then the rest."""
+    """A draft. Without a plan the default one is made: a canary, region by region, then the rest.
+
+    ``plan_hash``: what a dry run has answered; 409 if the plan would be another one by now.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
     bundle: str = Field(pattern=PATH["bundle"].pattern)
@@ -53,6 +64,7 @@ class CampaignCreate(Model):
     policy: Policy = Policy()
     reason: Reason = NO_REASON
     membership: Membership = Membership.DYNAMIC
+    plan_hash: PlanHash | None = None
 
 
 def _known_reason(name: str) -> str:
@@ -103,9 +115,13 @@ class TakeOver(Order):
 
 
 class Start(TakeOver):
-    """``emergency``: without approval, through freezes, without soak; it needs a reason."""
+    """``emergency``: without approval, through freezes, without soak; it needs a reason.
+
+    ``plan_hash``: that of the plan which was shown; 409 if this campaign's is another one.
+    """
 
     emergency: bool = False
+    plan_hash: PlanHash | None = None
 
 
 @route(
@@ -113,14 +129,17 @@ class Start(TakeOver):
     "/v1/campaigns",
     right=Right.OPERATE,
     body=CampaignCreate,
+    query=DryRunQuery,
+    gives=CampaignView,
     status=201,
+    also={200: CampaignPlan},
     problems=(404, 409),
     example=Example(
         body={"name": "spring", "bundle": PATH["bundle"].example, "cohort": "main", "regions": ["eu", "us"]}
     ),
 )
-async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
-    """Draw up a campaign; nothing happens to any device."""
+async def create_campaign(call: Call[CampaignCreate, DryRunQuery]) -> CampaignView | web.Response:
+    """Draw up a campaign, or show what it would do; nothing happens to any device."""
     body = call.body
     draft = Draft(
         name=body.name,
@@ -132,7 +151,10 @@ async def create_campaign(call: Call[CampaignCreate]) -> CampaignView:
         reason=body.reason,
         membership=body.membership,
     )
-    record = await call.context.campaigns.draft(draft, caller=call.caller.name)
+    if call.query.dry_run:
+        shown = plan_of(await call.context.campaigns.dry_run(draft, caller=call.caller.name))
+        return web.Response(body=shown.model_dump_json().encode(), content_type="application/json")
+    record = await call.context.campaigns.draft(draft, caller=call.caller.name, shown=body.plan_hash)
     call.tag(campaign_tag(record))
     return view_of(record)
 
@@ -271,7 +293,12 @@ async def approve_campaign(call: Call[Order]) -> CampaignView:
 )
 async def start_campaign(call: Call[Start]) -> CampaignView:
     """Start it."""
-    start = partial(call.context.campaigns.start, supersede=call.body.supersede, emergency=call.body.emergency)
+    start = partial(
+        call.context.campaigns.start,
+        supersede=call.body.supersede,
+        emergency=call.body.emergency,
+        seen=partial(check_plan, shown=call.body.plan_hash),
+    )
     return await _give(call, start)
 
 

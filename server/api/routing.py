@@ -234,6 +234,8 @@ def bind(entry: Route) -> _Handle:
 
 async def _serve(entry: Route, call: Call[Any, Any]) -> KeptAnswer:
     answer = await entry.handler(call)
+    if isinstance(answer, web.Response):  # of another status
+        return KeptAnswer(answer.status, answer.text, answer.headers.get(hdrs.ETAG))
     assert isinstance(answer, BaseModel), "is_keyed"
     return _answered(entry, call, answer)
 

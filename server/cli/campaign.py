@@ -17,10 +17,14 @@ CampaignId = Annotated[str, Parameter(help="Its id (cmp_...).")]
 Why = Annotated[str, Parameter(help="Why.")]
 Supersede = Annotated[bool, Parameter(negative="", help="End whatever else is active on its devices.")]
 
+Membership = Literal["dynamic", "snapshot"]
+PlanHash = Annotated[str, Parameter(help="What `campaign plan` has shown: refused if it is another plan by now.")]
+
 app = App(name="campaign", help="Create, start, watch and stop campaigns.")
 
 _COLUMNS = ("id", "name", "cohort", "state", "causes", "created_by", "sentence")
 _REGION_COLUMNS = ("region", "level", "eligible", "reached", "in_flight", "confirmed", "failed", "silent", "weather")
+_WAVE_COLUMNS = ("number", "regions", "target", "devices", "ramp_s", "soak_s", "manual")
 _DELTA_COLUMNS = ("component", "source_version", "devices", "state", "codec", "bytes", "otherwise_bytes")
 
 
@@ -36,7 +40,8 @@ def create(
     server: Url = DEFAULT_URL,
     plan: Path | None = None,
     policy: Path | None = None,
-    membership: Literal["dynamic", "snapshot"] = "dynamic",
+    membership: Membership = "dynamic",
+    plan_hash: PlanHash = "",
 ) -> None:
     """Make a draft and print its id; nothing happens to any device until it is started.
 
@@ -59,12 +64,56 @@ def create(
     membership
         Whether devices that join the cohort after the start are of the campaign, too (dynamic), or not (snapshot).
     """
-    body: dict[str, Any] = {"name": name, "bundle": bundle, "cohort": cohort, "regions": region, "reason": reason}
-    body["membership"] = membership
-    for member, path in (("plan", plan), ("policy", policy)):
-        if path is not None:
-            body[member] = _read_json(path)
+    body = _draft(name, region, plan, policy, bundle=bundle, cohort=cohort, membership=membership) | {"reason": reason}
+    if plan_hash:
+        body["plan_hash"] = plan_hash
     print(call(server, token, lambda client: client.post("/v1/campaigns", body))["id"])
+
+
+@app.command(name="plan")
+def show_plan(
+    name: str,
+    *,
+    bundle: str,
+    cohort: str,
+    region: list[str],
+    token: Token,
+    server: Url = DEFAULT_URL,
+    plan: Path | None = None,
+    policy: Path | None = None,
+    membership: Membership = "dynamic",
+    output: Format = "table",
+) -> None:
+    """Show what a campaign would do, wave by wave, and what to know before it starts; nothing is stored.
+
+    Parameters
+    ----------
+    name
+        What people would call it.
+    bundle
+        The bundle's id (bun_...).
+    cohort
+        Which part of the fleet.
+    region
+        Once for each region, in the order of the rollout.
+    plan
+        A JSON file with the waves; without it the default plan is shown.
+    policy
+        A JSON file with the policy; what it does not say has its default.
+    membership
+        Whether devices that join the cohort after the start would be of the campaign, too.
+    """
+    body = _draft(name, region, plan, policy, bundle=bundle, cohort=cohort, membership=membership)
+    answer = call(server, token, lambda client: client.post("/v1/campaigns?dry_run=true", body))
+    if output != "table":
+        show([answer], (), output)
+        return
+    show([{**wave, "regions": ", ".join(wave["regions"])} for wave in answer["waves"]], _WAVE_COLUMNS, "table")
+    print()
+    show(answer["regions"], ("region", "devices"), "table")
+    for warning in answer["warnings"]:
+        print(f"\n{warning}")
+    print(f"\nPlan hash: {answer['plan_hash']}")
 
 
 @app.command
@@ -242,9 +291,11 @@ def start(
     emergency: Annotated[
         bool, Parameter(negative="", help="Without approval, through freezes, without soak; needs --reason.")
     ] = False,
+    plan_hash: PlanHash = "",
 ) -> None:
     """Start a draft that needs no approval, or a campaign that has it."""
-    give_order("start", campaign, reason, server, token, supersede=supersede, emergency=emergency)
+    further: dict[str, bool | str] = {"supersede": supersede, "emergency": emergency, "plan_hash": plan_hash}
+    give_order("start", campaign, reason, server, token, **further)
 
 
 @app.command
@@ -311,6 +362,14 @@ def halt(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reaso
 def cancel(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, reason: Why = "not given") -> None:
     """End it: downloads stop, a trial finishes by its own checks."""
     give_order("cancel", campaign, reason, server, token)
+
+
+def _draft(name: str, region: list[str], plan: Path | None, policy: Path | None, **members: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": name, "regions": region, **members}
+    for member, path in (("plan", plan), ("policy", policy)):
+        if path is not None:
+            body[member] = _read_json(path)
+    return body
 
 
 def _show_more(answer: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from server.cli.client import Client, call
 Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
 
 
-def give_order(order: str, campaign: str, reason: str, server: str, token: str, **further: bool) -> None:
+def give_order(order: str, campaign: str, reason: str, server: str, token: str, **further: bool | str) -> None:
     """Give an order that is right whatever has happened meanwhile, and print the state that follows."""
     body = _body(reason, further)
     answer = call(server, token, lambda client: client.post(f"/v1/campaigns/{campaign}/{order}", body))

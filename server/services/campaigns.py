@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, SignerUnavailableError
+from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, SignerUnavailableError, TrustError
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
 from server.db.devices import DeviceRepository
@@ -24,6 +24,7 @@ from server.services import identifiers
 from server.services.approvals import approved, check_resume
 from server.services.directives import Directives
 from server.services.drafts import Draft, drawn_up
+from server.services.dry_runs import DryRun, check_plan, warnings_of
 from server.services.metrics import Metrics
 from server.services.revocations import proposal_of
 from server.services.room import Room
@@ -92,22 +93,42 @@ class Campaigns:
         self._room = room
         self.on_change: Callable[[], None] | None = None
 
-    async def draft(self, draft: Draft, *, caller: str, scope: Scope = EVERYTHING) -> CampaignRecord:
-        """Store a draft; nothing happens to any device.
+    async def draft(
+        self, draft: Draft, *, caller: str, shown: str | None = None, scope: Scope = EVERYTHING
+    ) -> CampaignRecord:
+        """Store a draft; nothing happens to any device. ``shown``: the hash of the plan that somebody has seen.
 
         Raises:
+            ConflictError: it would be another plan by now.
             ForbiddenError: not all of it is within ``scope``.
             InvalidInputError: its plan does not fit its regions.
             OverBudgetError: devices have no way to its release.
             NotFoundError: no such bundle.
         """
+        campaign = await self._drawn_up(draft, caller=caller, scope=scope)
+        check_plan(campaign, shown)
+        await self._repository.add(campaign)
+        return campaign
+
+    async def dry_run(self, draft: Draft, *, caller: str, scope: Scope = EVERYTHING) -> DryRun:
+        """Return what ``draft`` would store, and what a person should know of it. Raises as ``draft`` does."""
+        campaign = await self._drawn_up(draft, caller=caller, scope=scope)
+        devices = {region: await self._devices.count_in(draft.cohort, region) for region in draft.regions}
+        beside = [name_of(other) for other in await self._repository.active_beside(campaign)]
+        untrusted = None
+        try:
+            await self._directives.check_release(await self.bundle_of(campaign), now=self._clock())
+        except TrustError as exc:
+            untrusted = str(exc)
+        return DryRun(campaign, devices, warnings_of(campaign, devices, beside, untrusted))
+
+    async def _drawn_up(self, draft: Draft, *, caller: str, scope: Scope) -> CampaignRecord:
         if not scope.has_all(draft.regions, draft.cohort):
             raise ForbiddenError(f"Your access is limited to {scope}, and so are the campaigns that you create.")
         wanted = max(draft.policy.approvals, self._least_approvals)
         asked = replace(draft, policy=draft.policy.model_copy(update={"approvals": wanted}))
         campaign = await drawn_up(asked, caller=caller, now=self._now(), bundles=self._bundles, devices=self._devices)
         await self._room.check_alone(campaign)
-        await self._repository.add(campaign)
         return campaign
 
     async def get(self, campaign: CampaignId, *, scope: Scope = EVERYTHING) -> CampaignRecord:

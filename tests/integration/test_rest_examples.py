@@ -8,6 +8,7 @@ import asyncio
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from server.services.tokens import Role
 from tests.enrolment_world import request_builder, sign_request
 from tests.integration.test_rest import make_token
 from tests.integration.test_rest_blobs import share
-from tests.servers import Answer, Api, ServerProcess, make_bundle, own_server, unique
+from tests.servers import Answer, Api, ServerProcess, make_bundle, own_server, simulated, unique
 from tests.trust_fleet import TrustFleet
 
 DOCUMENT: dict[str, Any] = json.loads(document())
@@ -62,6 +63,7 @@ class World:
     sent: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     claim: str = ""
     key: SigningKey | None = None
+    living: ExitStack = field(default_factory=ExitStack)
 
     def translate(self, value: Any) -> Any:
         text = json.dumps(value)
@@ -139,6 +141,19 @@ async def prepare_operation(world: World) -> None:
     world.real[PATH["operation"].example] = answer.body["id"]
 
 
+async def prepare_rehearsal(world: World) -> None:
+    """It is of devices that have said what they are."""
+    world.living.enter_context(
+        simulated(world.server, world.folder, devices=1, regions=["eu"], factory=b"the factory's image " * 1000)
+    )
+    async with asyncio.timeout(WAIT_S):
+        while not (await world.api.get("/v1/devices", params={"filter": "hardware:* AND online = true"})).body[
+            "devices"
+        ]:
+            await asyncio.sleep(0.1)
+    await world.campaign(cohort="main")
+
+
 async def prepare_enrolment(world: World) -> None:
     world.key = SigningKey.generate(Algorithm.ED25519)
     request = sign_request(request_builder(""), world.key).public_bytes(Encoding.DER)
@@ -179,6 +194,7 @@ PREPARED: dict[str, Prepare] = {
     "decline_revocation": prepare_revocation,
     "get_operation": prepare_operation,
     "cancel_operation": prepare_operation,
+    "rehearse_campaign": prepare_rehearsal,
     "enrol": prepare_enrolment,
     "renew_identity": prepare_renewal,
 }
@@ -200,7 +216,8 @@ def alone() -> Iterator[ServerProcess]:
 async def world(alone: ServerProcess, tmp_path: Path) -> AsyncIterator[World]:
     api = Api(alone.url, alone.token)
     second = Api(alone.url, await make_token(api, Role.ADMIN))
-    yield World(api, second, alone, tmp_path)
+    with ExitStack() as living:
+        yield World(api, second, alone, tmp_path, living=living)
     await api.close()
     await second.close()
 
