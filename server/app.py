@@ -47,6 +47,9 @@ from server.db.trust import TrustRepository
 from server.issuer import open_issuer
 from server.mqtt.ingest import Ingest
 from server.mqtt.session import ServerSession
+from server.outgoing.gate import HttpAsking
+from server.outgoing.guard import Guard, read_networks
+from server.outgoing.setup import make_webhooks
 from server.outside import Outside, stand
 from server.protocol.topics import Topics
 from server.services.admission import Admission
@@ -67,6 +70,7 @@ from server.services.evidence import Evidence
 from server.services.explain import Explain
 from server.services.fleet import Fleet
 from server.services.freezes import Freezes
+from server.services.gate_webhooks import GateWebhooks
 from server.services.inventory import Inventory
 from server.services.lease import Lease, acquire_now, await_lease, describe_other, name_node
 from server.services.metrics import Metrics
@@ -95,10 +99,8 @@ from server.services.trail import make_trail
 from server.services.trust import TrustDocuments
 from server.services.upkeep import Upkeep
 from server.services.watch import Watch, parts_of
-from server.services.webhooks import Webhooks
 from server.services.why import Why
 from server.services.wire import Retained
-from server.webhook import HttpAsking
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +143,7 @@ class Parts:
     presence: Presence
     orchestrator: Orchestrator
     directives: Directives
-    webhooks: Webhooks
+    gate_webhooks: GateWebhooks
     retention: Retention
     watch: Watch
 
@@ -449,6 +451,7 @@ async def build(
             evidence=evidence,
             wire=session,
         ),
+        webhooks=make_webhooks(database, networks=settings.webhook_networks, fleet=lambda: authority.root.fleet),
         wire=session,
         topic_root=settings.topic_root,
     )
@@ -460,7 +463,7 @@ async def build(
         orchestrator,
         directives,
         retention=_retention_of(settings, database),
-        webhooks=_asking_webhooks(campaign_repository, orchestrator),
+        gate_webhooks=_asking_webhooks(settings, campaign_repository, orchestrator),
         watch=Watch(trail.outbox, parts_of(orchestrator, session, context.store_watch)),
     )
 
@@ -476,8 +479,9 @@ async def _recall_orders(directives: Directives, restores: RestoreRepository) ->
         directives.heed_restore(floor)
 
 
-def _asking_webhooks(repository: CampaignRepository, orchestrator: Orchestrator) -> Webhooks:
-    webhooks = Webhooks(repository=repository, asking=HttpAsking())
+def _asking_webhooks(settings: Settings, repository: CampaignRepository, orchestrator: Orchestrator) -> GateWebhooks:
+    guard = Guard(read_networks(settings.webhook_networks))
+    webhooks = GateWebhooks(repository=repository, asking=HttpAsking(guard))
     webhooks.on_answer = orchestrator.wake
     return webhooks
 
@@ -524,13 +528,14 @@ async def _working(parts: Parts, outside: Outside, stop: asyncio.Event) -> Async
             group.create_task(parts.orchestrator.run(), name="orchestrator"),
             group.create_task(parts.context.publisher.run(), name="publish blobs"),
             group.create_task(parts.context.deltas.run(), name="make deltas"),
-            group.create_task(parts.webhooks.run(), name="ask webhooks"),
+            group.create_task(parts.gate_webhooks.run(), name="ask gate webhooks"),
             group.create_task(parts.context.operations.run(), name="change devices"),
             group.create_task(parts.presence.save_seen(), name="save last seen"),
             group.create_task(parts.context.revocations.run(), name="remind of revocations"),
             group.create_task(parts.context.audit.run(), name="sign the audit's head"),
             group.create_task(parts.retention.run(), name="delete what is old"),
             group.create_task(parts.context.feed.run(), name="read events"),
+            group.create_task(parts.context.webhooks.run(), name="deliver to webhooks"),
             group.create_task(parts.watch.run(), name="watch the server's parts"),
             *(group.create_task(watch(), name="watch embedded") for watch in outside.watchers),
         ]

@@ -132,6 +132,10 @@ class Settings(BaseSettings):
         None, description="the claim that names the regions somebody may see, * for all; without it, all"
     )
     oidc_cohort_claim: str | None = Field(None, description="the same of cohorts")
+    webhook_networks: str = Field(
+        "",
+        description="networks that webhooks may reach beside the public Internet, such as 10.0.0.0/8,127.0.0.1/32",
+    )
     events_days: int = Field(7, ge=1, le=366, description="for how long events are kept, a million at most")
     log_format: Literal["text", "json"] = Field("text", description="on standard error: text for people, or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")

@@ -160,7 +160,7 @@ def own_server(**settings: str) -> Iterator[ServerProcess]:
 @cache
 def shared_server() -> ServerProcess:
     """The one that all tests share which do not kill it; they keep to ids of their own."""
-    server = ServerProcess(open_folder(), heartbeat_s="1")
+    server = ServerProcess(open_folder(), heartbeat_s="1", webhook_networks="127.0.0.0/8")
     server.start()
     return server
 

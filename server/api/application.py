@@ -23,6 +23,7 @@ from server.api import (
     system,
     tokens,
     trust,
+    webhooks,
     why,
 )
 from server.api.context import CONTEXT, Context
@@ -50,6 +51,7 @@ MODULES: Final = (
     system,
     tokens,
     trust,
+    webhooks,
     why,
 )
 """Importing them fills ``ROUTES``."""

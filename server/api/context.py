@@ -43,6 +43,7 @@ from server.services.tickets import Tickets
 from server.services.tokens import Tokens
 from server.services.trust import TrustDocuments
 from server.services.upkeep import Upkeep
+from server.services.webhooks import Webhooks
 from server.services.why import Why
 from server.services.wire import Wire
 
@@ -90,6 +91,7 @@ class Context:
     trust: TrustDocuments
     upkeep: Upkeep
     why: Why
+    webhooks: Webhooks
     wire: Wire
     topic_root: str
 

@@ -41,6 +41,7 @@ app.command("server.cli.completion:completion", name="completion", help="Print w
 app.command("server.cli.halt:app", name="halt", help="Try the halt rule on recorded or generated fleets.")
 app.command("server.cli.freeze:app", name="freeze", help="Say when campaigns must stand still.")
 app.command("server.cli.store:app", name="store", help="Verify the blobs, and clear those that nobody needs.")
+app.command("server.cli.webhook:app", name="webhook", help="Have events delivered elsewhere.")
 app.command("server.cli.events:app", name="events", help="Hear what happens.")
 app.command("server.cli.audit:app", name="audit", help="See who has changed what.")
 app.command("server.cli.token:app", name="token", help="Make API tokens.")

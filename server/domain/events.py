@@ -57,6 +57,7 @@ class EventType(StrEnum):
     STORE_TROUBLE = "store.trouble"
     STORE_BACK = "store.back"
     AUDIT_ALTERED = "audit.altered"
+    WEBHOOK_DISABLED = "webhook.disabled"
 
 
 _T = EventType
@@ -95,6 +96,7 @@ SAID: Final[Mapping[EventType, str]] = MappingProxyType(
         _T.STORE_TROUBLE: "the blob store does not answer as it should, or blobs are damaged or missing",
         _T.STORE_BACK: "the blob store answers again",
         _T.AUDIT_ALTERED: "a row of the audit is not what it was",
+        _T.WEBHOOK_DISABLED: "it is gone, or has taken nothing for three days",
     }
 )
 

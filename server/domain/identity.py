@@ -13,6 +13,7 @@ CAMPAIGN: Final = "cmp_"
 BUNDLE: Final = "bun_"
 REVOCATION: Final = "rev_"
 FREEZE: Final = "frz_"
+WEBHOOK: Final = "whk_"
 OPERATION: Final = "op_"
 """What the ids of these begin with where they are shown."""
 

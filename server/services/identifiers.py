@@ -5,9 +5,9 @@ import time
 from uuid import UUID
 
 from firmware_store.errors import InvalidInputError
-from server.domain.identity import BUNDLE, CAMPAIGN, FREEZE, OPERATION, REVOCATION, show
+from server.domain.identity import BUNDLE, CAMPAIGN, FREEZE, OPERATION, REVOCATION, WEBHOOK, show
 
-__all__ = ["BUNDLE", "CAMPAIGN", "FREEZE", "OPERATION", "REVOCATION", "new_uuid7", "parse", "show"]
+__all__ = ["BUNDLE", "CAMPAIGN", "FREEZE", "OPERATION", "REVOCATION", "WEBHOOK", "new_uuid7", "parse", "show"]
 
 
 def new_uuid7() -> UUID:

@@ -1,146 +1,155 @@
-"""Asking webhooks: those of waves for which all else is met, again and again until they let them through.
+"""Webhooks as people set them up. A secret is shown when it is made, and never again."""
 
-What is answered is stored, and ``decide()`` makes of it what it says; nothing is decided here. A webhook that is slow
-or away keeps nobody else waiting but its own campaign.
-"""
-
-import asyncio
-import json
+import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Final, Protocol
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
 
-import structlog
+from firmware_store.errors import InvalidInputError
+from server.db.webhooks import DeliveryRecord, WebhookId, WebhookRecord, WebhookRepository
+from server.domain.events import EventType
+from server.domain.identity import CampaignId
+from server.domain.webhook_formats import Format, types_for
+from server.domain.webhook_signature import SECRET_BYTES, shown
+from server.services.deliveries import Deliveries
+from server.services.identifiers import new_uuid7
 
-from firmware_store.errors import InvalidInputError, StoreUnavailableError, TidegateError
-from server.db.campaigns import CampaignRecord, CampaignRepository
-from server.domain.campaign import State
-from server.domain.consent import REASON_CHARACTERS_MOST, Answer, Awaited, Word, read_answer
-from server.services import identifiers
-from server.services.transitions import answered
-
-log = structlog.get_logger(__name__)
-
-TICK_S: Final = 1.0
-_TRIES: Final = 5
+GRACE_MOST: Final = timedelta(days=30)
 
 
-class UnreachableError(TidegateError):
-    """A webhook does not answer; the text says how, and names no secret."""
+class UrlCheck(Protocol):
+    """Whoever knows where a webhook may be; ``server.outgoing.guard`` does."""
+
+    def check_url(self, url: str) -> None:
+        """Raises: InvalidInputError: not there."""
 
 
-class Asking(Protocol):
-    """What the service needs of HTTP; ``server.webhook`` provides it."""
+@dataclass(frozen=True, slots=True)
+class NewWebhook:
+    """What somebody asks for. ``routing_key``: of PagerDuty, and for it alone."""
 
-    async def ask(self, url: str, question: bytes) -> bytes:
-        """Send a question (JSON) and return the answer's body, in bounded time.
-
-        Raises:
-            UnreachableError: there is none.
-        """
+    name: str
+    url: str
+    format: Format
+    types: frozenset[EventType]
+    campaign: CampaignId | None
+    routing_key: str
 
 
 class Webhooks:
-    """``on_answer`` wakes the orchestrator."""
+    """Use cases; ``deliveries`` is the worker."""
 
     def __init__(
-        self, *, repository: CampaignRepository, asking: Asking, clock: Callable[[], float] = time.time
+        self,
+        *,
+        repository: WebhookRepository,
+        check: UrlCheck,
+        deliveries: Deliveries,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
-        self._asking = asking
+        self._check = check
+        self._deliveries = deliveries
         self._clock = clock
-        self._busy: dict[object, asyncio.Task[None]] = {}
-        self.on_answer: Callable[[], None] | None = None
 
     async def run(self) -> None:
-        """Serve for ever."""
-        try:
-            while True:
-                await self._look()
-                await asyncio.sleep(TICK_S)
-        finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        """Deliver, for ever."""
+        await self._deliveries.run()
 
-    async def _look(self) -> None:
-        """Begin to ask for each campaign whose time it is, but for those that are asked for already."""
-        self._busy = {key: task for key, task in self._busy.items() if not task.done()}
-        try:
-            waiting = await self._waiting()
-        except StoreUnavailableError as exc:
-            log.warning("webhooks_not_asked", reason=str(exc))
-            return
-        except Exception:  # a campaign that cannot be read ends no server
-            log.exception("webhooks_not_asked")
-            return
-        for campaign in waiting:
-            if campaign.id not in self._busy:
-                self._busy[campaign.id] = asyncio.create_task(self._try(campaign), name="ask a webhook")
+    async def add(self, new: NewWebhook, *, caller: str) -> tuple[WebhookRecord, str]:
+        """Return the webhook, and its secret this once.
 
-    async def tick(self) -> None:
-        """Ask, once, for each campaign whose time it is, and store what is answered."""
-        await asyncio.gather(*(self._ask(campaign) for campaign in await self._waiting()))
+        Raises:
+            InvalidInputError: a place that may not be reached, or no routing key for PagerDuty.
+            ConflictError: there are too many.
+        """
+        self._check.check_url(new.url)
+        _check_types(new.format, new.types)
+        if bool(new.routing_key) != (new.format is Format.PAGERDUTY):
+            raise InvalidInputError(
+                "A routing key belongs to the format pagerduty, and to no other.", pointer="/routing_key"
+            )
+        record = WebhookRecord(
+            id=WebhookId(new_uuid7()),
+            name=new.name,
+            url=new.url,
+            format=new.format,
+            types=new.types,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            cursor=0,
+            created_by=caller,
+            created_at=self._now(),
+            campaign=new.campaign,
+            routing_key=new.routing_key,
+        )
+        return await self._repository.add(record), shown(record.secret)
 
-    async def _waiting(self) -> list[CampaignRecord]:
-        now = self._clock()
-        running = await self._repository.in_states(frozenset({State.RUNNING}))
-        return [campaign for campaign in running if _is_time(campaign, now)]
+    async def all(self) -> list[WebhookRecord]:
+        return await self._repository.all()
 
-    async def _try(self, campaign: CampaignRecord) -> None:
-        try:
-            await self._ask(campaign)
-        except StoreUnavailableError as exc:
-            log.warning("webhook_answer_not_stored", campaign=campaign.id.hex, reason=str(exc))
-        except Exception:
-            log.exception("webhook_not_asked", campaign=campaign.id.hex)
+    async def get(self, webhook: WebhookId) -> WebhookRecord:
+        """Raises: NotFoundError."""
+        return await self._repository.get(webhook)
 
-    async def _ask(self, campaign: CampaignRecord) -> None:
-        assert campaign.wave is not None
-        url = campaign.plan.waves[campaign.wave].gate.webhook
-        assert url is not None
-        try:
-            word, reason = read_answer(await self._asking.ask(url, question_of(campaign, self._clock())))
-        except (UnreachableError, InvalidInputError) as exc:
-            word, reason = Word.NOTHING, str(exc)[:REASON_CHARACTERS_MOST]
-        log.info("webhook_asked", campaign=campaign.id.hex, wave=campaign.wave + 1, word=word, reason=reason)
-        await self._store(campaign, Answer(campaign.wave, word, reason, self._clock()))
+    async def change(
+        self,
+        webhook: WebhookId,
+        *,
+        name: str | None,
+        url: str | None,
+        types: frozenset[EventType] | None,
+        is_enabled: bool | None,
+        caller: str,
+    ) -> WebhookRecord:
+        """Change what is not None; one that is enabled again is tried at once.
 
-    async def _store(self, asked_for: CampaignRecord, answer: Answer) -> None:
-        """Keep the answer if it is still waited for: by then the campaign may be halted, or in another run."""
-        for _ in range(_TRIES):
-            campaign = await self._repository.get(asked_for.id)
-            still = (campaign.run, campaign.wave, campaign.awaits) == (asked_for.run, answer.wave, Awaited.WEBHOOK)
-            if not still:
-                return
-            if await self._repository.save(answered(campaign, answer)) is not None:
-                if self.on_answer is not None:
-                    self.on_answer()
-                return
+        Raises:
+            InvalidInputError: see ``add``; NotFoundError.
+        """
+        if url is not None:
+            self._check.check_url(url)
+        if types is not None:
+            _check_types((await self._repository.get(webhook)).format, types)
+        given = {"name": name, "url": url, "types": types, "is_enabled": is_enabled}
+        members: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if is_enabled is not None:
+            members |= {"why_not": "" if is_enabled else f"{caller} has disabled it."}
+        if is_enabled or url is not None:
+            members |= {"attempts": 0, "failing_since": None, "next_attempt": None}
+        return await self._repository.change(webhook, members, verb="change", by=caller, now=self._now())
+
+    async def rotate(self, webhook: WebhookId, *, grace: timedelta, caller: str) -> tuple[WebhookRecord, str]:
+        """Return the webhook with a new secret; the old one signs, too, until ``grace`` is over.
+
+        Raises:
+            NotFoundError.
+        """
+        now = self._now()
+        before = await self._repository.get(webhook)
+        new = secrets.token_bytes(SECRET_BYTES)
+        members = {"secret": new, "old_secret": before.secret, "old_secret_until": now + min(grace, GRACE_MOST)}
+        record = await self._repository.change(webhook, members, verb="rotate", by=caller, now=now)
+        return record, shown(new)
+
+    async def remove(self, webhook: WebhookId, *, caller: str) -> WebhookRecord:
+        """Raises: NotFoundError."""
+        return await self._repository.remove(webhook, by=caller, now=self._now())
+
+    async def deliveries(self, webhook: WebhookId, *, before: int, limit: int) -> list[DeliveryRecord]:
+        """Return tries, the newest first. Raises: NotFoundError."""
+        return await self._repository.deliveries(webhook, before=before, limit=limit)
+
+    async def resend(self, webhook: WebhookId, number: int) -> DeliveryRecord:
+        """Deliver what a try was for once more. Raises: NotFoundError."""
+        return await self._deliveries.resend(webhook, number)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def question_of(campaign: CampaignRecord, now: float) -> bytes:
-    """Return what a webhook is sent."""
-    assert campaign.wave is not None
-    members = {
-        "campaign": identifiers.show(identifiers.CAMPAIGN, campaign.id),
-        "name": campaign.name,
-        "bundle": identifiers.show(identifiers.BUNDLE, campaign.bundle_id),
-        "cohort": campaign.cohort,
-        "regions": [region.region for region in campaign.regions],
-        "wave": campaign.wave + 1,
-        "waves": len(campaign.plan.waves),
-        "run": campaign.run,
-        "asked_at": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
-    }
-    return json.dumps(members).encode()
-
-
-def _is_time(campaign: CampaignRecord, now: float) -> bool:
-    if campaign.awaits is not Awaited.WEBHOOK or campaign.wave is None:
-        return False
-    answer = campaign.answer
-    if answer is None or answer.wave != campaign.wave:
-        return True
-    return now - answer.at >= campaign.plan.waves[campaign.wave].gate.webhook_s
+def _check_types(form: Format, types: frozenset[EventType]) -> None:
+    if not types_for(form, types):
+        fit = ", ".join(sorted(types_for(form, frozenset())))
+        raise InvalidInputError(f"The format {form} is for: {fit}.", pointer="/types")

@@ -17,12 +17,14 @@ from server.domain.consent import Awaited
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId
 from server.domain.plan import Gate, Plan, Policy, Wave
+from server.outgoing.gate import ANSWER_MOST_BYTES, TRIES, HttpAsking
+from server.outgoing.guard import Guard, read_networks
 from server.protocol.reasons import Reason
-from server.services.webhooks import UnreachableError, Webhooks
-from server.webhook import ANSWER_MOST_BYTES, TRIES, HttpAsking
+from server.services.gate_webhooks import GateWebhooks, UnreachableError
 from tests.records import EU, LAB
 from tests.service_world import World
 
+HERE = Guard(read_networks("127.0.0.0/8"))
 HALT = LAB.model_copy(update={"sleeper_s": 400})
 POLICY = Policy(halt=HALT, trial_s=10, watch_s=500, offer_s=1000)
 REST = Wave(ratio=1.0, count=None, ramp_s=0, soak_s=60)
@@ -149,8 +151,8 @@ async def hook() -> AsyncIterator[tuple[Hook, str]]:
     await runner.cleanup()
 
 
-def webhooks(world: World) -> Webhooks:
-    return Webhooks(repository=world.repository, asking=HttpAsking(try_s=0.2), clock=lambda: world.now)
+def webhooks(world: World) -> GateWebhooks:
+    return GateWebhooks(repository=world.repository, asking=HttpAsking(HERE, try_s=0.2), clock=lambda: world.now)
 
 
 async def ask(world: World, seconds: float = 0) -> None:
@@ -230,7 +232,7 @@ async def test_what_may_pass_is_tried_again_and_nothing_else_is(
     server.status, server.body = status or 200, body
 
     with pytest.raises(UnreachableError) as caught:
-        await HttpAsking(try_s=0.2).ask(url, b"{}")
+        await HttpAsking(HERE, try_s=0.2).ask(url, b"{}")
 
     assert (str(caught.value), len(server.asked)) == (why, tries)
 

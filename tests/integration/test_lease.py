@@ -331,6 +331,9 @@ UNFENCED = {
     "request_key": "written with the change that the request makes, which is fenced where it has to be",
     "outbox": "written with the change, which is fenced where it has to be",
     "outbox_head": "as outbox",
+    "webhook": "what people enter, and how far it has come: at least once, whoever delivers",
+    "webhook_delivery": "as webhook",
+    "webhook_ticket": "as webhook",
     "restore_point": "written with a restore, while nobody serves",
 }
 

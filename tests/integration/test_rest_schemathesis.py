@@ -27,7 +27,9 @@ RUN_S = 400
 
 JUDGED = {
     "add_devices": "a device is added once",
+    "add_webhook": "URLs that are not of this network, types that fit the format",
     "add_freeze": "zones and dates that there are, the end after the beginning",
+    "change_webhook": "as add_webhook",
     "create_campaign": "a plan and a policy that fit each other, cron fields, URLs",
     "create_token": "printable, in Unicode's sense",
     "enrol": "base64, and a request that its key has signed",

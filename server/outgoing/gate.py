@@ -1,11 +1,12 @@
-"""How a webhook is asked over HTTP: with a time limit, a few tries, a bound on what it may answer, and no detours."""
+"""How a gate webhook is asked over HTTP: with a time limit, a few tries, a bound on its answer, and no detours."""
 
 from typing import Final
 
 import aiohttp
 import stamina
 
-from server.services.webhooks import UnreachableError
+from server.outgoing.guard import Guard, RefusedAddressError
+from server.services.gate_webhooks import UnreachableError
 
 TRY_S: Final = 5.0
 TRIES: Final = 3
@@ -23,7 +24,8 @@ class HttpAsking:
     ``try_s``: how long one try may take.
     """
 
-    def __init__(self, *, try_s: float = TRY_S) -> None:
+    def __init__(self, guard: Guard, *, try_s: float = TRY_S) -> None:
+        self._guard = guard
         self._try_s = try_s
 
     async def ask(self, url: str, question: bytes) -> bytes:
@@ -43,6 +45,10 @@ class HttpAsking:
             raise UnreachableError(f"it does not answer within {self._try_s:g} s.") from exc
         except aiohttp.ClientSSLError as exc:
             raise UnreachableError("its certificate is not trusted.") from exc
+        except aiohttp.ClientConnectorError as exc:
+            if isinstance(exc.os_error, RefusedAddressError):
+                raise UnreachableError(f"it may not be reached: {exc.os_error}.") from exc
+            raise UnreachableError("there is no connection to it.") from exc
         except aiohttp.ClientConnectionError as exc:
             raise UnreachableError("there is no connection to it.") from exc
         except (aiohttp.ClientError, ValueError) as exc:
@@ -54,11 +60,7 @@ class HttpAsking:
     async def _once(self, url: str, question: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
-            aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._try_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            ) as session,
+            self._guard.session(timeout_s=self._try_s) as session,
             session.post(url, data=question, headers=headers, allow_redirects=False) as response,
         ):
             if response.status == 429 or response.status >= 500:
