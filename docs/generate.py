@@ -24,6 +24,7 @@ from server.cli.campaign_file import CampaignFile
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
 from server.domain import campaign, execution, filter, plan  # noqa: A004 - the package of that name
+from server.domain.events import SAID, EventType
 from server.domain.halt.policy import HaltPolicy
 from server.services.metrics import Metrics
 from server.services.tokens import RIGHTS, Right
@@ -138,6 +139,11 @@ def metrics_table() -> str:
     )
 
 
+def event_table() -> str:
+    """List every type of event."""
+    return _table(("type", "what it tells"), [(f"`{kind}`", SAID[kind]) for kind in EventType])
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "campaign-states": campaign_diagram,
     "execution-states": execution_diagram,
@@ -148,6 +154,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "wave": lambda: model_table(plan.Wave),
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),
+    "events": event_table,
     "halt-policy": lambda: model_table(HaltPolicy),
     "device-fields": lambda: fields_table(filter.DEVICES),
     "campaign-fields": lambda: fields_table(filter.CAMPAIGNS),

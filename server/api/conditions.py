@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from firmware_store.errors import InvalidInputError, PreconditionMissingError, StaleError
 from server.db.campaigns import CampaignRecord
 from server.db.devices import DeviceRecord
+from server.db.webhooks import WebhookRecord
 
 FORM: Final = r'^(\*|"[!#-~]*"( *, *"[!#-~]*")*)$'
 """Of If-Match: strong tags, or anything."""
@@ -35,6 +36,10 @@ class Match:
     def device(self, record: DeviceRecord) -> None:
         """Raises: StaleError."""
         self._check(device_tag(record), "device")
+
+    def webhook(self, record: WebhookRecord) -> None:
+        """Raises: StaleError."""
+        self._check(webhook_tag(record), "webhook")
 
     def _check(self, tag: str, what: str) -> None:
         if self.tags and tag not in self.tags:
@@ -64,6 +69,10 @@ def device_tag(record: DeviceRecord) -> str:
     until = None if record.held_until is None else record.held_until.isoformat()
     labels = sorted(record.operator_labels.items())
     return _tag(record.id, record.region, record.cohort, labels, record.held, until, record.held_reason)
+
+
+def webhook_tag(record: WebhookRecord) -> str:
+    return _tag(record.id.hex, record.name, record.url, sorted(record.types), record.is_enabled, record.why_not)
 
 
 def _tag(*facts: object) -> str:

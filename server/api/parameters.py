@@ -36,7 +36,7 @@ PATH: Final[Mapping[str, PathParameter]] = MappingProxyType(
         "version": PathParameter("^[0-9]{1,18}$", "a root's version", "1"),
         "token_id": PathParameter("^[0-9a-f]{8}$", "a token's id: what stands between its underscores", "5f0c1a2b"),
         "webhook": PathParameter("^whk_[0-9a-f]{32}$", "a webhook's id", "whk_019aabbe6a7b7f56a9091021324354a5"),
-        "delivery": PathParameter("^[0-9]{1,18}$", "a delivery's number", "1"),
+        "delivery": PathParameter("^[0-9]{1,18}$", "a delivery's number", "271828"),
         "sha256": PathParameter("^[0-9a-f]{64}$", "a SHA-256, in hexadecimal", "9f" * 32),
     }
 )

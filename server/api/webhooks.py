@@ -5,6 +5,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
+from firmware_store.errors import NotFoundError
+from server.api.conditions import webhook_tag
 from server.api.lists import NewestQuery
 from server.api.parameters import PATH, PRINTABLE, Digits
 from server.api.routing import Call, Empty, Example, Model, route
@@ -18,6 +20,7 @@ from server.services.webhooks import NewWebhook
 
 _LAST: Final = (1 << 63) - 1
 _DAY_S: Final = 86_400
+_DIGITS_MOST: Final = 18
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
 Url = Annotated[str, Field(min_length=8, max_length=2000, pattern=PRINTABLE)]
@@ -149,7 +152,9 @@ async def list_webhooks(call: Call[None]) -> WebhookList:
 @route("GET", "/v1/webhooks/{webhook}", right=Right.READ)
 async def get_webhook(call: Call[None]) -> WebhookView:
     """Get a webhook, and how far it has come."""
-    return _view(await call.context.webhooks.get(_id(call)))
+    record = await call.context.webhooks.get(_id(call))
+    call.tag(webhook_tag(record))
+    return _view(record)
 
 
 @route(
@@ -157,6 +162,7 @@ async def get_webhook(call: Call[None]) -> WebhookView:
     "/v1/webhooks/{webhook}",
     right=Right.ADMINISTER,
     body=WebhookChange,
+    matched=True,
     example=Example(body={"is_enabled": True}),
 )
 async def change_webhook(call: Call[WebhookChange]) -> WebhookView:
@@ -169,7 +175,9 @@ async def change_webhook(call: Call[WebhookChange]) -> WebhookView:
         types=None if body.types is None else frozenset(body.types),
         is_enabled=body.is_enabled,
         caller=call.caller.name,
+        seen=call.match.webhook,
     )
+    call.tag(webhook_tag(record))
     return _view(record)
 
 
@@ -199,12 +207,18 @@ async def list_deliveries(call: Call[None, DeliveryQuery]) -> DeliveryList:
 @route("POST", "/v1/webhooks/{webhook}/deliveries/{delivery}/resend", right=Right.ADMINISTER, body=Empty)
 async def resend_delivery(call: Call[Empty]) -> DeliveryView:
     """Deliver an event once more, now, whatever has become of it."""
-    number = int(call.request.match_info["delivery"])
-    return _delivery(await call.context.webhooks.resend(_id(call), number))
+    return _delivery(await call.context.webhooks.resend(_id(call), _number(call)))
 
 
 def _id(call: Call[Any, Any]) -> WebhookId:
     return WebhookId(identifiers.parse(identifiers.WEBHOOK, call.request.match_info["webhook"]))
+
+
+def _number(call: Call[Any, Any]) -> int:
+    text = call.request.match_info["delivery"]
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MOST:
+        raise NotFoundError("There is no such delivery.")
+    return int(text)
 
 
 def _view(record: WebhookRecord) -> WebhookView:

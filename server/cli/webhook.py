@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from server.cli.client import DEFAULT_URL, Token, Url, call
+from server.cli.client import DEFAULT_URL, Client, Token, Url, call
 from server.cli.output import Format, show
 
 app = App(name="webhook", help="Have events delivered elsewhere.")
@@ -104,4 +104,9 @@ def resend(webhook: str, delivery: int, *, token: Token, server: Url = DEFAULT_U
 
 
 def _change(webhook: str, body: dict[str, Any], token: str, server: str) -> None:
-    show([call(server, token, lambda client: client.patch(f"/v1/webhooks/{webhook}", body))], _COLUMNS, "table")
+    async def change(client: Client) -> Any:
+        path = f"/v1/webhooks/{webhook}"
+        _, tag = await client.look(path)
+        return await client.patch(path, body, seen=tag)
+
+    show([call(server, token, change)], _COLUMNS, "table")

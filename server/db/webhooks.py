@@ -1,6 +1,6 @@
 """Webhooks: where events are delivered to, how far each has come, and what became of each try."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -179,11 +179,19 @@ class WebhookRepository:
             return [WebhookId(row["id"]) for row in await connection.fetch(DUE, now)]
 
     async def change(
-        self, webhook: WebhookId, members: Mapping[str, Any], *, verb: str, by: str, now: datetime
+        self,
+        webhook: WebhookId,
+        members: Mapping[str, Any],
+        *,
+        verb: str,
+        by: str,
+        now: datetime,
+        seen: Callable[[WebhookRecord], None] = lambda _: None,
     ) -> WebhookRecord:
-        """Change members that a person may change. Raises: NotFoundError."""
+        """Change members that a person may change. Raises: NotFoundError; what ``seen`` raises of what is there."""
         async with self._database.transaction() as connection:
             before = _found(await connection.fetchrow(TAKE, webhook))
+            seen(before)
             after = replace(before, **members)
             await _save(connection, after)
             await audit.write(connection, _entry(verb, after, now, by, before=before, after=after))

@@ -102,11 +102,12 @@ class Webhooks:
         types: frozenset[EventType] | None,
         is_enabled: bool | None,
         caller: str,
+        seen: Callable[[WebhookRecord], None] = lambda _: None,
     ) -> WebhookRecord:
-        """Change what is not None; one that is enabled again is tried at once.
+        """Change what is not None; one that is enabled again is tried at once. ``seen`` may refuse what it has become.
 
         Raises:
-            InvalidInputError: see ``add``; NotFoundError.
+            InvalidInputError: see ``add``; NotFoundError; StaleError: by ``seen``.
         """
         if url is not None:
             self._check.check_url(url)
@@ -118,7 +119,7 @@ class Webhooks:
             members |= {"why_not": "" if is_enabled else f"{caller} has disabled it."}
         if is_enabled or url is not None:
             members |= {"attempts": 0, "failing_since": None, "next_attempt": None}
-        return await self._repository.change(webhook, members, verb="change", by=caller, now=self._now())
+        return await self._repository.change(webhook, members, verb="change", by=caller, now=self._now(), seen=seen)
 
     async def rotate(self, webhook: WebhookId, *, grace: timedelta, caller: str) -> tuple[WebhookRecord, str]:
         """Return the webhook with a new secret; the old one signs, too, until ``grace`` is over.

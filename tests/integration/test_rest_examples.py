@@ -47,7 +47,7 @@ FIRST = (
     "publish_status",
     "make_claim",
 )
-LAST = ("enrol", "renew_identity", "revoke_device", "remove_freeze", "revoke_token")
+LAST = ("enrol", "renew_identity", "revoke_device", "remove_freeze", "revoke_token", "remove_webhook")
 """What the examples of others need comes first, and what ends it comes last; all else in any order."""
 
 
@@ -174,6 +174,23 @@ async def prepare_renewal(world: World) -> None:
     }
 
 
+async def prepare_webhook(world: World) -> None:
+    if PATH["webhook"].example not in world.real:
+        answer = await world.api.post("/v1/webhooks", {"name": "nowhere", "url": "https://hooks.invalid/"})
+        world.real[PATH["webhook"].example] = answer.body["webhook"]["id"]
+
+
+async def prepare_delivery(world: World) -> None:
+    """Whatever becomes of a try, it can be made once more."""
+    await prepare_webhook(world)
+    await world.api.post(f"/v1/devices/{PATH['device'].example}/hold", {"reason": "on the bench"})
+    path = f"/v1/webhooks/{world.real[PATH['webhook'].example]}/deliveries"
+    async with asyncio.timeout(WAIT_S):
+        while not (tries := (await world.api.get(path)).body["deliveries"]):
+            await asyncio.sleep(0.1)
+    world.real[PATH["delivery"].example] = str(tries[0]["id"])
+
+
 PREPARED: dict[str, Prepare] = {
     "upload_bundle": prepare_upload,
     "get_blob": prepare_bundle,
@@ -192,6 +209,12 @@ PREPARED: dict[str, Prepare] = {
     "publish_root": prepare_root,
     "publish_status": prepare_status,
     "decline_revocation": prepare_revocation,
+    "get_webhook": prepare_webhook,
+    "change_webhook": prepare_webhook,
+    "rotate_webhook": prepare_webhook,
+    "remove_webhook": prepare_webhook,
+    "list_deliveries": prepare_webhook,
+    "resend_delivery": prepare_delivery,
     "get_operation": prepare_operation,
     "cancel_operation": prepare_operation,
     "rehearse_campaign": prepare_rehearsal,

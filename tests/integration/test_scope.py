@@ -223,6 +223,8 @@ async def world(
         "token_id": token.body["id"],
         "revocation": next(one["id"] for one in revocations if one["campaign"] == campaign),
         "bundle": bundle,
+        "webhook": f"whk_{HEX}",
+        "delivery": "1",
         "sha256": HEX * 2,
         "version": "1",
     }
