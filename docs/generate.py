@@ -12,14 +12,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import getdoc
 from itertools import product
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
+from cyclopts import App
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from server.api.application import document
+from server.cli import app as command_line
 from server.cli.campaign_file import CampaignFile
 from server.cli.client import DEFAULT_URL, Token, Url
 from server.config import Settings
@@ -127,6 +130,19 @@ def fields_table(fields: filter.Fields) -> str:
     return _table(("field", "kind", "what it is"), rows)
 
 
+def commands_table() -> str:
+    """List every command with the first line of what its help says."""
+    return _table(("command", "what it does"), list(_commands(command_line, "tidegate")))
+
+
+def _commands(app: App, path: str) -> Iterator[tuple[str, str]]:
+    named = sorted(set(app) - {"--help", "-h", "--version"})
+    for name in named:
+        yield from _commands(app[name], f"{path} {name}")
+    if not named:
+        yield f"`{path}`", (getdoc(app.default_command) or "").partition("\n")[0].replace("``", "`")
+
+
 def metrics_table() -> str:
     """List what ``/metrics`` shows."""
     families = sorted(Metrics().registry.collect(), key=lambda family: family.name)
@@ -151,6 +167,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "client-settings": client_settings_table,
     "roles": roles_table,
     "metrics": metrics_table,
+    "commands": commands_table,
     "wave": lambda: model_table(plan.Wave),
     "gate": lambda: model_table(plan.Gate),
     "policy": lambda: model_table(plan.Policy),
