@@ -34,10 +34,6 @@ class TooLargeError(InvalidInputError):
         self.limit_bytes = limit_bytes
 
 
-class KeyReusedError(InvalidInputError):
-    """The name that a request gives itself is that of another one; nothing was done."""
-
-
 class NotFoundError(TidegateError):
     """No such object, or none that this caller may see."""
 
@@ -57,6 +53,10 @@ class IllegalTransitionError(ConflictError):
         super().__init__(message)
         self.state = state
         self.allowed = tuple(allowed)
+
+
+class KeyReusedError(ConflictError):
+    """The name that a request gives itself is that of another one; nothing was done."""
 
 
 class StaleError(ConflictError):

@@ -22,11 +22,11 @@ STATUS: Final[Mapping[type[errors.TidegateError], tuple[int, str]]] = MappingPro
     {
         errors.TooLargeError: (413, "too-large"),
         RangeNotSatisfiableError: (416, "range-not-satisfiable"),
-        errors.KeyReusedError: (422, "key-reused"),
         errors.InvalidInputError: (422, "invalid-input"),
         errors.WithdrawnError: (410, "withdrawn"),
         errors.NotFoundError: (404, "not-found"),
         errors.IllegalTransitionError: (409, "illegal-transition"),
+        errors.KeyReusedError: (409, "key-reused"),
         errors.StaleError: (412, "stale"),
         errors.PreconditionMissingError: (428, "precondition-missing"),
         errors.ConflictError: (409, "conflict"),

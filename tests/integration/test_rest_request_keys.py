@@ -61,8 +61,8 @@ async def test_a_key_is_one_requests_name(admin: Api, bundle: str) -> None:
     key = unique("key")
     await named(admin, key, "/v1/campaigns", draft(bundle))
 
-    assert_problem(await named(admin, key, "/v1/campaigns", draft(bundle, name="autumn")), 422, "key-reused")
-    assert_problem(await named(admin, key, "/v1/devices/gw-1/hold", {"reason": "x"}), 422, "key-reused")
+    assert_problem(await named(admin, key, "/v1/campaigns", draft(bundle, name="autumn")), 409, "key-reused")
+    assert_problem(await named(admin, key, "/v1/devices/gw-1/hold", {"reason": "x"}), 409, "key-reused")
     assert_problem(await named(admin, "a key", "/v1/campaigns", draft(bundle)), 422, "invalid-input")
 
 
