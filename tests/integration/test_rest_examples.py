@@ -222,9 +222,6 @@ PREPARED: dict[str, Prepare] = {
     "renew_identity": prepare_renewal,
 }
 
-NOT_HERE = {"rehearse_campaign": 404, "rehearse_draft": 404}
-"""What has nothing to work on: no device here has said what it is, so none would take the release."""
-
 MADE = {"upload_bundle": "bundle", "create_campaign": "campaign", "add_freeze": "freeze", "create_token": "token_id"}
 """Whose answer has the id that stands in the examples of others."""
 
@@ -282,12 +279,8 @@ def _text(value: Any) -> str:
 def check(name: str, answer: Answer) -> None:
     """The answer is one that the document promises to whoever is let do it."""
     method, _, operation = OPERATIONS[name]
-    assert answer.status == NOT_HERE.get(name, answer.status), (name, answer)
-    assert answer.status < 300 or name in NOT_HERE, (name, answer)
-    promise = operation["responses"][str(answer.status)]
-    if "$ref" in promise:
-        promise = DOCUMENT["components"]["responses"][promise["$ref"].rsplit("/", 1)[1]]
-    promised = promise.get("content", {})
+    assert answer.status < 300, (name, answer)
+    promised = operation["responses"][str(answer.status)].get("content", {})
     if method == "HEAD":
         return
     kind = answer.headers["Content-Type"].partition(";")[0]
