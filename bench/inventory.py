@@ -20,6 +20,7 @@ from typing import Any, Final
 from bench.inventory_stage import COHORT, REGIONS, Stage
 from server.cli.client import Client
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
+from server.services.cursors import Cursors
 
 RATIO_MOST: Final = 3.0
 WARM: Final = 20
@@ -80,9 +81,10 @@ async def _measure(stage: Stage, requests: int) -> dict[str, Any]:
     async with stage.serving() as server, Client(server.url, server.token) as client:
         started = {"start_s": round(server.start_s, 2), "memory_bytes": server.memory_bytes("VmRSS")}
         campaign = await _campaign(stage, client)
-        times = {"list": await _timed(requests, _page(client, stage.devices, None))}
+        cursors = await stage.cursors()
+        times = {"list": await _timed(requests, _page(client, cursors, stage.devices, None))}
         for name, text in FILTERS.items():
-            times[name] = await _timed(requests, _page(client, stage.devices, text))
+            times[name] = await _timed(requests, _page(client, cursors, stage.devices, text))
         times["campaign page"] = await _timed(requests, lambda _: client.get(f"/v1/campaigns/{campaign['id']}"))
         times["campaigns"] = await _timed(requests, lambda _: client.get("/v1/campaigns"))
         moved = await _operation(client)
@@ -100,12 +102,12 @@ async def _measure(stage: Stage, requests: int) -> dict[str, Any]:
     }
 
 
-def _page(client: Client, devices: int, text: str | None) -> Callable[[int], Awaitable[Any]]:
+def _page(client: Client, cursors: Cursors, devices: int, text: str | None) -> Callable[[int], Awaitable[Any]]:
     """Ask for pages all over the fleet."""
     only = {} if text is None else {"filter": text}
 
     async def ask(number: int) -> Any:
-        after = f"gw-{number * 7919 % devices:07d}"
+        after = cursors.seal("devices", f"gw-{number * 7919 % devices:07d}")
         return await client.get("/v1/devices", limit=100, cursor=after, **only)
 
     return ask

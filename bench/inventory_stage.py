@@ -22,6 +22,7 @@ from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 from server.cli.demo.releases import HARDWARE, VENDOR, release
 from server.db.migrate import apply_migrations
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
+from server.services.cursors import Cursors
 
 REGIONS: Final = ("eu-west", "us-east", "ap-south", "sa-east")
 COHORT: Final = "main"
@@ -78,6 +79,14 @@ class Stage:
     @property
     def _url(self) -> str:
         return urlunsplit(urlsplit(self._postgres.database_url)._replace(path=f"/{self._name}"))
+
+    async def cursors(self) -> Cursors:
+        """Return what makes the cursors of the server that runs: the bench begins its pages anywhere."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            return Cursors(await connection.fetchval("SELECT secret FROM ticket_secret"))
+        finally:
+            await connection.close()
 
     async def seed(self) -> float:
         """Make keys, schema and fleet; returns how many seconds the COPY of the fleet took."""

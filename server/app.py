@@ -59,6 +59,7 @@ from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
+from server.services.cursors import Cursors
 from server.services.delta_process import make_apart
 from server.services.delta_releases import Releases
 from server.services.delta_workshop import Workshop
@@ -405,6 +406,7 @@ async def build(
             failures_per_s=settings.address_failures_per_s,
             foreign=open_issuer(settings),
         ),
+        cursors=await Cursors.load(TicketRepository(database), authority.root.fleet),
         deltas=deltas,
         devices=device_repository,
         executions=executions,

@@ -190,7 +190,10 @@ class CampaignPlan(BaseModel):
 
 
 class CampaignList(BaseModel):
+    """``next`` is the cursor of the following page, null on the last."""
+
     campaigns: list[CampaignView]
+    next: str | None
 
 
 class DecisionView(BaseModel):

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final, Protocol
+from uuid import UUID
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
@@ -27,7 +28,7 @@ from server.api.campaign_views import (
 from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, NewestQuery
 from server.api.operations import DryRunQuery
-from server.api.parameters import NO_NUL, PATH, CohortName, Digits, Reason, RegionName
+from server.api.parameters import NO_NUL, PATH, CohortName, Cursor, Digits, Reason, RegionName
 from server.api.routing import Call, Example, Model, route
 from server.db.campaigns import CampaignRecord
 from server.domain.campaign import Membership
@@ -77,10 +78,16 @@ REASONS: Final = tuple(reason.name.lower() for reason in Why)
 ReasonName = Annotated[str, Field(json_schema_extra={"enum": list(REASONS)}), AfterValidator(_known_reason)]
 
 
+class CampaignQuery(FilterQuery):
+    """Which campaigns are listed."""
+
+    cursor: Cursor = ""
+
+
 class ExecutionQuery(FilterQuery):
     """Which executions are listed."""
 
-    cursor: str = Field("", max_length=200, description="the `next` of the page before")
+    cursor: Cursor = ""
     state: ExecutionState | None = Field(None, description="those in this state")
     reason: ReasonName | None = Field(None, description="those with this reason, see docs/reasons.md")
 
@@ -159,11 +166,15 @@ async def create_campaign(call: Call[CampaignCreate, DryRunQuery]) -> CampaignVi
     return view_of(record)
 
 
-@route("GET", "/v1/campaigns", right=Right.READ, query=FilterQuery)
-async def list_campaigns(call: Call[None, FilterQuery]) -> CampaignList:
+@route("GET", "/v1/campaigns", right=Right.READ, query=CampaignQuery)
+async def list_campaigns(call: Call[None, CampaignQuery]) -> CampaignList:
     """List campaigns, the newest first."""
-    records = await call.context.campaigns.newest(call.query.limit, call.query.only(CAMPAIGNS))
-    return CampaignList(campaigns=[view_of(record) for record in records])
+    query = call.query
+    after = call.after("campaigns", query.cursor)
+    before = CampaignId(UUID(after)) if after else None
+    records = await call.context.campaigns.newest(query.limit, query.only(CAMPAIGNS), before=before)
+    following = call.following("campaigns", records[-1].id.hex if len(records) == query.limit else None)
+    return CampaignList(campaigns=[view_of(record) for record in records], next=following)
 
 
 @route("GET", "/v1/campaigns/{campaign}", right=Right.READ)
@@ -201,7 +212,7 @@ async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
     campaign = await call.context.campaigns.get(_id(call))
     records = await call.context.executions.page(
         campaign.id,
-        after=query.cursor,
+        after=call.after("executions", query.cursor),
         limit=query.limit,
         state=query.state,
         reason=None if query.reason is None else Why[query.reason.upper()],
@@ -221,7 +232,8 @@ async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
         )
         for record in records
     ]
-    return ExecutionList(executions=views, next=views[-1].device if len(views) == query.limit else None)
+    following = call.following("executions", views[-1].device if len(views) == query.limit else None)
+    return ExecutionList(executions=views, next=following)
 
 
 @route(

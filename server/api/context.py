@@ -18,6 +18,7 @@ from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
 from server.services.certificates import Certificates
+from server.services.cursors import Cursors
 from server.services.deltas import Deltas
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
@@ -55,6 +56,7 @@ class Context:
     database: Database
     admission: Admission
     audit: Audit
+    cursors: Cursors
     deltas: Deltas
     devices: DeviceRepository
     executions: ExecutionRepository

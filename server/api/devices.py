@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.conditions import device_tag
 from server.api.lists import FilterQuery
-from server.api.parameters import CohortName, DeviceName, Reason, RegionName
+from server.api.parameters import CohortName, Cursor, DeviceName, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
 from server.db.devices import DeviceRecord, NewDevice
 from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation
@@ -101,7 +101,7 @@ class DeviceList(BaseModel):
 class DeviceQuery(FilterQuery):
     """Which devices are listed."""
 
-    cursor: str = Field("", max_length=200, description="the `next` of the page before")
+    cursor: Cursor = ""
     region: RegionName | None = Field(None, description="those of one region")
     cohort: CohortName | None = Field(None, description="those of one cohort")
 
@@ -144,14 +144,17 @@ async def renew_credential(call: Call[Empty]) -> DeviceAdded:
 @route("GET", "/v1/devices", right=Right.READ, query=DeviceQuery, example=Example(query={"region": "eu", "limit": 50}))
 async def list_devices(call: Call[None, DeviceQuery]) -> DeviceList:
     """List devices by their ids."""
-    after, limit, only = call.query.cursor, call.query.limit, device_filter(call.query)
+    limit, only = call.query.limit, device_filter(call.query)
+    after = call.after("devices", call.query.cursor)
     if only is None:
         records = await call.context.devices.page(after=after, limit=limit)
         following: str | None = records[-1].id if len(records) == limit else None
     else:
         page = await call.context.search.page(only, after=after, limit=limit, now=time.time())
         records, following = page.devices, page.after
-    return DeviceList(devices=[view_device(call, record) for record in records], next=following)
+    return DeviceList(
+        devices=[view_device(call, record) for record in records], next=call.following("devices", following)
+    )
 
 
 def device_filter(query: DeviceQuery) -> Expression | None:

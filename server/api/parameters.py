@@ -72,6 +72,8 @@ Flag = Annotated[bool, BeforeValidator(_truth)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
 """RFC 3339, with an offset; no number of seconds."""
 
+Cursor = Annotated[str, Field(max_length=400, description="the `next` of the page before")]
+
 Limit = Annotated[int, Field(ge=1, le=1000, description="so many at most"), Digits]
 
 

@@ -27,6 +27,7 @@ from server.services.tokens import Caller, Right, Role
 log = structlog.get_logger(__name__)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+LINK: Final = web.RequestKey("link", str)
 TAG: Final = web.RequestKey("tag", str)
 ANYTHING: Final = Match(frozenset())
 
@@ -78,6 +79,19 @@ class Call(Generic[B_co, Q_co]):
     recheck: Callable[[], Awaitable[Caller]]
     """For what goes on for long. Raises: AuthenticationError: its caller would not be let in any more."""
     match: Match = ANYTHING
+
+    def after(self, of: str, cursor: str) -> str:
+        """Return what the page of the list ``of`` begins after. Raises: InvalidInputError."""
+        return self.context.cursors.open(of, cursor)
+
+    def following(self, of: str, after: str | None) -> str | None:
+        """Return the cursor of the next page, which the answer links to; None: this is the last."""
+        if after is None:
+            return None
+        cursor = self.context.cursors.seal(of, after)
+        link = self.request.rel_url.update_query(cursor=cursor)
+        self.request[LINK] = f'<{link}>; rel="next"'
+        return cursor
 
     def tag(self, tag: str) -> None:
         """Give the answer this ETag."""
@@ -227,7 +241,12 @@ def bind(entry: Route) -> _Handle:
                 response.headers[REPLAYED] = "true"
             return response
         answer = await entry.handler(call)
-        return answer if isinstance(answer, web.StreamResponse) else _respond(_answered(entry, call, answer))
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        response = _respond(_answered(entry, call, answer))
+        if LINK in request:
+            response.headers[hdrs.LINK] = request[LINK]
+        return response
 
     return handle
 

@@ -142,6 +142,9 @@ NEWEST: Final = f"""
      WHERE ($2::text[] IS NULL OR cohort = ANY($2))
        AND ($3::text[] IS NULL
             OR EXISTS (SELECT FROM campaign_region WHERE campaign_id = campaign.id AND region = ANY($3)))
+       AND ($4::uuid IS NULL
+            OR created_at <= (SELECT created_at FROM campaign WHERE id = $4)
+               AND (id > $4 OR created_at < (SELECT created_at FROM campaign WHERE id = $4)))
      ORDER BY created_at DESC, id LIMIT $1
 """
 
@@ -273,16 +276,24 @@ class CampaignRepository:
         return records[0]
 
     async def newest(
-        self, limit: int, only: Expression | None = None, *, scope: Scope = EVERYTHING
+        self,
+        limit: int,
+        only: Expression | None = None,
+        *,
+        before: CampaignId | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[CampaignRecord]:
-        """Return the newest that a filter lets through, whole, if some of it is within ``scope``."""
+        """Return the newest that a filter lets through, whole, if some of it is within ``scope``.
+
+        ``before``: those that follow this one in the list.
+        """
         statement, values = NEWEST, list[Any]()
         if only is not None:
-            where, values = where_campaigns(only, 4)
+            where, values = where_campaigns(only, 5)
             statement = NEWEST.replace("ORDER BY", f"AND {where} ORDER BY")
         among = scope.cohort_names, scope.region_names
         async with self._database.transaction() as connection:
-            return await _with_regions(connection, await connection.fetch(statement, limit, *among, *values))
+            return await _with_regions(connection, await connection.fetch(statement, limit, *among, before, *values))
 
     async def in_states(self, states: frozenset[State]) -> list[CampaignRecord]:
         async with self._database.transaction() as connection:

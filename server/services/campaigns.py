@@ -136,10 +136,15 @@ class Campaigns:
         return await self._shown(await self._repository.get(campaign), scope)
 
     async def newest(
-        self, limit: int, only: Expression | None = None, *, scope: Scope = EVERYTHING
+        self,
+        limit: int,
+        only: Expression | None = None,
+        *,
+        before: CampaignId | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[CampaignRecord]:
         """Return those that a filter lets through and that have a part within ``scope``, and that part of them."""
-        found = await self._repository.newest(limit, only, scope=scope)
+        found = await self._repository.newest(limit, only, before=before, scope=scope)
         return [await self._shown(record, scope) for record in found]
 
     async def _shown(self, record: CampaignRecord, scope: Scope) -> CampaignRecord:
