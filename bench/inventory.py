@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bench.inventory_stage import COHORT, REGIONS, Stage
+from bench.messages import counting
 from server.cli.client import Client
 from server.embedded import EmbeddedBroker, EmbeddedPostgres
 from server.services.cursors import Cursors
@@ -30,6 +31,7 @@ EVERY_S: Final = 0.05
 """One request so often, however quick it was: a campaign over the fleet is evaluated meanwhile, about once a second."""
 
 OPEN_S: Final = 600.0
+POLL_S: Final = 0.1
 
 FILTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -80,7 +82,7 @@ async def _measure(stage: Stage, requests: int) -> dict[str, Any]:
     copy_s = await stage.seed()
     async with stage.serving() as server, Client(server.url, server.token) as client:
         started = {"start_s": round(server.start_s, 2), "memory_bytes": server.memory_bytes("VmRSS")}
-        campaign = await _campaign(stage, client)
+        campaign = await begin_campaign(stage, client)
         cursors = await stage.cursors()
         times = {"list": await _timed(requests, _page(client, cursors, stage.devices, None))}
         for name, text in FILTERS.items():
@@ -88,6 +90,7 @@ async def _measure(stage: Stage, requests: int) -> dict[str, Any]:
         times["campaign page"] = await _timed(requests, lambda _: client.get(f"/v1/campaigns/{campaign['id']}"))
         times["campaigns"] = await _timed(requests, lambda _: client.get("/v1/campaigns"))
         moved = await _operation(client)
+        halted = await halt(stage, client, campaign["id"])
         most = server.memory_bytes("VmHWM")
     return {
         "devices": stage.devices,
@@ -97,6 +100,8 @@ async def _measure(stage: Stage, requests: int) -> dict[str, Any]:
         "campaign_create_ms": campaign["create_ms"],
         "campaign_start_ms": campaign["start_ms"],
         "first_wave_s": campaign["first_wave_s"],
+        "halt_ms": halted["ms"],
+        "messages": {"opening a wave": campaign["messages"], "halting": halted["messages"]},
         "operation": moved,
         "ms": times,
     }
@@ -130,8 +135,8 @@ async def _timed(requests: int, ask: Callable[[int], Awaitable[Any]]) -> dict[st
     }
 
 
-async def _campaign(stage: Stage, client: Client) -> dict[str, Any]:
-    """Draft and start a campaign over all devices, and wait until its first wave is open."""
+async def begin_campaign(stage: Stage, client: Client) -> dict[str, Any]:
+    """Draft and start a campaign over all devices, wait until its first wave is open, and count what that published."""
     bundle = await stage.push_release(client)
     draft = {
         "name": "bench",
@@ -140,26 +145,39 @@ async def _campaign(stage: Stage, client: Client) -> dict[str, Any]:
         "regions": REGIONS,
         "plan": {"waves": [{"ratio": 0.2, "ramp_s": 3600, "soak_s": 86_400}, {"ratio": 1}]},
     }
-    began = time.perf_counter()
-    campaign = await client.post("/v1/campaigns", draft)
-    drafted = time.perf_counter()
-    await client.post(f"/v1/campaigns/{campaign['id']}/start", {"reason": "bench"})
-    started = time.perf_counter()
-    async with asyncio.timeout(OPEN_S):
-        while not any(wave["state"] == "open" for wave in campaign.get("waves", ())):
-            await asyncio.sleep(0.5)
-            campaign = await client.get(f"/v1/campaigns/{campaign['id']}")
+    async with counting(stage) as messages:
+        began = time.perf_counter()
+        campaign = await client.post("/v1/campaigns", draft)
+        drafted = time.perf_counter()
+        await client.post(f"/v1/campaigns/{campaign['id']}/start", {"reason": "bench"})
+        started = time.perf_counter()
+        async with asyncio.timeout(OPEN_S):
+            while (await client.get("/v1/campaigns"))["campaigns"][0]["wave"] is None:
+                await asyncio.sleep(POLL_S)
+        opened = time.perf_counter()
+        count = await messages.taken(at_least=2 * len(REGIONS))  # the wave, and the first stretch of its line
     return {
         "id": campaign["id"],
         "create_ms": round((drafted - began) * 1000, 1),
         "start_ms": round((started - drafted) * 1000, 1),
-        "first_wave_s": round(time.perf_counter() - started, 1),
+        "first_wave_s": round(opened - started, 1),
+        "messages": count,
     }
 
 
+async def halt(stage: Stage, client: Client, campaign: str) -> dict[str, Any]:
+    """Halt it, and count what that published."""
+    async with counting(stage) as messages:
+        began = time.perf_counter()
+        await client.post(f"/v1/campaigns/{campaign}/halt", {"reason": "bench"})
+        took_s = time.perf_counter() - began
+        count = await messages.taken(at_least=len(REGIONS))
+    return {"ms": round(took_s * 1000, 1), "messages": count}
+
+
 async def _operation(client: Client) -> dict[str, Any]:
-    """Label a quarter of the fleet: how long it takes to be shown, to be accepted, and to be carried out."""
-    wanted = {"filter": "region = ap-south", "change": {"labels": {"ring": "1"}}}
+    """Label a fortieth of the fleet: how long it takes to be shown, to be accepted, and to be carried out."""
+    wanted = {"filter": "labels.rack = 7", "change": {"labels": {"ring": "1"}}}
     began = time.perf_counter()
     plan = await client.post("/v1/operations?dry_run=true", wanted)
     shown = time.perf_counter()

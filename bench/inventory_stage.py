@@ -77,6 +77,15 @@ class Stage:
         self._broker = broker
 
     @property
+    def target(self) -> Target:
+        own = self._broker.server_credential
+        return Target(self._broker.mqtt_host, self._broker.mqtt_port, own.username, own.password)
+
+    @property
+    def topic_root(self) -> str:
+        return f"tg/{self.devices}"
+
+    @property
     def _url(self) -> str:
         return urlunsplit(urlsplit(self._postgres.database_url)._replace(path=f"/{self._name}"))
 
@@ -106,14 +115,13 @@ class Stage:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Served]:
         """Run a server on it, which nobody else talks to."""
-        own = self._broker.server_credential
         environment = {
             **os.environ,
             "TIDEGATE_DATA_DIR": str(self._home),
             "TIDEGATE_DATABASE_URL": self._url,
-            "TIDEGATE_MQTT_URL": Target(self._broker.mqtt_host, self._broker.mqtt_port, own.username, own.password).url,
+            "TIDEGATE_MQTT_URL": self.target.url,
             "TIDEGATE_MQTT_CLIENT_ID": f"bench-{self.devices}",
-            "TIDEGATE_TOPIC_ROOT": f"tg/{self.devices}",
+            "TIDEGATE_TOPIC_ROOT": self.topic_root,
             "TIDEGATE_HEARTBEAT_S": str(HEARTBEAT_S),
             "TIDEGATE_PORT": "0",
             "TIDEGATE_LOG_LEVEL": "warning",

@@ -7,13 +7,12 @@ took, and then once more while the next one is made.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from firmware_store.errors import TidegateError
 from server.db.campaigns import CampaignRecord
 from server.domain.execution import State
 from server.domain.identity import CampaignId
@@ -62,23 +61,34 @@ class Glances:
         if len(self._kept) > KEPT_MOST:
             self._kept.popitem(last=False)
 
-    async def get(self, campaign: CampaignRecord, scope: Scope, survey: Callable[[], Awaitable[None]]) -> Glance:
+    async def get(
+        self, campaign: CampaignRecord, scope: Scope, survey: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Glance:
         """Return one that is new enough; ``survey`` makes, and keeps, the next one."""
         key = _key(campaign, scope)
         kept = self._kept.get(key)
-        if kept is None or kept.took_s < QUICK_S:
+        if kept is None:
+            await asyncio.shield(self._look(key, survey))  # one for all who ask
+            return self._kept[key].glance
+        if kept.took_s < QUICK_S:
             await survey()
             return self._kept[key].glance
-        if time.monotonic() - kept.at > REST_RATIO * kept.took_s and key not in self._looking:
-            task = self._looking[key] = asyncio.create_task(self._look(survey), name="survey for people")
-            task.add_done_callback(lambda _task: self._looking.pop(key))
+        if time.monotonic() - kept.at > REST_RATIO * kept.took_s:
+            self._look(key, survey)
         return kept.glance
 
-    async def _look(self, survey: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await survey()
-        except TidegateError as exc:
-            log.warning("survey_failed", reason=str(exc))
+    def _look(self, key: _Key, survey: Callable[[], Coroutine[Any, Any, None]]) -> "asyncio.Task[None]":
+        """Let one be made in the background, unless that is under way."""
+
+        def over(task: "asyncio.Task[None]") -> None:
+            self._looking.pop(key, None)
+            if not task.cancelled() and (exc := task.exception()) is not None:
+                log.warning("survey_failed", reason=str(exc))
+
+        if key not in self._looking:
+            task = self._looking[key] = asyncio.create_task(survey(), name="survey for people")
+            task.add_done_callback(over)
+        return self._looking[key]
 
 
 def _key(campaign: CampaignRecord, scope: Scope) -> _Key:
