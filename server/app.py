@@ -65,7 +65,9 @@ from server.services.delta_releases import Releases
 from server.services.delta_workshop import Workshop
 from server.services.deltas import Deltas, installed_codecs
 from server.services.device_ca import DeviceCaFolder
+from server.services.device_table import DeviceTable
 from server.services.directives import Directives
+from server.services.drift import Drift
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.explain import Explain
@@ -416,6 +418,7 @@ async def build(
         campaigns=campaigns,
         catalogue=catalogue,
         certificates=outside.certificates,
+        drift=Drift(campaigns=campaign_repository, bundles=bundle_repository, devices=device_repository, fleet=fleet),
         enrolment=enrolment,
         evidence=evidence,
         explain=Explain(campaigns=campaigns, surveyor=surveyor, evidence=evidence, room=room, wire=session),
@@ -439,6 +442,7 @@ async def build(
         store_watch=StoreWatch(store),
         search=Search(repository=device_repository, fleet=fleet),
         surveyor=surveyor,
+        tables=DeviceTable(repository=device_repository, fleet=fleet),
         tickets=tickets,
         tokens=tokens,
         trust=trust,

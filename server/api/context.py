@@ -20,6 +20,8 @@ from server.services.catalogue import Catalogue
 from server.services.certificates import Certificates
 from server.services.cursors import Cursors
 from server.services.deltas import Deltas
+from server.services.device_table import DeviceTable
+from server.services.drift import Drift
 from server.services.enrolment import Enrolment
 from server.services.evidence import Evidence
 from server.services.explain import Explain
@@ -67,6 +69,7 @@ class Context:
     campaigns: Campaigns
     catalogue: Catalogue
     certificates: Certificates
+    drift: Drift
     enrolment: Enrolment
     evidence: Evidence
     explain: Explain
@@ -88,6 +91,7 @@ class Context:
     store_watch: StoreWatch
     search: Search
     surveyor: Surveyor
+    tables: DeviceTable
     tickets: Tickets
     tokens: Tokens
     trust: TrustDocuments

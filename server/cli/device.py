@@ -11,6 +11,9 @@ from server.cli.output import Format, show
 app = App(name="device", help="Add, enrol and revoke devices, and look at them.")
 app.command(ca := App(name="ca", help="The authority that signs devices' certificates."))
 
+app.command("server.cli.inventory:export", name="export", help="Write devices as a table (CSV).")
+app.command("server.cli.inventory:import_devices", name="import", help="Add the devices of a table (CSV).")
+app.command("server.cli.inventory:drift", name="drift", help="List devices that do not run what they should.")
 app.command("server.cli.change:edit", name="edit", help="Move a device, or change what people say of it.")
 app.command("server.cli.change:change", name="change", help="Change all devices that a filter lets through.")
 app.command("server.cli.change:app", name="operations", help="See and end changes of many devices.")
@@ -65,6 +68,26 @@ def ls(
     """
     given = (("region", region), ("cohort", cohort), ("filter", filter))
     only = {name: value for name, value in given if value}
+    show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
+
+
+@app.command
+def unseen(
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    days: Annotated[int, Parameter(help="For so long.")] = 30,
+    output: Format = "table",
+) -> None:
+    """List devices that were seen once, and have not been heard from for long."""
+    only = {"filter": f"last_seen < now-{days}d"}
+    show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
+
+
+@app.command(name="never-seen")
+def never_seen(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """List devices that somebody has made a claim for, or given a credential, and that have never said hello."""
+    only = {"filter": "claimed = true AND NOT last_seen:*"}
     show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
 
 

@@ -1,5 +1,6 @@
 """The inventory: what devices there are, where they belong, and what they last said of themselves."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,17 @@ class NewDevice:
     id: DeviceId
     region: Region
     cohort: Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedDevice:
+    """A device to be added, from a line of a table."""
+
+    line: int
+    id: DeviceId
+    region: Region
+    cohort: Cohort
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,14 @@ _COLUMNS: Final = """id, region, cohort, member_since, held, vendor, hardware, a
 ADD: Final = """
     INSERT INTO device (id, region, cohort, member_since, created_at)
     SELECT id, region, cohort, $4, $4 FROM unnest($1::text[], $2::text[], $3::text[]) AS new (id, region, cohort)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+"""
+
+IMPORT: Final = """
+    INSERT INTO device (id, region, cohort, operator_labels, member_since, created_at)
+    SELECT id, region, cohort, labels::jsonb, $5, $5
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS new (id, region, cohort, labels)
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 """
@@ -191,6 +211,37 @@ class DeviceRepository:
         async with self._database.transaction() as connection:
             async for row in connection.cursor(ALL, prefetch=READ_AHEAD):
                 yield _record(row)
+
+    async def each_of(self, expression: Expression, *, scope: Scope = EVERYTHING) -> AsyncIterator[DeviceRecord]:
+        """Yield the devices within ``scope`` that a filter lets through, by id, some hundreds at a time."""
+        where, values = where_devices(scope.limit(expression), 1)
+        async with self._database.transaction() as connection:
+            statement = f"SELECT {_COLUMNS} FROM device WHERE {where} ORDER BY id"
+            async for row in connection.cursor(statement, *values, prefetch=500):
+                yield _record(row)
+
+    async def import_all(self, devices: Sequence[ImportedDevice], *, now: datetime) -> list[tuple[int, DeviceId, str]]:
+        """Add them all or none; returns (line, device, why) of those that cannot be added."""
+        wrong: list[tuple[int, DeviceId, str]] = []
+        async with self._database.transaction() as connection:
+            savepoint = connection.transaction()
+            await savepoint.start()
+            for start in range(0, len(devices), READ_AHEAD):
+                some = devices[start : start + READ_AHEAD]
+                columns = [[getattr(one, name) for one in some] for name in ("id", "region", "cohort")]
+                labels = [json.dumps(dict(one.labels)) for one in some]
+                rows = await connection.fetch(IMPORT, *columns, labels, now)
+                added = {row["id"] for row in rows}
+                wrong += [(one.line, one.id, "is there already") for one in some if one.id not in added]
+            if wrong:
+                await savepoint.rollback()
+                return wrong
+            await savepoint.commit()
+            named = hashlib.sha256(" ".join(sorted(one.id for one in devices)).encode()).hexdigest()
+            await audit.write(
+                connection, Entry("device.import", named, now, after={"devices": len(devices), "digest": named})
+            )
+        return wrong
 
     async def find(
         self, expression: Expression, *, after: str, limit: int, scope: Scope = EVERYTHING

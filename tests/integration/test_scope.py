@@ -70,6 +70,10 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "POST /v1/devices/{device}/claim": Hidden({}),
     "POST /v1/devices/{device}/revoke": Hidden(WHY),
     "PATCH /v1/devices/{device}": Hidden({"labels": {"ring": "1"}}),
+    "GET /v1/inventory/drift": Open(),
+    "GET /v1/inventory/drift/summary": Open(),
+    "GET /v1/inventory/export": Absent(),
+    "POST /v1/inventory/import": Refused(),
     "POST /v1/operations": Refused({"filter": "held = true", "change": {"region": "{region}", "cohort": "{cohort}"}}),
     "GET /v1/operations": Absent(),
     "GET /v1/operations/{operation}": Hidden(),
@@ -169,6 +173,9 @@ MEDIA = {
 }
 """Routes whose body is no JSON."""
 
+TABLES = {"POST /v1/inventory/import": "id,region,cohort\n{new},{region},{cohort}\n"}
+"""Routes whose body is a table."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -247,6 +254,9 @@ def filled(value: Any, names: Mapping[str, str]) -> Any:
 async def call(api: Api, route: str, world: World) -> Any:
     method, path = route.split()
     row = ROWS[route]
+    if route in TABLES:
+        table = filled(TABLES[route], world.names)
+        return await api.call(method, path, data=table.encode(), headers={"Content-Type": "text/csv"})
     if route in MEDIA:
         return await api.call(method, path, data=b"x", headers={"Content-Type": MEDIA[route]})
     body = None if isinstance(row, Absent) else row.body
