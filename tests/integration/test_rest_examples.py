@@ -154,6 +154,11 @@ async def prepare_rehearsal(world: World) -> None:
     await world.campaign(cohort="main")
 
 
+async def prepare_table(world: World) -> None:
+    table = f"id,region,cohort,labels\n{unique('gw')},eu,main,\n"
+    world.sent["import_devices"] = (table.encode(), "text/csv")
+
+
 async def prepare_enrolment(world: World) -> None:
     world.key = SigningKey.generate(Algorithm.ED25519)
     request = sign_request(request_builder(""), world.key).public_bytes(Encoding.DER)
@@ -218,6 +223,7 @@ PREPARED: dict[str, Prepare] = {
     "get_operation": prepare_operation,
     "cancel_operation": prepare_operation,
     "rehearse_campaign": prepare_rehearsal,
+    "import_devices": prepare_table,
     "enrol": prepare_enrolment,
     "renew_identity": prepare_renewal,
 }

@@ -153,6 +153,7 @@ ASKED: dict[tuple[str, str], list[str]] = {
         "region={region} OR id={device} OR labels.site=x",
         "NOT (region=nowhere AND cohort=nowhere)",
     ],
+    ("GET /v1/inventory/export", "filter"): ["region={region}", "NOT (region=nowhere AND cohort=nowhere)"],
     ("GET /v1/campaigns", "filter"): ["cohort={cohort}", "NOT name=x"],
     ("GET /v1/trust/revocations", "state"): ["proposed"],
     ("GET /v1/events", "type"): ["campaign.created"],
