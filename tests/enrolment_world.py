@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from firmware_store.keys import Algorithm, SigningKey
 from firmware_store.root import init_dev_keys
 from server.api.application import make_application
-from server.app import Parts, build, find_grounds
+from server.composition import Parts, build, find_grounds
 from server.config import Settings
 from server.db.database import Database
 from server.db.pool import open_pool
