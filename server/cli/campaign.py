@@ -256,16 +256,26 @@ def windows(
 
 
 @app.command
-def watch(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL) -> int:
-    """Show a campaign's progress until it ends; exit code 5 if it was halted."""
+def watch(
+    campaign: CampaignId,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    or_paused: Annotated[
+        bool, Parameter(negative="", help="End also when it is paused, whoever or whatever did.")
+    ] = False,
+) -> int:
+    """Show a campaign's progress until it ends; exit code 5 if it was halted, or paused."""
     from server.cli.progress import follow
 
+    until = ("finished", "halted", "cancelled", "rolled_back", *(("paused",) if or_paused else ()))
+
     async def until_it_ends(client: Client) -> dict[str, Any]:
-        return await follow(client, campaign, until=("finished", "halted", "cancelled", "rolled_back"))
+        return await follow(client, campaign, until=until)
 
     answer = call(server, token, until_it_ends)
     print(answer["sentence"] or answer["state"])
-    return HALTED if answer["state"] == "halted" else OK
+    return HALTED if answer["state"] in ("halted", "paused") else OK
 
 
 @app.command

@@ -84,13 +84,16 @@ def root(folder: Path, server: ServerProcess) -> dict[str, str]:
 
 
 def webhook(folder: Path, server: ServerProcess) -> dict[str, str]:
-    """A webhook, and an event that there is."""
+    """A webhook, and an event that it was tried with."""
     with Terminal(folder, environment(folder, server)) as terminal:
         terminal.run(f"tidegate webhook add {unique('hook')} https://hooks.example.com/")
-        terminal.run(f"tidegate device add {unique('gw')} --region eu --cohort main")
-        (*_, added) = json.loads(terminal.run("tidegate webhook ls -o json"))
-        said = terminal.run("tidegate events tail --after 0 --no-follow -o jsonl").splitlines()
-    return {"WEBHOOK": added["id"], "EVENT": str(json.loads(said[-1])["sequence"]), "KEY": "R" * 32}
+        added = json.loads(terminal.run("tidegate webhook ls -o json"))[0]
+    halted(folder, server)
+    with Terminal(folder, environment(folder, server)) as terminal:
+        deliveries = f"tidegate webhook deliveries {added['id']} -o json"
+        terminal.run(f"until {deliveries} | grep -q sequence; do sleep 0.2; done")
+        (tried, *_) = json.loads(terminal.run(deliveries))
+    return {"WEBHOOK": added["id"], "EVENT": str(tried["sequence"]), "KEY": "R" * 32}
 
 
 PREPARED: dict[str, Callable[[Path, ServerProcess], dict[str, str]]] = {
@@ -132,7 +135,7 @@ def test_every_command_of_a_document_works(document: str, server: ServerProcess,
 
 
 @pytest.mark.slow
-def test_the_tutorial_ends_with_a_halt_that_says_why() -> None:
+def test_the_tutorial_ends_with_a_bad_release_that_stops_and_says_why() -> None:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tidegate-tutorial-") as name:
         folder = Path(name)
@@ -147,7 +150,7 @@ def test_the_tutorial_ends_with_a_halt_that_says_why() -> None:
                 terminal.replace += [("tg_...", token) for token in FIRST_TOKEN.findall(said)]
 
     assert re.search(r"^Finished: .* eligible devices confirmed the release", said, re.MULTILINE), said
-    assert re.search(r"^Halted after \d+ s: \d+ of \d+ updated devices", said, re.MULTILINE), said
+    assert re.search(r"^(Halted after|Paused by the gate)", said, re.MULTILINE), said
 
 
 def test_no_command_of_a_document_is_left_out() -> None:

@@ -164,8 +164,11 @@ ASKED: dict[tuple[str, str], list[str]] = {
 PACES = frozenset({"limit", "cursor", "after", "follow"})
 """Parameters that say how much of a list, and not of what."""
 
-QUERY = {"GET /v1/events": "?after=0&follow=false"}
-"""What has to be said for an answer that ends."""
+QUERY = {
+    "GET /v1/events": "?after=0&follow=false",
+    **{f"GET /v1/{name}": "?limit=1000" for name in ("devices", "campaigns", "operations", "tokens")},
+}
+"""What has to be said for an answer that ends, and has everything: the server is shared."""
 
 MEDIA = {
     "POST /v1/bundles": "application/vnd.tidegate.bundle",

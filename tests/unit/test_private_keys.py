@@ -29,6 +29,8 @@ ALLOWED: Mapping[str, str] = {
     "server.services.device_ca": "the authority for device certificates, which is no role of the trust root",
     "server.services.lease": "the node's name, which is no key, in a file that is written once",
     "server.protocol.renewal": "the words of a device, signed by whoever is handed in: the device, with its own key",
+    "server.services.audit": "the signed head of the audit, in a file that is replaced whole",
+    "server.services.backup": "a backup on the disk when it is said to be; keys are never in it",
     "server.services.csr": "public keys in certificate requests",
     "server.embedded": "the broker's own account, which opens the broker and signs nothing that a device believes",
     "server.cli": "commands of people, where the keys of people are; no part of the server that runs",
