@@ -84,7 +84,7 @@ def root(folder: Path, server: ServerProcess) -> dict[str, str]:
 
 
 def webhook(folder: Path, server: ServerProcess) -> dict[str, str]:
-    """A webhook, and an event that it was tried with."""
+    """A webhook, and a try of it."""
     with Terminal(folder, environment(folder, server)) as terminal:
         terminal.run(f"tidegate webhook add {unique('hook')} https://hooks.example.com/")
         added = json.loads(terminal.run("tidegate webhook ls -o json"))[0]
@@ -93,7 +93,7 @@ def webhook(folder: Path, server: ServerProcess) -> dict[str, str]:
         deliveries = f"tidegate webhook deliveries {added['id']} -o json"
         terminal.run(f"until {deliveries} | grep -q sequence; do sleep 0.2; done")
         (tried, *_) = json.loads(terminal.run(deliveries))
-    return {"WEBHOOK": added["id"], "EVENT": str(tried["sequence"]), "KEY": "R" * 32}
+    return {"WEBHOOK": added["id"], "DELIVERY": str(tried["id"]), "KEY": "R" * 32}
 
 
 PREPARED: dict[str, Callable[[Path, ServerProcess], dict[str, str]]] = {
