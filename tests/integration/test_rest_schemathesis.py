@@ -16,7 +16,7 @@ import pytest
 from tests.servers import ROOT, Api, ServerProcess, make_bundle, own_server
 
 SEED = 20_261_122
-EXAMPLES_MOST = 5
+EXAMPLES_MOST = 2
 """Random ones for each operation; those at every bound of its schema come on top.
 
 Not at the bounds of a campaign's schema: its policy alone has fifty numbers, which is as many requests as all others.
