@@ -43,6 +43,7 @@ from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.catalogue import Catalogue
+from server.services.changes import Changes
 from server.services.cursors import Cursors
 from server.services.delta_process import make_apart
 from server.services.delta_releases import Releases
@@ -152,12 +153,13 @@ async def build(
         bytes_per_s=settings.publish_bytes_per_s,
         grace_s=settings.blob_grace_s,
     )
+    changes = Changes(repository=campaign_repository, bundles=bundle_repository, directives=directives, metrics=metrics)
     campaigns = Campaigns(
         repository=campaign_repository,
         bundles=bundle_repository,
         devices=device_repository,
         directives=directives,
-        metrics=metrics,
+        changes=changes,
         room=room,
         least_approvals=settings.approvals,
     )
@@ -165,7 +167,7 @@ async def build(
         repository=trust_repository,
         roots=roots,
         authority=authority,
-        campaigns=campaigns,
+        changes=changes,
         directives=directives,
         wire=session,
         topics=topics,
@@ -176,7 +178,7 @@ async def build(
     evidence = Evidence(halts)
     orchestrator = Orchestrator(
         repository=campaign_repository,
-        campaigns=campaigns,
+        changes=changes,
         directives=directives,
         surveyor=surveyor,
         silence=Silence(executions=executions, fleet=fleet),
@@ -214,16 +216,14 @@ async def build(
     session.on_message = ingest.take
     catalogue = Catalogue(repository=bundle_repository, store=store, authority=authority)
     bundles.on_change = catalogue.note_change
-    campaigns.on_change = _all_of(catalogue.note_change, publisher.wake, deltas.wake, orchestrator.wake)
+    changes.on_change = _all_of(catalogue.note_change, publisher.wake, deltas.wake, orchestrator.wake)
     _join_deltas(deltas, directives, orchestrator, _all_of(catalogue.note_change, publisher.note_needs))
     publisher.on_ready = orchestrator.wake
     reports.on_stored = _waker(orchestrator)
     rollbacks = Rollbacks(
-        repository=campaign_repository, executions=executions, bundles=bundle_repository, campaigns=campaigns
+        repository=campaign_repository, executions=executions, bundles=bundle_repository, changes=changes
     )
-    freezes = Freezes(
-        repository=FreezeRepository(database), campaign_repository=campaign_repository, campaigns=campaigns
-    )
+    freezes = Freezes(repository=FreezeRepository(database), campaign_repository=campaign_repository, changes=changes)
     quarantine = Quarantine(devices=device_repository, campaigns=campaign_repository, fleet=fleet, presence=presence)
     orchestrator.chores = (rollbacks.tick, freezes.tick, quarantine.tick)
     orchestrator.admits = Admits(fleet=fleet, presence=presence)

@@ -41,6 +41,7 @@ from server.services.authority import Authority
 from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
+from server.services.changes import Changes
 from server.services.directives import Directives
 from server.services.drafts import Draft
 from server.services.evidence import Evidence
@@ -133,12 +134,18 @@ class World:
         self.bundles = Bundles(repository=BundleRepository(store), store=self.blobs, authority=self.authority)
         self.published = PublishedRepository(store)
         self.room = Room(self.published, budget_bytes=budget_bytes, has_http=public_url is not None)
+        self.changes = Changes(
+            repository=self.repository,
+            bundles=BundleRepository(store),
+            directives=self.directives,
+            metrics=self.metrics,
+        )
         self.campaigns = Campaigns(
             repository=self.repository,
             bundles=BundleRepository(store),
             devices=self.devices,
             directives=self.directives,
-            metrics=self.metrics,
+            changes=self.changes,
             room=self.room,
             clock=lambda: self.now,
         )
@@ -147,7 +154,7 @@ class World:
             repository=TrustRepository(store),
             roots={self.authority.root.version: self.keys.pinned},
             authority=self.authority,
-            campaigns=self.campaigns,
+            changes=self.changes,
             directives=self.directives,
             wire=self.shelf,
             topics=self.topics,
@@ -160,7 +167,7 @@ class World:
         self.evidence = Evidence(halts)
         self.orchestrator = Orchestrator(
             repository=self.repository,
-            campaigns=self.campaigns,
+            changes=self.changes,
             directives=self.directives,
             surveyor=self.surveyor,
             silence=Silence(executions=self.executions, fleet=self.fleet),
@@ -183,12 +190,12 @@ class World:
             repository=self.repository,
             executions=self.executions,
             bundles=BundleRepository(store),
-            campaigns=self.campaigns,
+            changes=self.changes,
         )
         self.freezes = Freezes(
             repository=FreezeRepository(store),
             campaign_repository=self.repository,
-            campaigns=self.campaigns,
+            changes=self.changes,
             clock=lambda: self.now,
         )
         self.quarantine = Quarantine(

@@ -1,32 +1,28 @@
 """What people do with campaigns: draft, start, pause, resume, halt, cancel. Every change is one compare-and-set."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
 import structlog
 
-from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, SignerUnavailableError, TrustError
+from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, TrustError
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.db.devices import DeviceRepository
-from server.db.revocations import RevocationRecord
 from server.domain.campaign import ACTIVE, Cause, Event, State
 from server.domain.filter import Expression
 from server.domain.identity import CampaignId
 from server.domain.scope import EVERYTHING, Scope
-from server.protocol.orders import Action, Directive
+from server.protocol.orders import Action
 from server.services import identifiers
 from server.services.approvals import approved, check_resume
+from server.services.changes import Changes
 from server.services.directives import Directives
 from server.services.drafts import Draft, drawn_up
 from server.services.dry_runs import DryRun, check_plan, warnings_of
-from server.services.metrics import Metrics
-from server.services.revocations import proposal_of
 from server.services.room import Room
 from server.services.transitions import (
     advanced,
@@ -42,9 +38,6 @@ from server.services.transitions import (
 from server.services.visible import check_seen, check_whole, is_whole, part_of
 
 log = structlog.get_logger(__name__)
-
-TRUST_ACTOR: Final = "trust"
-"""Who halts a campaign whose release devices must no longer take."""
 
 NO_REASON: Final = "not given"
 """What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
@@ -65,7 +58,7 @@ def unchecked(campaign: CampaignRecord) -> None:
 
 
 class Campaigns:
-    """Use cases. ``on_change`` wakes the orchestrator.
+    """Use cases.
 
     ``least_approvals``: what every campaign needs, so that nobody passes by approvals by asking for none. ``scope``,
     everywhere: what whoever asks may see; what is beyond it is not found, and all of a campaign is needed to change it.
@@ -78,7 +71,7 @@ class Campaigns:
         bundles: BundleRepository,
         devices: DeviceRepository,
         directives: Directives,
-        metrics: Metrics,
+        changes: Changes,
         room: Room,
         least_approvals: int = 0,
         clock: Callable[[], float] = time.time,
@@ -89,9 +82,8 @@ class Campaigns:
         self._bundles = bundles
         self._devices = devices
         self._directives = directives
-        self._metrics = metrics
+        self._changes = changes
         self._room = room
-        self.on_change: Callable[[], None] | None = None
 
     async def draft(
         self, draft: Draft, *, caller: str, shown: str | None = None, scope: Scope = EVERYTHING
@@ -396,109 +388,16 @@ class Campaigns:
             sentence = changed.sentence if changed.sentence != record.sentence else ""
             decision = DecisionRecord(now, kind, caller, sentence or reason)
             was_active = not ACTIVE.isdisjoint({record.state, changed.state})
-            saved = await self.apply(changed, action, decision, was_active=was_active, superseded=superseded)
+            saved = await self._changes.apply(changed, action, decision, was_active=was_active, superseded=superseded)
             if saved is not None:
                 return saved
         raise ConflictError("The campaign keeps changing under this order; look at it and try again.")
-
-    async def apply(
-        self,
-        campaign: CampaignRecord,
-        action: Action | None,
-        decision: DecisionRecord,
-        *,
-        was_active: bool = True,
-        regions: Sequence[RegionRecord] | None = None,
-        superseded: Sequence[tuple[CampaignRecord, DecisionRecord]] = (),
-    ) -> CampaignRecord | None:
-        """Store a changed campaign with its decision and directives, then publish them; None if somebody was first.
-
-        Directives go to ``regions``: by default to the open ones, to all for a halt or an end. A campaign that never
-        ran gives no orders: its audience may be under another's. What it supersedes ends in the same transaction.
-        """
-        if action is Action.OFFER and (campaign.state is not State.RUNNING or not campaign.blobs_ready):
-            action = None  # still paused for another cause, or offered once its blobs are there
-        is_end = action is Action.NONE or bool(superseded)
-        async with self._directives.naming if is_end else nullcontext():
-            saved, proposal = await self._store(
-                campaign, action if was_active else None, decision, regions=regions, superseded=superseded
-            )
-        if saved is None:
-            return None
-        if proposal is not None:
-            log.warning("revocation_proposed", release=proposal.manifest_digest.hex(), campaign=campaign.id.hex)
-        await self._directives.flush()
-        for ended_with in [*superseded, (saved, decision)]:
-            self.announce(*ended_with)
-        return saved
-
-    async def _store(
-        self,
-        campaign: CampaignRecord,
-        action: Action | None,
-        decision: DecisionRecord,
-        *,
-        regions: Sequence[RegionRecord] | None,
-        superseded: Sequence[tuple[CampaignRecord, DecisionRecord]],
-    ) -> tuple[CampaignRecord | None, RevocationRecord | None]:
-        """Store a change with the orders that tell of it, and, of a halt, the revocation that it proposes."""
-        orders: list[Directive] = []
-        proposal = None
-        if action is not None:
-            bundle = await self.bundle_of(campaign)
-            if action is Action.HALT and decision.actor != TRUST_ACTOR:
-                proposal = proposal_of(campaign, bundle, decision)
-            now = decision.at.timestamp()
-            orders = [
-                self._directives.order(campaign, bundle, region, action, now=now)
-                for region in (_audience(campaign, action) if regions is None else regions)
-            ]
-            if action not in {Action.OFFER, Action.HOLD}:
-                orders += self._directives.withdrawn(campaign, now=now)
-        told = {order.audience for order in orders}
-        for other, why in superseded:
-            ends = self._ends(other, await self.bundle_of(other), now=why.at.timestamp())
-            orders += [order for order in ends if order.audience not in told]
-        store = partial(
-            self._repository.save,
-            campaign,
-            decision=decision,
-            sign=self._directives.sign,
-            floor=self._directives.floor,
-            proposal=proposal,
-            superseded=superseded,
-        )
-        try:
-            return await store(orders=orders), proposal
-        except SignerUnavailableError as exc:
-            if action is not Action.HALT:
-                raise
-            log.warning("halt_not_signed_yet", campaign=campaign.id.hex, reason=str(exc))
-            self._directives.owe()
-            return await store(), proposal  # no offer is renewed from here on, and levels stop by themselves
-
-    def _ends(self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float) -> list[Directive]:
-        ends = [self._directives.order(campaign, bundle, region, Action.NONE, now=now) for region in campaign.regions]
-        return ends + self._directives.withdrawn(campaign, now=now)
-
-    def announce(self, campaign: CampaignRecord, decision: DecisionRecord) -> None:
-        """Count a decision that was stored, log it, and let the orchestrator look."""
-        self._metrics.decisions.labels(decision.kind).inc()
-        log.info(
-            "campaign_changed",
-            kind=decision.kind,
-            campaign=campaign.id.hex,
-            actor=decision.actor,
-            why=decision.sentence,
-        )
-        if self.on_change is not None:
-            self.on_change()
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     async def bundle_of(self, campaign: CampaignRecord) -> BundleRecord:
-        return await self._bundles.get(campaign.bundle_id)
+        return await self._changes.bundle_of(campaign)
 
 
 def name_of(campaign: CampaignRecord) -> str:
@@ -517,8 +416,3 @@ def _superseded(
 def _check_reason(reason: str, what: str) -> None:
     if reason.strip() in {"", NO_REASON}:
         raise InvalidInputError(f"{what} needs a reason.", pointer="/reason")
-
-
-def _audience(campaign: CampaignRecord, action: Action) -> list[RegionRecord]:
-    everywhere = action in {Action.HALT, Action.NONE}
-    return [region for region in campaign.regions if everywhere or region.opened_at is not None]

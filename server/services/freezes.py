@@ -20,7 +20,7 @@ from server.domain.freeze import Freeze, check_zone
 from server.domain.identity import Region
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Action
-from server.services.campaigns import Campaigns
+from server.services.changes import Changes
 from server.services.identifiers import new_uuid7
 from server.services.transitions import paused, resumed
 
@@ -40,12 +40,12 @@ class Freezes:
         *,
         repository: FreezeRepository,
         campaign_repository: CampaignRepository,
-        campaigns: Campaigns,
+        changes: Changes,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
         self._campaign_repository = campaign_repository
-        self._campaigns = campaigns
+        self._changes = changes
         self._clock = clock
 
     async def add(
@@ -95,8 +95,7 @@ class Freezes:
         log.info(
             event, freeze=record.freeze.id.hex, region=record.freeze.region, actor=caller, why=record.freeze.reason
         )
-        if self._campaigns.on_change is not None:
-            self._campaigns.on_change()
+        self._changes.note()
 
     async def tick(self, now: float) -> None:
         """Hold what is frozen now, and let go of what is not any more."""
@@ -107,10 +106,10 @@ class Freezes:
             if freeze is not None and Cause.FREEZE not in campaign.causes:
                 sentence = f"Held by a freeze until {freeze.ends:%Y-%m-%d %H:%M} {freeze.zone}: {freeze.reason}"
                 held = replace(paused(campaign, Cause.FREEZE, now=at), sentence=sentence)
-                await self._campaigns.apply(held, Action.HOLD, DecisionRecord(at, Event.PAUSE.value, ACTOR, sentence))
+                await self._changes.apply(held, Action.HOLD, DecisionRecord(at, Event.PAUSE.value, ACTOR, sentence))
             elif freeze is None and Cause.FREEZE in campaign.causes:
                 going_on = resumed(campaign, frozenset({Cause.FREEZE}))
-                await self._campaigns.apply(
+                await self._changes.apply(
                     going_on,
                     Action.OFFER,
                     DecisionRecord(at, Event.RESUME.value, ACTOR, "Resumed: the freeze is over."),

@@ -35,7 +35,7 @@ from server.domain.paced import rooms
 from server.domain.snapshot import Snapshot
 from server.protocol.orders import Action
 from server.services.admits import ADMIT_S, Admits
-from server.services.campaigns import TRUST_ACTOR, Campaigns
+from server.services.changes import TRUST_ACTOR, Changes
 from server.services.deltas import Deltas
 from server.services.directives import Directives
 from server.services.evidence import Evidence
@@ -68,7 +68,7 @@ class Orchestrator:
         self,
         *,
         repository: CampaignRepository,
-        campaigns: Campaigns,
+        changes: Changes,
         directives: Directives,
         surveyor: Surveyor,
         silence: Silence,
@@ -79,7 +79,7 @@ class Orchestrator:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = repository
-        self._campaigns = campaigns
+        self._changes = changes
         self._directives = directives
         self._surveyor = surveyor
         self._silence = silence
@@ -184,7 +184,7 @@ class Orchestrator:
         up_since = self._wire.up_since
         if up_since is None:
             return  # deaf: levels stop by themselves, and nobody is judged by what we cannot hear
-        bundle = await self._campaigns.bundle_of(campaign)
+        bundle = await self._changes.bundle_of(campaign)
         if not await self._heed_trust(campaign, bundle, now):
             return
         fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
@@ -271,7 +271,7 @@ class Orchestrator:
             sentence = "Resumed: root and status are valid again."
             changed, action = resumed(campaign, frozenset({Cause.TRUST})), Action.OFFER
         kind = {Action.HOLD: "pause", Action.HALT: "halt", Action.OFFER: "resume"}[action]
-        await self._campaigns.apply(changed, action, DecisionRecord(at, kind, TRUST_ACTOR, sentence))
+        await self._changes.apply(changed, action, DecisionRecord(at, kind, TRUST_ACTOR, sentence))
         return False
 
     async def _carry_out(
@@ -286,7 +286,7 @@ class Orchestrator:
         if decision.kind is Kind.PACE or is_no_news:  # what is said again and again fills no table
             return await self._repository.save(change.campaign)
         record = DecisionRecord(at, decision.kind.value, ACTOR, decision.sentence, decision.evidence)
-        await self._campaigns.apply(change.campaign, change.action, record, regions=change.regions)
+        await self._changes.apply(change.campaign, change.action, record, regions=change.regions)
         return None
 
 

@@ -19,7 +19,7 @@ from server.domain.identity import CampaignId
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Action
 from server.services import identifiers
-from server.services.campaigns import Campaigns
+from server.services.changes import Changes
 from server.services.transitions import ended
 
 ACTOR: Final = "orchestrator"
@@ -50,12 +50,12 @@ class Rollbacks:
         repository: CampaignRepository,
         executions: ExecutionRepository,
         bundles: BundleRepository,
-        campaigns: Campaigns,
+        changes: Changes,
     ) -> None:
         self._repository = repository
         self._executions = executions
         self._bundles = bundles
-        self._campaigns = campaigns
+        self._changes = changes
         self._rests_until: dict[CampaignId, float] = {}
 
     async def tick(self, now: float) -> None:
@@ -83,7 +83,7 @@ class Rollbacks:
         }
         over = replace(ended(campaign, Event.RETURN, now=now), sentence=sentence)
         decision = DecisionRecord(now, Event.RETURN.value, ACTOR, sentence, evidence)
-        await self._campaigns.apply(over, Action.NONE, decision)
+        await self._changes.apply(over, Action.NONE, decision)
 
     async def progress(self, campaign: CampaignRecord, *, scope: Scope = EVERYTHING) -> Progress | None:
         """Return how far its rollback is, or was when it ended; None if there was none."""

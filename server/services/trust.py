@@ -35,7 +35,7 @@ from server.domain.campaign import TRANSITIONS, Event, State
 from server.protocol.orders import Action, Directive
 from server.protocol.topics import Topics
 from server.services.authority import Authority, Mandate
-from server.services.campaigns import TRUST_ACTOR, Campaigns
+from server.services.changes import TRUST_ACTOR, Changes
 from server.services.directives import Directives, envelope_of
 from server.services.transitions import halted
 from server.services.wire import Retained, Wire
@@ -65,7 +65,7 @@ class TrustDocuments:
         repository: TrustRepository,
         roots: Mapping[int, bytes],
         authority: Authority,
-        campaigns: Campaigns,
+        changes: Changes,
         directives: Directives,
         wire: Wire,
         topics: Topics,
@@ -74,7 +74,7 @@ class TrustDocuments:
         self._repository = repository
         self._roots = dict(roots)
         self._authority = authority
-        self._campaigns = campaigns
+        self._changes = changes
         self._directives = directives
         self._wire = wire
         self._topics = topics
@@ -165,7 +165,7 @@ class TrustDocuments:
             log.error("keys_revoked", document=name, remedy="publish a root that names a key of this server")
         await self._directives.flush()
         for campaign, decision in stopped:
-            self._campaigns.announce(campaign, decision)
+            self._changes.announce(campaign, decision)
         return Accepted(is_new=True, halted=tuple(campaign for campaign, _ in stopped))
 
     async def _store(self, change: Change) -> list[tuple[CampaignRecord, DecisionRecord]]:

@@ -46,7 +46,7 @@ class Shop:
         self.catalogue = Catalogue(
             repository=BundleRepository(self.database), store=self.world.blobs, authority=self.world.authority
         )
-        self.world.campaigns.on_change = self.catalogue.note_change
+        self.world.changes.on_change = self.catalogue.note_change
         self.world.bundles.on_change = self.catalogue.note_change
 
     async def blobs(self, release: BundleRecord) -> list[bytes]:
