@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -21,6 +22,7 @@ from server.db.webhooks import DeliveryRecord, Result, WebhookId, WebhookRecord,
 from server.domain.events import Choice, Published, id_of
 from server.domain.webhook_formats import Format, Message, Topic, pagerduty, standard, ticket, topic_of, types_for
 from server.domain.webhook_signature import signed_headers
+from server.services.errands import Errands
 
 log = structlog.get_logger(__name__)
 
@@ -81,30 +83,21 @@ class Deliveries:
         self._sending = sending
         self._fleet = fleet
         self._clock = clock
-        self._busy: dict[WebhookId, asyncio.Task[None]] = {}
+        self._errands = Errands[WebhookId]("deliver to a webhook")
         self._window = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
         """Serve for ever."""
-        try:
-            while True:
-                await self._look()
-                await asyncio.sleep(LOOK_S)
-        finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        await self._errands.run(self._look, LOOK_S)
 
     async def _look(self) -> None:
-        self._busy = {key: task for key, task in self._busy.items() if not task.done()}
         try:
             due = await self._repository.due(self._now())
         except StoreUnavailableError as exc:
             log.warning("webhooks_not_looked_at", reason=str(exc))
             return
         for webhook in due:
-            if webhook not in self._busy:
-                self._busy[webhook] = asyncio.create_task(self._try(webhook), name="deliver to a webhook")
+            self._errands.begin(webhook, partial(self._try, webhook))
 
     async def _try(self, webhook: WebhookId) -> None:
         try:

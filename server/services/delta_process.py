@@ -5,7 +5,6 @@ applied once: nobody is offered a delta that does not give the target.
 """
 
 import asyncio
-import contextlib
 import filecmp
 import os
 import sys
@@ -14,12 +13,12 @@ from typing import Final
 
 from firmware_store.deltas import Codec, apply_delta, make_delta
 from firmware_store.errors import DeltaError, TidegateError
+from server.services.apart import apart, last_words
 
 MAKE_S: Final = 900.0
 """A delta that takes longer is not made."""
 
 NICENESS: Final = 10
-_WORDS_MOST: Final = 500
 
 
 async def make_apart(codec: Codec, source: Path, target: Path, out: Path) -> None:
@@ -28,30 +27,18 @@ async def make_apart(codec: Codec, source: Path, target: Path, out: Path) -> Non
     Raises:
         DeltaError: it cannot be made, or takes too long; the text says why.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        codec.value,
-        *(str(path) for path in (source, target, out)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in a terminal reaches the server alone, which ends this
-    )
+    files = map(str, (source, target, out))
+    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
-        async with asyncio.timeout(MAKE_S):
+        async with (
+            apart(__name__, codec.value, *files, stdin=null, stdout=null, stderr=pipe) as process,
+            asyncio.timeout(MAKE_S),
+        ):
             _, said = await process.communicate()
     except TimeoutError as exc:
         raise DeltaError(f"a delta by {codec} takes more than {MAKE_S:.0f} seconds") from exc
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
     if process.returncode != 0:
-        words = said.decode(errors="replace").strip().rpartition("\n")[2][-_WORDS_MOST:]
-        raise DeltaError(words or f"a delta by {codec} ended with {process.returncode}")
+        raise DeltaError(last_words(said) or f"a delta by {codec} ended with {process.returncode}")
 
 
 def main(codec: str, source: str, target: str, out: str) -> int:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -17,7 +18,9 @@ from firmware_store.errors import InvalidInputError, StoreUnavailableError, Tide
 from server.db.campaigns import CampaignRecord, CampaignRepository
 from server.domain.campaign import State
 from server.domain.consent import REASON_CHARACTERS_MOST, Answer, Awaited, Word, read_answer
+from server.domain.identity import CampaignId
 from server.services import identifiers
+from server.services.errands import Errands
 from server.services.transitions import answered
 
 log = structlog.get_logger(__name__)
@@ -50,23 +53,15 @@ class GateWebhooks:
         self._repository = repository
         self._asking = asking
         self._clock = clock
-        self._busy: dict[object, asyncio.Task[None]] = {}
+        self._errands = Errands[CampaignId]("ask a webhook")
         self.on_answer: Callable[[], None] | None = None
 
     async def run(self) -> None:
         """Serve for ever."""
-        try:
-            while True:
-                await self._look()
-                await asyncio.sleep(TICK_S)
-        finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        await self._errands.run(self._look, TICK_S)
 
     async def _look(self) -> None:
         """Begin to ask for each campaign whose time it is, but for those that are asked for already."""
-        self._busy = {key: task for key, task in self._busy.items() if not task.done()}
         try:
             waiting = await self._waiting()
         except StoreUnavailableError as exc:
@@ -76,8 +71,7 @@ class GateWebhooks:
             log.exception("webhooks_not_asked")
             return
         for campaign in waiting:
-            if campaign.id not in self._busy:
-                self._busy[campaign.id] = asyncio.create_task(self._try(campaign), name="ask a webhook")
+            self._errands.begin(campaign.id, partial(self._try, campaign))
 
     async def tick(self) -> None:
         """Ask, once, for each campaign whose time it is, and store what is answered."""

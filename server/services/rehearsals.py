@@ -4,10 +4,8 @@ One at a time, of so many devices and for so long at most: it takes a core, and 
 """
 
 import asyncio
-import contextlib
 import json
 import random
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -19,6 +17,7 @@ from server.domain.eligibility import Target, fits
 from server.domain.identity import CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy, default_plan
 from server.domain.scope import EVERYTHING, Scope
+from server.services.apart import apart, last_words
 from server.services.campaigns import Campaigns
 from server.services.fleet import Device, Fleet
 from server.services.replay import rehearsal
@@ -34,7 +33,6 @@ _AT_ONCE: Final = 5000
 """So many devices are looked at before everything else has its turn."""
 
 _LINE_BYTES: Final = 1 << 20
-_WORDS_MOST: Final = 500
 
 Play = Callable[[Job], AsyncGenerator[dict[str, Any], None]]
 """Plays a job, and yields lines as ``server.services.replay.rehearsal`` writes them."""
@@ -186,41 +184,27 @@ async def play_apart(job: Job) -> AsyncGenerator[dict[str, Any], None]:
     Raises:
         TidegateError: it cannot be played, or takes too long; the text says why.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        rehearsal.__name__,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=_LINE_BYTES,
-        start_new_session=True,  # Ctrl-C in a terminal reaches the server alone, which ends this
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
+    pipe = asyncio.subprocess.PIPE
     until = asyncio.get_running_loop().time() + RUN_S
     try:
-        async with asyncio.timeout_at(until):
-            process.stdin.write(dump_job(job))
-            await process.stdin.drain()
-            process.stdin.close()
-        while True:
+        async with apart(rehearsal.__name__, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LINE_BYTES) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             async with asyncio.timeout_at(until):
-                line = await process.stdout.readline()
-            if not line:
-                break
-            yield json.loads(line)
-        async with asyncio.timeout_at(until):
-            said = await process.stderr.read()
-            await process.wait()
+                process.stdin.write(dump_job(job))
+                await process.stdin.drain()
+                process.stdin.close()
+            while True:
+                async with asyncio.timeout_at(until):
+                    line = await process.stdout.readline()
+                if not line:
+                    break
+                yield json.loads(line)
+            async with asyncio.timeout_at(until):
+                said = await process.stderr.read()
+                await process.wait()
     except TimeoutError as exc:
         raise TidegateError(f"The rehearsal takes more than {RUN_S:.0f} seconds: rehearse a shorter plan.") from exc
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
     if process.returncode:
-        words = said.decode(errors="replace").strip().rpartition("\n")[2][-_WORDS_MOST:]
-        raise TidegateError(f"The rehearsal broke off: {words or process.returncode}")
+        raise TidegateError(f"The rehearsal broke off: {last_words(said) or process.returncode}")
