@@ -28,10 +28,10 @@ from server.api.campaign_views import (
 from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, NewestQuery
 from server.api.operations import DryRunQuery
-from server.api.parameters import NO_NUL, PATH, CohortName, Cursor, Digits, Reason, RegionName
+from server.api.parameters import PATH, CampaignName, CohortName, Cursor, Digits, Reason, RegionNames
 from server.api.routing import Call, Example, Model, route
 from server.db.campaigns import CampaignRecord
-from server.domain.campaign import Membership
+from server.domain.campaign import NO_REASON, Membership
 from server.domain.execution import State as ExecutionState
 from server.domain.filter import CAMPAIGNS, EXECUTIONS
 from server.domain.identity import BundleId, CampaignId, region
@@ -39,7 +39,6 @@ from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.domain.windows import needed_s
 from server.protocol.reasons import Reason as Why
 from server.services import identifiers
-from server.services.campaigns import NO_REASON
 from server.services.drafts import Draft
 from server.services.dry_runs import check_plan
 from server.services.openings import preview, told_by
@@ -57,10 +56,10 @@ class CampaignCreate(Model):
     ``plan_hash``: what a dry run has answered; 409 if the plan would be another one by now.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
+    name: CampaignName
     bundle: str = Field(pattern=PATH["bundle"].pattern)
     cohort: CohortName
-    regions: tuple[RegionName, ...] = Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
+    regions: RegionNames
     plan: Plan | None = None
     policy: Policy = Policy()
     reason: Reason = NO_REASON

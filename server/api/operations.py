@@ -13,11 +13,11 @@ from server.api.lists import NewestQuery
 from server.api.parameters import NO_NUL, CohortName, Flag, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
 from server.db.operations import OperationRecord
+from server.domain.campaign import NO_REASON
 from server.domain.change import LABELS_MOST, Change, Name, Text
 from server.domain.filter import DEVICES, read_filter
 from server.domain.filter.grammar import CHARACTERS_MOST
 from server.services import identifiers
-from server.services.campaigns import NO_REASON
 from server.services.tokens import Right
 
 

@@ -95,3 +95,10 @@ DeviceName = Annotated[DeviceId, Field(pattern=DEVICE), _checked(device_id)]
 RegionName = Annotated[Region, Field(pattern=REGION_OR_COHORT), _checked(region)]
 CohortName = Annotated[Cohort, Field(pattern=REGION_OR_COHORT), _checked(cohort)]
 Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=NO_NUL)]
+
+CampaignName = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)]
+
+RegionNames = Annotated[
+    tuple[RegionName, ...], Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
+]
+"""Those of a campaign, in the order of its rollout."""

@@ -5,10 +5,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from aiohttp import web
-from pydantic import Field
 
 from server.api.delivery import deliver
-from server.api.parameters import CohortName, RegionName
+from server.api.parameters import CohortName, RegionNames
 from server.api.routing import Call, Empty, Example, Media, Model, route
 from server.api.store import MEDIA_TYPE
 from server.domain.identity import CampaignId
@@ -24,7 +23,7 @@ class RehearsalDraft(Model):
     """A campaign that need not be there, for every device of its regions. Without a plan the default one is taken."""
 
     cohort: CohortName
-    regions: tuple[RegionName, ...] = Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
+    regions: RegionNames
     plan: Plan | None = None
     policy: Policy = Policy()
 

@@ -5,12 +5,13 @@ YAML 1.2 by `ruamel.yaml`: a region called ``no`` stays a text, and a key that i
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from firmware_store.errors import InvalidInputError
-from server.domain.campaign import Membership
+from server.api.parameters import PATH, CampaignName, CohortName, Reason, RegionNames
+from server.domain.campaign import NO_REASON, Membership
 from server.domain.plan import Plan, Policy
 
 MAX_BYTES: Final = 1 << 20
@@ -22,11 +23,11 @@ class CampaignFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Tidegate campaign")
 
     kind: Literal["campaign"] = Field(description="what this document is of")
-    name: Annotated[str, Field(min_length=1, max_length=128, description="its name, by which it is found again")]
-    bundle: Annotated[str, Field(pattern="^bun_", description="the bundle's id, as `tidegate bundle push` prints it")]
-    cohort: Annotated[str, Field(description="which part of the fleet")]
-    regions: tuple[str, ...] = Field(min_length=1, max_length=256, description="in the order of the rollout")
-    reason: Annotated[str, Field(min_length=1, max_length=500, description="why, or a ticket")] = "not given"
+    name: CampaignName = Field(description="its name, by which it is found again")
+    bundle: str = Field(pattern=PATH["bundle"].pattern, description="its id, as `tidegate bundle push` prints it")
+    cohort: CohortName = Field(description="which part of the fleet")
+    regions: RegionNames = Field(description="in the order of the rollout")
+    reason: Reason = Field(NO_REASON, description="why, or a ticket")
     membership: Membership = Field(
         Membership.DYNAMIC, description="whether devices that join the cohort later are of the campaign, too"
     )

@@ -14,6 +14,9 @@ from typing import Final
 
 from firmware_store.errors import IllegalTransitionError
 
+NO_REASON: Final = "not given"
+"""What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
+
 
 class State(StrEnum):
     """Values are what is stored and shown."""

@@ -12,7 +12,7 @@ from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputErr
 from server.db.bundles import BundleRecord, BundleRepository
 from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
 from server.db.devices import DeviceRepository
-from server.domain.campaign import ACTIVE, Cause, Event, State
+from server.domain.campaign import ACTIVE, NO_REASON, Cause, Event, State
 from server.domain.filter import Expression
 from server.domain.identity import CampaignId
 from server.domain.scope import EVERYTHING, Scope
@@ -38,9 +38,6 @@ from server.services.transitions import (
 from server.services.visible import check_seen, check_whole, is_whole, part_of
 
 log = structlog.get_logger(__name__)
-
-NO_REASON: Final = "not given"
-"""What stands where somebody could have said why; an emergency and a resume after a halt do not pass with it."""
 
 PERSONS: Final = frozenset({Cause.OPERATOR, Cause.GATE, Cause.EVIDENCE, Cause.RESTORED})
 """What a person's resume clears; weather, freezes and trust end by themselves."""

@@ -12,7 +12,7 @@ import pytest
 
 from firmware_store.root import ROOT_FILE
 from tests.ports import free_port
-from tests.servers import ServerProcess, make_bundle, shared_server, stop_shared_server, unique
+from tests.servers import ServerProcess, make_bundle, shared_server, unique
 from tests.terminal import ROOT, Terminal, read_blocks
 
 DOCS = ROOT / "docs"
@@ -22,10 +22,6 @@ FIRST_TOKEN = re.compile(r"first admin token \(shown once\): (\S+)")
 @pytest.fixture(scope="module")
 def server() -> ServerProcess:
     return shared_server()
-
-
-def pytest_sessionfinish() -> None:
-    stop_shared_server()
 
 
 def nothing(_folder: Path, _server: ServerProcess) -> dict[str, str]:
