@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
 from server.db.executions import ExecutionRepository

@@ -17,7 +17,8 @@ from firmware_store.blobs import BlobStore
 from firmware_store.errors import BrokerUnavailableError
 from firmware_store.suit import class_id, vendor_id
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
 from server.db.directives import DirectiveRepository

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from server.api import delta_views
 from server.api.routing import Call
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.execution import State as ExecutionState

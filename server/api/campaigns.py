@@ -30,7 +30,7 @@ from server.api.lists import FilterQuery, NewestQuery
 from server.api.operations import DryRunQuery
 from server.api.parameters import PATH, CampaignName, CohortName, Cursor, Digits, Reason, RegionNames
 from server.api.routing import Call, Example, Model, route
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import NO_REASON, Membership
 from server.domain.execution import State as ExecutionState
 from server.domain.filter import CAMPAIGNS, EXECUTIONS

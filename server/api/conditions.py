@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from firmware_store.errors import InvalidInputError, PreconditionMissingError, StaleError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.devices import DeviceRecord
 from server.db.webhooks import WebhookRecord
 

@@ -14,7 +14,7 @@ from server.api.intake import read_body
 from server.api.lists import NewestQuery
 from server.api.parameters import Reason
 from server.api.routing import Call, Example, Media, Model, route
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.revocations import RevocationId, RevocationRecord, Stage
 from server.services import identifiers
 from server.services.tokens import Right

@@ -1,125 +1,30 @@
 """Campaigns: every change is one compare-and-set on ``revision``, with its decision and its signed directives."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import asyncpg
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import approvals, audit, outbox
-from server.db.approvals import ApprovalRecord
-from server.db.audit import Entry, Evidence
+from server.db import approvals
+from server.db.audit import Evidence
+from server.db.campaign_records import CampaignRecord, DecisionRecord, RegionRecord
+from server.db.campaign_trail import leave_decision, leave_draft
 from server.db.database import Connection, Database
 from server.db.directives import Sign, issue
 from server.db.filters import where_campaigns
 from server.db.revocations import RevocationRecord, propose
 from server.domain.campaign import ACTIVE, Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.events import Event, EventType
 from server.domain.filter import Expression
 from server.domain.gate import Ramp
-from server.domain.identity import BUNDLE, CAMPAIGN, BundleId, CampaignId, Cohort, DeviceId, Region, show
+from server.domain.identity import CampaignId, Cohort, Region
 from server.domain.plan import Plan, Policy
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.orders import Directive
 from server.protocol.sources import Transport
-
-_AT_ZERO: Final = Ramp.flat(0)
-
-
-@dataclass(frozen=True, slots=True)
-class RegionRecord:
-    """The level of one region, and the line that the plan has for it since its wave opened."""
-
-    region: Region
-    ramp: Ramp = _AT_ZERO
-    planned: Ramp = _AT_ZERO
-    opened_at: datetime | None = None
-
-    @property
-    def target(self) -> int:
-        """The level that the wave is for."""
-        return self.planned.l1
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignRecord:
-    """One campaign; ``wave`` counts from 0 and is None until the first has opened.
-
-    ``run_at``: when the present run began. ``emergency``: why it was started without approval, freeze and soak; empty
-    where it was not. ``approvals`` are those of all runs. ``awaits``: whose word the open wave's gate waits for, which
-    ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run;
-    ``answer``: the last one of its webhook. ``transport``: how devices fetch first, None while that is not decided.
-    """
-
-    id: CampaignId
-    name: str
-    cohort: Cohort
-    bundle_id: BundleId
-    plan: Plan
-    policy: Policy
-    reason: str
-    created_by: str
-    created_at: datetime
-    regions: tuple[RegionRecord, ...]
-    state: State = State.DRAFT
-    causes: frozenset[Cause] = frozenset()
-    run: int = 1
-    started_at: datetime | None = None
-    watching_since: datetime | None = None
-    ended_at: datetime | None = None
-    halted_at: datetime | None = None
-    wave: int | None = None
-    blobs_ready: bool = False
-    sentence: str = ""
-    revision: int = 1
-    membership: Membership = Membership.DYNAMIC
-    emergency: str = ""
-    run_at: datetime | None = None
-    rolling_since: datetime | None = None
-    approvals: tuple[ApprovalRecord, ...] = ()
-    awaits: Awaited = Awaited.NOBODY
-    advanced: int | None = None
-    answer: Answer | None = None
-    transport: Transport | None = None
-
-    @property
-    def members_before(self) -> int | None:
-        """Devices that joined the cohort then (Unix seconds) or later are not of this campaign; None where all are."""
-        if self.membership is Membership.DYNAMIC or self.started_at is None:
-            return None
-        return math.ceil(self.started_at.timestamp())
-
-    @property
-    def named(self) -> frozenset[DeviceId]:
-        """The devices that the open wave, and those before it, let in by name."""
-        return frozenset() if self.wave is None else self.plan.named(self.wave + 1)
-
-    @property
-    def effective_plan(self) -> Plan:
-        """The plan as it is carried out: an emergency does not soak."""
-        return self.plan.without_soak() if self.emergency else self.plan
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """Why a campaign changed: who decided, the sentence, and the numbers it was decided on.
-
-    ``run`` is the campaign's at that moment; what is given here does not count.
-    """
-
-    at: datetime
-    kind: str
-    actor: str
-    sentence: str
-    evidence: Mapping[str, object] = field(default_factory=dict)
-    run: int = 1
-
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
     started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
@@ -148,7 +53,6 @@ NEWEST: Final = f"""
      ORDER BY created_at DESC, id LIMIT $1
 """
 
-# The active one of an audience, of which there is one at most; else the one that was made last.
 REACHING: Final = f"""
     SELECT {_COLUMNS} FROM campaign
      WHERE id = (SELECT campaign_id FROM campaign_region AS r JOIN campaign AS c ON c.id = r.campaign_id
@@ -205,36 +109,9 @@ ADD_DECISION: Final = """
     RETURNING id, sha256(convert_to(jsonb_build_array(kind, actor, sentence, run, evidence)::text, 'UTF8')) AS digest
 """
 
-STATES: Final = "SELECT state, count(*) FROM execution WHERE campaign_id = $1 GROUP BY state"
-
 DECISIONS: Final = """
     SELECT at, kind, actor, sentence, evidence, run FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
 """
-
-
-TOLD: Final[Mapping[str, EventType]] = MappingProxyType(
-    {
-        "submit": EventType.CAMPAIGN_SUBMITTED,
-        "approve": EventType.CAMPAIGN_APPROVED,
-        "start": EventType.CAMPAIGN_STARTED,
-        "open_wave": EventType.CAMPAIGN_WAVE_OPENED,
-        "wait": EventType.CAMPAIGN_WAITING,
-        "advance": EventType.CAMPAIGN_ADVANCED,
-        "pause": EventType.CAMPAIGN_PAUSED,
-        "resume": EventType.CAMPAIGN_RESUMED,
-        "unpause": EventType.CAMPAIGN_RESUMED,
-        "halt": EventType.CAMPAIGN_HALTED,
-        "complete": EventType.CAMPAIGN_WATCHING,
-        "finish": EventType.CAMPAIGN_FINISHED,
-        "rollback": EventType.CAMPAIGN_ROLLING_BACK,
-        "return": EventType.CAMPAIGN_ROLLED_BACK,
-        "cancel": EventType.CAMPAIGN_CANCELLED,
-    }
-)
-"""What a decision of a kind is told as; what devices fetch from ("transport") is told to nobody."""
-
-COUNTED: Final = frozenset({EventType.CAMPAIGN_WATCHING, EventType.CAMPAIGN_FINISHED, EventType.CAMPAIGN_ROLLED_BACK})
-"""Told once or twice in a campaign's life, with a count of all its executions."""
 
 
 class CampaignRepository:
@@ -263,9 +140,7 @@ class CampaignRepository:
             await connection.execute(
                 ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort
             )
-            await audit.write(connection, _drafted(campaign))
-            told = {"who": campaign.created_by, "sentence": campaign.reason}
-            await outbox.put(connection, _event(EventType.CAMPAIGN_CREATED, campaign, campaign.created_at, told))
+            await leave_draft(connection, campaign)
 
     async def get(self, campaign: CampaignId) -> CampaignRecord:
         """Raises: NotFoundError."""
@@ -384,68 +259,9 @@ async def save(
         )
         assert before is not None, "its revision is the one that was saved"
         assert added is not None
-        await audit.write(connection, _decided(campaign, decision, before, Evidence(added["id"], added["digest"])))
-        await _tell(connection, campaign, decision, str(before["state"]))
+        evidence_of_it = Evidence(added["id"], added["digest"])
+        await leave_decision(connection, campaign, decision, before, evidence_of_it)
     return replace(campaign, revision=revision)
-
-
-async def _tell(connection: Connection, campaign: CampaignRecord, decision: DecisionRecord, before: str) -> None:
-    kind = TOLD.get(decision.kind)
-    if kind is None:
-        return
-    told: dict[str, object] = {"who": decision.actor, "sentence": decision.sentence, "before": before}
-    if kind in COUNTED:
-        told["devices"] = {row["state"]: row["count"] for row in await connection.fetch(STATES, campaign.id)}
-    await outbox.put(connection, _event(kind, campaign, decision.at, told))
-
-
-def _event(kind: EventType, campaign: CampaignRecord, at: datetime, told: Mapping[str, object]) -> Event:
-    regions = tuple(region.region for region in campaign.regions)
-    data = {
-        "name": campaign.name,
-        "bundle": show(BUNDLE, campaign.bundle_id),
-        "cohort": campaign.cohort,
-        "regions": regions,
-        "state": campaign.state,
-        "causes": sorted(campaign.causes),
-        "run": campaign.run,
-        "wave": None if campaign.wave is None else campaign.wave + 1,
-        **told,
-    }
-    return Event(kind, show(CAMPAIGN, campaign.id), at, data, campaign.id, regions, campaign.cohort)
-
-
-def _drafted(campaign: CampaignRecord) -> Entry:
-    return Entry(
-        "campaign.create",
-        show(CAMPAIGN, campaign.id),
-        campaign.created_at,
-        who=campaign.created_by,
-        after={
-            "name": campaign.name,
-            "cohort": campaign.cohort,
-            "regions": [region.region for region in campaign.regions],
-            "bundle": show(BUNDLE, campaign.bundle_id),
-            "membership": campaign.membership,
-            "plan": campaign.plan.model_dump(mode="json"),
-            "policy": campaign.policy.model_dump(mode="json"),
-        },
-        reason=campaign.reason,
-    )
-
-
-def _decided(campaign: CampaignRecord, decision: DecisionRecord, before: Any, evidence: Evidence) -> Entry:
-    after = {"state": campaign.state, "causes": sorted(campaign.causes), "run": campaign.run, "wave": campaign.wave}
-    return Entry(
-        f"campaign.{decision.kind}",
-        show(CAMPAIGN, campaign.id),
-        decision.at,
-        who=decision.actor,
-        before=dict(before),
-        after=after | ({"emergency": campaign.emergency} if campaign.emergency else {}),
-        reason=decision.sentence,
-        evidence=evidence,
-    )
 
 
 async def _as_read(connection: Connection, campaigns: Sequence[CampaignRecord]) -> bool:

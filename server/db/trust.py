@@ -13,7 +13,8 @@ from firmware_store.errors import ConflictError
 from server.db import audit, outbox
 from server.db.audit import SERVER, Entry
 from server.db.bundles import BundleRecord, find
-from server.db.campaigns import CampaignRecord, DecisionRecord, lock_standing, save
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import lock_standing, save
 from server.db.database import Connection, Database
 from server.db.directives import AUDIENCES, SayAgain, Sign, audience_of, issue, say_again
 from server.db.revocations import settle

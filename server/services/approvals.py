@@ -11,7 +11,7 @@ from typing import Final
 
 from firmware_store.errors import ConflictError, ForbiddenError
 from server.db.approvals import ApprovalRecord
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import Event, State, next_state
 
 EMERGENCY_RUN: Final = 1

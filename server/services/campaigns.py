@@ -10,7 +10,8 @@ import structlog
 
 from firmware_store.errors import ConflictError, ForbiddenError, InvalidInputError, TrustError
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.devices import DeviceRepository
 from server.domain.campaign import ACTIVE, NO_REASON, Cause, Event, State
 from server.domain.filter import Expression

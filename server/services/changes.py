@@ -13,7 +13,8 @@ import structlog
 
 from firmware_store.errors import SignerUnavailableError
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord, RegionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.revocations import RevocationRecord
 from server.domain.campaign import State
 from server.protocol.orders import Action, Directive

@@ -8,7 +8,7 @@ from firmware_store.blobs import BlobStore
 from firmware_store.errors import CodecError, NotFoundError, TrustError
 from firmware_store.suit import Component, Manifest, open_envelope
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.eligibility import Target, fits
 from server.domain.identity import BundleId
 from server.services.delta_choice import Running, image_of

@@ -26,7 +26,8 @@ from firmware_store.errors import (
 )
 from firmware_store.suit import Component
 from server.db.bundles import BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.db.deltas import CampaignDelta, DeltaRepository, MissingDelta
 from server.domain.campaign import ACTIVE, JUDGED, State
 from server.domain.identity import CampaignId

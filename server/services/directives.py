@@ -19,7 +19,7 @@ from firmware_store.errors import (
     TrustError,
 )
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.db.directives import DirectiveRecord, DirectiveRepository
 from server.domain.campaign import State
 from server.domain.gate import DEAD_MAN_S, FULL, Ramp

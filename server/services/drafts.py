@@ -6,7 +6,7 @@ from datetime import datetime
 
 from firmware_store.errors import InvalidInputError
 from server.db.bundles import BundleRepository
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.db.devices import DeviceRepository
 from server.domain.campaign import Membership
 from server.domain.identity import BundleId, CampaignId, Cohort, Region

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from server.db.bundles import BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.devices import DeviceRecord, DeviceRepository
 from server.domain.campaign import State
 from server.domain.eligibility import Target, fits

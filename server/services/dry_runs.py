@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from firmware_store.errors import ConflictError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.identity import Region
 from server.domain.plan import Wave
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.executions import Progress
 from server.db.halts import Accepted, HaltRepository
 from server.domain.campaign import Cause

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import JUDGED, State
 from server.domain.decide import duration
 from server.domain.gate import FULL

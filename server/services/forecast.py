@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.domain.gate import level_for_ratio
 from server.domain.identity import Region
 from server.domain.paced import CATCH_UP

@@ -13,7 +13,8 @@ from uuid import UUID
 import structlog
 
 from firmware_store.errors import InvalidInputError
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.freezes import FreezeRecord, FreezeRepository, check_reach, is_shown
 from server.domain.campaign import OFFERING, Cause, Event, State
 from server.domain.freeze import Freeze, check_zone

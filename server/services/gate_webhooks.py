@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import structlog
 
 from firmware_store.errors import InvalidInputError, StoreUnavailableError, TidegateError
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.domain.campaign import State
 from server.domain.consent import REASON_CHARACTERS_MOST, Answer, Awaited, Word, read_answer
 from server.domain.identity import CampaignId

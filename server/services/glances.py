@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.execution import State
 from server.domain.identity import CampaignId
 from server.domain.scope import Scope

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from firmware_store.errors import InvalidInputError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.identity import Region
 from server.domain.openings import Offset, fixed, of_zone, openings
 from server.domain.windows import fits, needed_s

@@ -25,7 +25,8 @@ from firmware_store.errors import (
     TrustError,
 )
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.domain.campaign import JUDGED, OFFERING, Cause
 from server.domain.consent import Awaited
 from server.domain.decide import Decision, Kind, decide

@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 import structlog
 
 from firmware_store.errors import BrokerUnavailableError, StoreUnavailableError
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.published import BlobState, PublishedRepository, WantedBlob
 from server.domain.campaign import JUDGED
 from server.domain.identity import BundleId, CampaignId

@@ -14,7 +14,7 @@ import structlog
 
 from firmware_store.errors import StoreUnavailableError
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
 from server.db.revocations import RevocationId, RevocationRecord, RevocationRepository, Stage
 from server.domain.scope import EVERYTHING, Scope
 from server.services.identifiers import new_uuid7

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.executions import ExecutionRepository, Returns
 from server.domain.campaign import Event, State
 from server.domain.decide import duration

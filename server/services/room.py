@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from firmware_store.errors import OverBudgetError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.published import Progress, PublishedRepository
 from server.domain.identity import CampaignId
 from server.protocol.sources import Transport

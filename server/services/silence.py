@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.executions import ExecutionRecord, ExecutionRepository
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.executions import ExecutionRepository, Progress
 from server.db.halts import HaltRepository
 from server.domain.eligibility import Target, fits

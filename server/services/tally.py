@@ -6,7 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.db.executions import Progress
 from server.domain.bounds import excess
 from server.domain.execution import State

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple, assert_never
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.domain.campaign import Cause, Event, State, allowed, next_state
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import Decision, Kind

@@ -29,7 +29,7 @@ from firmware_store.errors import (
     TrustError,
 )
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
 from server.db.trust import Change, DocumentRecord, EventRecord, Halting, TrustRepository
 from server.domain.campaign import TRANSITIONS, Event, State
 from server.protocol.orders import Action, Directive

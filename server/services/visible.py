@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from firmware_store.errors import ForbiddenError, NotFoundError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.domain.identity import DeviceId, Region
 from server.domain.plan import Plan, Wave
 from server.domain.scope import Scope

@@ -7,7 +7,8 @@ from typing import Final
 
 from firmware_store.errors import TidegateError
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.db.devices import DeviceRecord, DeviceRepository
 from server.db.executions import ExecutionRepository
 from server.domain.execution import IN_FLIGHT, State

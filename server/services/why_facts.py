@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from server.db.bundles import BundleRecord
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.db.devices import DeviceRecord
 from server.db.executions import ExecutionRecord
 from server.domain.execution import IN_FLIGHT

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firmware_store.errors import ConflictError, ForbiddenError, IllegalTransitionError, InvalidInputError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.database import Database
 from server.db.devices import NewDevice
 from server.domain.campaign import Event, Membership, State

@@ -10,7 +10,8 @@ import pytest
 from firmware_store.errors import ConflictError, NotFoundError
 from server.db.approvals import ApprovalRecord
 from server.db.bundles import BundleRecord, BundleRepository
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord, RegionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository

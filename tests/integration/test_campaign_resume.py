@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firmware_store.errors import ConflictError, ForbiddenError, IllegalTransitionError, InvalidInputError, RevokedError
-from server.db.campaigns import DecisionRecord
+from server.db.campaign_records import DecisionRecord
 from server.db.database import Database
 from server.db.devices import NewDevice
 from server.domain.campaign import State

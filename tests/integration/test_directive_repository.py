@@ -6,7 +6,8 @@ from datetime import datetime
 import pytest
 
 from firmware_store.errors import ConflictError
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.directives import DirectiveRecord, DirectiveRepository, issue
 from server.domain.campaign import State

@@ -16,7 +16,8 @@ import pytest
 from firmware_store.documents import Kind
 from firmware_store.errors import ConfigurationError, LeaseLostError, StoreUnavailableError
 from server.db import campaigns
-from server.db.campaigns import CampaignRecord, CampaignRepository, DecisionRecord
+from server.db.campaign_records import CampaignRecord, DecisionRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.database import Database
 from server.db.devices import NewDevice
 from server.db.telemetry import DeviceHello, DeviceReport, Stored

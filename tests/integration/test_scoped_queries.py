@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 
 from firmware_store.errors import NotFoundError
-from server.db.campaigns import CampaignRecord, CampaignRepository
+from server.db.campaign_records import CampaignRecord
+from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
 from server.db.executions import ExecutionRepository

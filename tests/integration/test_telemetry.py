@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from firmware_store.errors import StoreUnavailableError
-from server.db.campaigns import CampaignRecord
+from server.db.campaign_records import CampaignRecord
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRecord, ExecutionRepository

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.domain.campaign import Cause, State
 from server.domain.gate import FULL, level_for_ratio
 from server.domain.identity import BundleId, CampaignId, Cohort, Region

@@ -16,7 +16,8 @@ import structlog
 
 from firmware_store.blobs import BlobStore
 from firmware_store.errors import CorruptBackupError, SchemaError
-from server.db.campaigns import DecisionRecord, lock_standing, save
+from server.db.campaign_records import DecisionRecord
+from server.db.campaigns import lock_standing, save
 from server.db.load import Loading, loading
 from server.db.migrate import Migration, read_migrations
 from server.db.restored import note_restore

@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 
 from firmware_store.errors import InvalidInputError
-from server.db.campaigns import CampaignRecord, RegionRecord
+from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.domain.campaign import OFFERING, State
 from server.domain.decide import Decision, Kind, decide
 from server.domain.halt.pace import SMALL_FLEET, SMALL_STEPS

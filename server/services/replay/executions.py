@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from server.db.campaigns import RegionRecord
+from server.db.campaign_records import RegionRecord
 from server.domain.gate import Ramp
 from server.domain.halt.view import DARK_WAKES, Bools, Floats, Indices, Moment, Population
 from server.domain.paced import Startable
