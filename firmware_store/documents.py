@@ -26,6 +26,7 @@ class Kind(StrEnum):
     WELCOME = "welcome"
     RELEASE_RECORD = "release-record"
     CHECKPOINT = "checkpoint"
+    RESTORE_NOTE = "restore-note"
 
     @property
     def media_type(self) -> str:

@@ -59,6 +59,7 @@ _ROLE_OF_KIND: Final = MappingProxyType(
         Kind.WELCOME: RoleName.SESSION,
         Kind.RELEASE_RECORD: RoleName.RELEASE,
         Kind.CHECKPOINT: RoleName.SESSION,
+        Kind.RESTORE_NOTE: RoleName.SESSION,
     }
 )
 

@@ -75,6 +75,8 @@ def verify(
     if token is None:
         raise InvalidInputError("Name an exported file, or give a token for the server.")
     report = call(server, token, _verified)
+    for sentence in report["restores"]:
+        print(sentence)
     if report["first_bad"] is not None:
         print(f"row {report['first_bad']}: {report['why']}")
         return 1

@@ -65,6 +65,7 @@ def restore(
 ) -> int:
     """Bring a backup back, while no server runs: all of it is verified before anything is changed.
 
+    The server's keys have to be in their place: the session key signs, for the audit, from which backup it goes on.
     Campaigns that were active come back paused, with the cause `restored`, and wait for a person. Exit code 1: some
     blobs are neither in the backup nor in the store; everything else is back.
 
@@ -83,14 +84,16 @@ def restore(
 
     from firmware_store.blobs import BlobStore
     from server.cli.own_database import own_database
+    from server.composition import find_grounds
     from server.services.backup.restoring import Restored, restore_backup
 
     settings = _settings(data_dir)
+    grounds = find_grounds(settings)
 
     async def run(tell: "Tell") -> Restored:
         async with own_database(settings, alone=True) as url:
             store = BlobStore.at(settings.blobs)
-            return await restore_backup(source, url, store, replace=replace, sha256=sha256, tell=tell)
+            return await restore_backup(source, url, store, grounds, replace=replace, sha256=sha256, tell=tell)
 
     with _progress() as tell:
         done = asyncio.run(run(tell))

@@ -9,6 +9,7 @@ from typing import Any, Final
 from server.db import request_keys
 from server.db.database import AUDIT_TURN, Connection, Database, at_last
 from server.domain.audit import Head, Row, canonical, chained
+from server.domain.restore_note import RESTORE
 
 SERVER: Final = "server"
 """Who acts where no person has asked for it."""
@@ -94,6 +95,8 @@ HAS: Final = "SELECT EXISTS (SELECT FROM audit WHERE seq = $1 AND digest = $2)"
 
 FOLLOWING: Final = f"SELECT {_COLUMNS} FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2"
 
+OF_RESTORES: Final = f"SELECT {_COLUMNS} FROM audit WHERE what = $1 ORDER BY seq"
+
 # Decisions that were cleared by their age are no fault.
 OTHER_EVIDENCE: Final = """
     SELECT min(audit.seq) FROM audit JOIN decision AS d ON d.id = audit.decision_id
@@ -118,6 +121,12 @@ async def write(connection: Connection, *entries: Entry) -> None:
         await _add(connection, entries, origin)
 
     at_last(connection, add, turn=AUDIT_TURN)
+
+
+async def read_head(connection: Connection) -> Head:
+    """Return the row that was written last."""
+    row = await connection.fetchrow(HEAD)
+    return Head() if row is None else Head(row["seq"], row["digest"])
 
 
 async def _add(connection: Connection, entries: Sequence[Entry], origin: Origin) -> None:
@@ -178,8 +187,7 @@ class AuditRepository:
     async def head(self) -> Head:
         """Return the row that was written last."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(HEAD)
-        return Head() if row is None else Head(row["seq"], row["digest"])
+            return await read_head(connection)
 
     async def has(self, head: Head) -> bool:
         """Tell whether the row that was the last one once is still in its place."""
@@ -193,6 +201,11 @@ class AuditRepository:
                 PAGE, before, wanted.who, wanted.what, wanted.named, wanted.since, wanted.until, limit
             )
         return [_row(row) for row in rows]
+
+    async def of_restores(self) -> list[Row]:
+        """Return the rows that tell of restores, the oldest first."""
+        async with self._database.transaction() as connection:
+            return [_row(row) for row in await connection.fetch(OF_RESTORES, RESTORE)]
 
     async def batches(self) -> AsyncIterator[list[Row]]:
         """Yield all rows as the table has them now, by their numbers, each batch in a transaction of its own."""

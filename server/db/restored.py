@@ -10,6 +10,7 @@ from typing import Final
 from server.db import audit
 from server.db.audit import Entry
 from server.db.database import Connection, Database
+from server.domain.restore_note import RESTORE
 from server.protocol.messages import Counter
 
 AHEAD_MS: Final = 86_400_000
@@ -46,15 +47,19 @@ END_OPERATIONS: Final = """
 CLEAR_OPERATIONS: Final = "DELETE FROM operation_device"
 
 
-async def note_restore(connection: Connection, *, now: datetime, backup_at: datetime) -> None:
-    """Note that this database is as it was at ``backup_at``, inside the transaction that fills it."""
+async def note_restore(connection: Connection, *, now: datetime, backup_at: datetime, note: bytes) -> None:
+    """Note that this database is as it was at ``backup_at``, inside the transaction that fills it.
+
+    ``note``: what was signed about that, for the audit's row after the backup's last (``server.domain.restore_note``).
+    """
     await connection.execute(HOLD_BACK)
     await connection.execute(NOTE, now, backup_at, int(now.timestamp() * 1000) + AHEAD_MS)
     await connection.execute(WANT_BLOBS_AGAIN, now)
     await connection.execute(END_OPERATIONS, now, "the database was restored from a backup; see what is left to do")
     await connection.execute(CLEAR_OPERATIONS)
     await connection.execute(LEAVE_OUT_EVENTS, EVENTS_LEFT_OUT)
-    await audit.write(connection, Entry("database.restore", "", now, after={"backup_at": backup_at.isoformat()}))
+    after = {"backup_at": backup_at.isoformat(), "note": note.hex()}
+    await audit.write(connection, Entry(RESTORE, "", now, after=after))
 
 
 class RestoreRepository:

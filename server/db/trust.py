@@ -117,8 +117,7 @@ class TrustRepository:
     async def roots(self) -> list[DocumentRecord]:
         """Return every root that was accepted or pinned, oldest first."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(ROOTS)
-        return [DocumentRecord(kind=Kind.ROOT, epoch=0, **dict(row)) for row in rows]
+            return await read_roots(connection)
 
     async def status(self) -> DocumentRecord | None:
         """Return the newest status that was accepted."""
@@ -177,6 +176,11 @@ class TrustRepository:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(EVENTS, limit)
         return [EventRecord(**{**dict(row), "document": Kind(row["document"])}) for row in rows]
+
+
+async def read_roots(connection: Connection) -> list[DocumentRecord]:
+    """Return every root that was accepted or pinned, oldest first."""
+    return [DocumentRecord(kind=Kind.ROOT, epoch=0, **dict(row)) for row in await connection.fetch(ROOTS)]
 
 
 async def _store(connection: Connection, change: Change) -> None:

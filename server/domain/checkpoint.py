@@ -7,7 +7,7 @@ database, they cannot.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from firmware_store.codec import Encodable
+from firmware_store.codec import Encodable, Value
 from firmware_store.documents import Kind
 from firmware_store.errors import AudienceError, CodecError, SignatureError
 from firmware_store.root import Root
@@ -39,15 +39,27 @@ def open_checkpoint(data: bytes, roots: Iterable[Root]) -> Checkpoint:
         SignatureError: by none of these roots' keys.
         AudienceError: of another fleet.
     """
+    value = open_by_any(Kind.CHECKPOINT, data, roots)
+    match value:
+        case {0: 1, 1: bytes(fleet), 2: int(seq), 3: bytes(digest), 4: int(at)} if len(value) == 5:
+            return Checkpoint(fleet, Head(seq, digest), at)
+    raise CodecError("a checkpoint has a fleet, a number, a digest and a time")
+
+
+def open_by_any(kind: Kind, data: bytes, roots: Iterable[Root]) -> dict[int, Value]:
+    """Return what the keys of one of these roots have signed; member 1 is its fleet.
+
+    Raises:
+        CodecError: not a document.
+        SignatureError: by none of these roots' keys.
+        AudienceError: of another fleet.
+    """
     for root in roots:
         try:
-            value = root.unseal(Kind.CHECKPOINT, data).value
+            value = root.unseal(kind, data).value
         except SignatureError:
             continue
-        match value:
-            case {0: 1, 1: bytes(fleet), 2: int(seq), 3: bytes(digest), 4: int(at)} if len(value) == 5:
-                if fleet != root.fleet:
-                    raise AudienceError("a checkpoint of another fleet")
-                return Checkpoint(fleet, Head(seq, digest), at)
-        raise CodecError("a checkpoint has a fleet, a number, a digest and a time")
-    raise SignatureError("a checkpoint that no session key of this fleet has signed")
+        if value.get(1) != root.fleet:
+            raise AudienceError(f"a {kind} of another fleet")
+        return value
+    raise SignatureError(f"a {kind} that no session key of this fleet has signed")

@@ -7,7 +7,7 @@ only grows. Rows that a database's owner removes or writes anew no longer fit wh
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from server.domain.audit import Fault, Head, Row, Walk
 from server.domain.audit_file import first_line, last_line, line_of
 from server.domain.checkpoint import Checkpoint, open_checkpoint
 from server.domain.events import Event, EventType
+from server.domain.restore_note import RestoreNote, note_in
 from server.domain.trust import begin
 from server.services.authority import Authority
 from server.services.upkeep import Progress
@@ -44,13 +45,17 @@ HISTORY_S: Final = 3600.0
 
 @dataclass(slots=True)
 class Verification(Progress):
-    """``first_bad`` is None where every row is as it was written; so many signed ``checkpoints`` were looked at."""
+    """``first_bad`` is None where every row is as it was written; so many signed ``checkpoints`` were looked at.
+
+    ``restores``: a sentence for each backup that the chain goes on from.
+    """
 
     first_bad: int | None = None
     why: str = ""
     head_digest: str = ""
     checkpoints: int = 0
     newest_checkpoint: int = 0
+    restores: list[str] = field(default_factory=list)
 
 
 class Checkpoints:
@@ -127,7 +132,8 @@ class Audit:
             StoreUnavailableError: the database does not answer.
             ConfigurationError: a checkpoint in the data folder is not good.
         """
-        known = await asyncio.to_thread(self._checkpoints.read, self._walked())
+        notes, unsigned = await self._restores()
+        known = await self._known(notes)
         head = await self._repository.head()
         walk = Walk(_anchors(head) | _anchors(*(one.head for one in known)))  # what was signed counts more
         report = Verification(total=head.seq, checkpoints=len(known))
@@ -140,10 +146,11 @@ class Audit:
             yield report
             if walk.fault is not None:
                 break
-        fault = await self._with_evidence(walk.end())
+        fault = await self._with_evidence(_first(walk.end(), unsigned))
         if fault is not None:
             report.first_bad, report.why = fault.seq, fault.why
             await self._alarm(fault)
+        report.restores = [note.sentence for note in notes]
         report.head_digest = walk.head.digest.hex()
         yield report
 
@@ -154,9 +161,24 @@ class Audit:
 
     async def _with_evidence(self, fault: Fault | None) -> Fault | None:
         other = await self._repository.other_evidence()
-        if other is None or (fault is not None and fault.seq <= other):
-            return fault
-        return Fault(other, "its decision does not say any more what it said then")
+        return _first(
+            fault, None if other is None else Fault(other, "its decision does not say any more what it said then")
+        )
+
+    async def _restores(self) -> tuple[list[RestoreNote], Fault | None]:
+        """Return what the rows of restores say, and the first of them that nobody has signed for."""
+        notes, fault, roots = [], None, self._walked()
+        for row in await self._repository.of_restores():
+            if (note := note_in(row, roots)) is not None:
+                notes.append(note)
+            else:
+                fault = _first(fault, Fault(row.seq, "it tells of a restore, and no session key has signed for that"))
+        return notes, fault
+
+    async def _known(self, notes: Iterable[RestoreNote]) -> list[Checkpoint]:
+        """Return the checkpoints, the newest last, but for those of rows that a restore has given up."""
+        known = await asyncio.to_thread(self._checkpoints.read, self._walked())
+        return [one for one in known if not any(note.explains(one) for note in notes)]
 
     # --- giving it out ---
 
@@ -168,14 +190,14 @@ class Audit:
             TrustError: a row is not what it was: nothing more is signed for.
             SignerUnavailableError: nobody signs.
         """
-        known = await asyncio.to_thread(self._checkpoints.read, self._walked())
-        walk = Walk(_anchors(*(one.head for one in known)))
+        notes, unsigned = await self._restores()
+        walk = Walk(_anchors(*(one.head for one in await self._known(notes))))
         yield _line(first_line(self._authority.root.fleet, self._now()))
         async for batch in self._repository.batches():
             for row in batch:
                 walk.take(row)
             yield b"".join(_line(line_of(row)) for row in batch)
-        if (fault := walk.end()) is not None:
+        if (fault := _first(walk.end(), unsigned)) is not None:
             raise TrustError(f"The audit was altered, so its end is not signed: row {fault.seq}: {fault.why}.")
         signed = await self._authority.sign_checkpoint(self._checkpoint(walk.head))
         yield _line(last_line(signed, [body for _, body in sorted(self._roots().items())]))
@@ -201,7 +223,8 @@ class Audit:
         """
         async with self._one_at_a_time:
             if self._last is None:
-                known = await asyncio.to_thread(self._checkpoints.read, self._walked())
+                notes, _ = await self._restores()
+                known = await self._known(notes)
                 self._last = known[-1] if known else self._checkpoint(Head())
             head = await self._repository.head()
             if head == self._last.head:
@@ -236,6 +259,11 @@ class Audit:
 
 def _anchors(*heads: Head) -> dict[int, bytes]:
     return {head.seq: head.digest for head in heads if head.seq}
+
+
+def _first(one: Fault | None, other: Fault | None) -> Fault | None:
+    """Return the fault that comes first in the chain."""
+    return min((fault for fault in (one, other) if fault is not None), key=lambda fault: fault.seq, default=None)
 
 
 def _line(text: str) -> bytes:

@@ -1,6 +1,6 @@
 """What is believed after a start: the root that the server was given, and what was accepted since, verified anew."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import structlog
 from firmware_store.documents import Kind
 from firmware_store.errors import CodecError, ConfigurationError, ExpiredError, TrustError
 from firmware_store.roles import RoleName
-from firmware_store.root import ROOT_FILE
+from firmware_store.root import ROOT_FILE, Root
 from server.db.trust import DocumentRecord, TrustRepository
 from server.domain.trust import Trust, begin, recall_status
 from server.services.authority import Authority, Envelopes
@@ -85,16 +85,30 @@ async def recall(repository: TrustRepository, pinned: bytes, *, production: bool
         ConfigurationError: the pinned root is not to be used, or the stored ones do not follow from it.
         StoreUnavailableError: no answer.
     """
-    try:
-        trust = begin(pinned)
-    except (TrustError, CodecError) as exc:
-        raise ConfigurationError(f"The trust root in the keys directory is not to be used: {exc}.") from exc
-    if production and trust.root.dev:
+    first = _begin(pinned).root
+    if production and first.dev:
         raise ConfigurationError("The trust root is marked for development; production needs keys of its own.")
+    await repository.pin(DocumentRecord(Kind.ROOT, 0, first.version, pinned, datetime.now(UTC), PINNED_ACTOR))
+    trust, roots, earlier = walk(pinned, await repository.roots())
+    status = await repository.status()
+    if status is not None:
+        try:
+            trust = recall_status(trust, earlier, status.body)
+        except (TrustError, CodecError) as exc:
+            log.warning("stored_status_not_ours", version=status.version, reason=str(exc))
+    return trust, roots
+
+
+def walk(pinned: bytes, stored: Iterable[DocumentRecord]) -> tuple[Trust, Mapping[int, bytes], tuple[Root, ...]]:
+    """Return what is believed after the stored roots, all known roots, and those before the last of them.
+
+    Raises:
+        ConfigurationError: the pinned root is not to be used, or the stored ones do not follow from it.
+    """
+    trust = _begin(pinned)
     first = trust.root.version
-    await repository.pin(DocumentRecord(Kind.ROOT, 0, first, pinned, datetime.now(UTC), PINNED_ACTOR))
     roots, earlier = {first: pinned}, []
-    for record in await repository.roots():
+    for record in stored:
         if record.version < first:
             continue
         if record.version == first and record.body != pinned:
@@ -105,13 +119,14 @@ async def recall(repository: TrustRepository, pinned: bytes, *, production: bool
             earlier.append(trust.root)
             trust = _step(trust, record)
             roots[record.version] = record.body
-    status = await repository.status()
-    if status is not None:
-        try:
-            trust = recall_status(trust, tuple(earlier), status.body)
-        except (TrustError, CodecError) as exc:
-            log.warning("stored_status_not_ours", version=status.version, reason=str(exc))
-    return trust, roots
+    return trust, roots, tuple(earlier)
+
+
+def _begin(pinned: bytes) -> Trust:
+    try:
+        return begin(pinned)
+    except (TrustError, CodecError) as exc:
+        raise ConfigurationError(f"The trust root in the keys directory is not to be used: {exc}.") from exc
 
 
 def _step(trust: Trust, record: DocumentRecord) -> Trust:

@@ -1,27 +1,34 @@
 """What the owner of the database can do to the audit, and how it is found out: one test for each way."""
 
 import json
+import shutil
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from firmware_store.documents import Kind
 from firmware_store.errors import ConfigurationError, InvalidInputError, TrustError
+from firmware_store.root import RoleName
 from server.db.audit import AuditRepository, Entry
 from server.db.database import Database
 from server.db.outbox import OutboxRepository
 from server.db.pool import open_pool
 from server.domain.audit import Head, Row, chained
 from server.domain.audit_file import check_file, line_of
+from server.domain.restore_note import RESTORE, RestoreNote, restore_map
 from server.services.audit import Audit, Verification
+from server.services.keyring import Keyring
 from tests.records import START, add_bundle, add_campaign, after
 from tests.service_world import World
 from tests.trust_fleet import TrustFleet
 
 ROWS = 12
+BACKUP_AT = datetime(2026, 1, 1, tzinfo=UTC)
 HEAD_AT_THE_END = "UPDATE audit_head SET (seq, digest) = (SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1)"
 HEAD_AT_NOTHING = "UPDATE audit_head SET seq = 0, digest = decode(repeat('00', 32), 'hex')"
 
@@ -32,6 +39,7 @@ class Ledger:
     def __init__(self, url: str, store: Database, folder: Path) -> None:
         self._url = url
         self._folder = folder
+        self.now = START.timestamp()
         self.world = World(store, folder / "blobs")
         self.repository = AuditRepository(store)
         self.audit = self.reopened()
@@ -44,7 +52,7 @@ class Ledger:
             roots=lambda: {1: self.world.keys.pinned},
             folder=self._folder / "audit",
             tell=OutboxRepository(self.world.store).put,
-            clock=START.timestamp,
+            clock=lambda: self.now,
         )
 
     async def fill(self, *, first: int = 1, count: int = ROWS) -> None:
@@ -70,6 +78,19 @@ class Ledger:
         await self.own("DELETE FROM audit", HEAD_AT_NOTHING)
         for row in rows:
             await self.repository.add(Entry(row.what, row.named, row.at, who=row.who))
+
+    async def restore(self, rows: int) -> bytes:
+        """Let a backup with so many rows come back an hour later; returns the note that was signed for it."""
+        self.now += 3600
+        await self.own(f"DELETE FROM audit WHERE seq > {rows}", HEAD_AT_THE_END)
+        head = await self.repository.head()
+        note = RestoreNote(self.world.keys.root.fleet, head, int(BACKUP_AT.timestamp()), int(self.now))
+        pen = Keyring.open(self.world.keys.folder).pen(Kind.RESTORE_NOTE, RoleName.SESSION, self.world.keys.root)
+        signed = pen.seal(restore_map(note))
+        await self.repository.add(Entry(RESTORE, "", after(3600), after={"note": signed.hex()}))
+        self.now += 1
+        self.audit = self.reopened()
+        return signed
 
     async def verify(self) -> Verification:
         return [report async for report in self.reopened().verify()][-1]
@@ -186,6 +207,73 @@ async def test_a_checkpoint_of_somebody_else_is_not_taken(ledger: Ledger, tmp_pa
 
     with pytest.raises(ConfigurationError, match="is not good"):
         await ledger.verify()
+
+
+# --- restores, which make rows disappear and say so ---
+
+
+async def test_what_a_restore_has_given_up_is_said_and_is_no_fault(ledger: Ledger) -> None:
+    await ledger.restore(9)
+    await ledger.fill(first=100, count=2)
+
+    report = await ledger.verify()
+
+    assert (report.first_bad, report.newest_checkpoint) == (None, 12)
+    assert report.restores == [
+        "Row 10: restored from a backup of 2026-01-01 00:00:00 UTC; what was written after row 9 until then is lost"
+    ]
+    assert check_file(await ledger.exported()).fault is None
+
+
+async def test_what_was_cut_off_after_a_restore_is_named(ledger: Ledger) -> None:
+    await ledger.restore(9)
+    await ledger.fill(first=100, count=4)
+    await ledger.own("DELETE FROM audit WHERE seq > 12", HEAD_AT_THE_END)
+
+    assert (await ledger.verify()).first_bad == 13
+
+
+async def test_a_restore_that_nobody_signed_for_hides_no_cut(ledger: Ledger) -> None:
+    await ledger.own("DELETE FROM audit WHERE seq > 9", HEAD_AT_THE_END)
+    await ledger.repository.add(Entry(RESTORE, "", after(60), after={"backup_at": "2026-01-01T00:00:00+00:00"}))
+    await ledger.fill(first=100, count=8)
+
+    report = await ledger.verify()
+
+    assert report.first_bad is not None
+    assert report.first_bad <= 10
+    assert report.restores == []
+
+
+async def test_an_unsigned_restore_is_named_though_no_checkpoint_is_left(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.own("DELETE FROM audit WHERE seq > 9", HEAD_AT_THE_END)
+    await ledger.repository.add(Entry(RESTORE, "", after(60), after={"note": "00"}))
+    shutil.rmtree(tmp_path / "audit")
+
+    report = await ledger.verify()
+
+    assert (report.first_bad, report.why) == (10, "it tells of a restore, and no session key has signed for that")
+
+
+async def test_the_note_of_another_restore_hides_no_cut(ledger: Ledger) -> None:
+    note = await ledger.restore(9)
+    await ledger.fill(first=100, count=8)
+
+    await ledger.own("DELETE FROM audit WHERE seq > 14", HEAD_AT_THE_END)
+    await ledger.repository.add(Entry(RESTORE, "", after(600), after={"note": note.hex()}))
+
+    report = await ledger.verify()
+    assert report.first_bad == 15
+
+
+async def test_cutting_everything_after_a_restore_off_again_is_named(ledger: Ledger) -> None:
+    """The note fits there, but not what was signed since."""
+    await ledger.restore(9)
+    await ledger.fill(first=100, count=8)
+
+    await ledger.own("DELETE FROM audit WHERE seq > 10", HEAD_AT_THE_END)
+
+    assert (await ledger.verify()).first_bad == 11
 
 
 # --- exported files ---

@@ -64,12 +64,15 @@ async def test_a_device_that_has_seen_a_halt_since_takes_the_restored_servers_ne
             restored = terminal.run(restore)
             terminal.run(serve)
             await until_fact(ledger, "hold_received", after=heard)
-            shown = terminal.run(f"{look.strip()} -o json")
+            shown, audited = terminal.run(look.replace("campaign ls", "campaign ls -o json")).split("\n]\n", 1)
             refused = [fact for fact in facts(ledger) if fact["event"] == "refused"]
 
     assert re.search(r"^sha256 [0-9a-f]{64}$", said, re.MULTILINE)
     assert "(not in it)" in file
     assert "stands still until somebody has looked at it: spring" in restored
-    (campaign_now,) = json.loads(shown)
+    (campaign_now,) = json.loads(f"{shown}]")
+    assert re.search(
+        r"^Row \d+: restored from a backup of .*\n\d+ rows are as they were written", audited, re.MULTILINE
+    )
     assert (campaign_now["state"], campaign_now["causes"]) == ("paused", ["restored"])
     assert refused == []

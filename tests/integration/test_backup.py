@@ -26,6 +26,7 @@ from server.domain.audit import Walk
 from server.domain.campaign import Cause, State
 from server.domain.identity import Region
 from server.domain.plan import Plan, Policy, Wave
+from server.domain.restore_note import RESTORE, note_in
 from server.protocol.messages import Counter
 from server.protocol.orders import Action
 from server.protocol.topics import CohortAudience
@@ -33,6 +34,7 @@ from server.services.backup.archive import reading
 from server.services.backup.making import Made, make_backup
 from server.services.backup.manifest import BLOBS, read_manifest
 from server.services.backup.restoring import restore_backup
+from server.services.recall import read_grounds
 from tests.records import MAIN
 from tests.s3_peer import S3Peer
 from tests.service_world import World
@@ -53,7 +55,9 @@ class Site:
         return await make_backup(self.url, self.store, self.folder / name, **options)
 
     async def bring_back(self, name: str = "backup", **options: Any) -> Any:
-        return await restore_backup(self.folder / name, self.other_url, self.other_store, **options)
+        return await restore_backup(
+            self.folder / name, self.other_url, self.other_store, read_grounds(self.world.keys.folder), **options
+        )
 
 
 @asynccontextmanager
@@ -256,7 +260,7 @@ async def test_a_backup_of_an_older_release_is_brought_up_to_date(site: Site, tm
     )
     await make_backup(site.other_url, site.store, tmp_path / "old")
 
-    await restore_backup(tmp_path / "old", site.other_url, site.other_store, replace=True)
+    await site.bring_back("old", replace=True)
 
     await check_schema(site.other_url)
     assert await read(site.other_url, "SELECT id FROM device") == [("old",)]
@@ -276,7 +280,8 @@ async def test_without_the_bytes_of_blobs_the_store_must_have_them(site: Site) -
     made = await site.back_up(with_blobs=False)
 
     empty = await site.bring_back()
-    there = await restore_backup(site.folder / "backup", site.other_url, site.store, replace=True)
+    site.other_store = site.store
+    there = await site.bring_back(replace=True)
 
     with reading(site.folder / "backup") as reader, reader.part(BLOBS) as file:
         assert file.read() == b""
@@ -303,7 +308,11 @@ async def test_what_was_running_stands_still_until_a_person_resumes_it(site: Sit
         assert "was halted or ended since" in back.sentence
         assert [record.kind for record in await world.repository.decisions(campaign.id, 1)] == ["restore"]
         rows = [row for batch in [batch async for batch in AuditRepository(store).batches()] for row in batch]
-        assert rows[-1].what == "database.restore"
+        told = next(row for row in rows if row.what == RESTORE)
+        assert [row.what for row in rows[told.seq :]] == ["campaign.restore"]
+        note = note_in(told, [site.world.keys.root])
+        assert note is not None
+        assert note.kept == rows[told.seq - 2].head
         walk = Walk({rows[-1].seq: rows[-1].digest})
         for row in rows:
             walk.take(row)
@@ -427,7 +436,8 @@ async def test_blobs_go_from_a_bucket_into_another_one(site: Site, s3: S3Peer) -
         await bucket.put(digest, await site.store.get(digest))
 
     made = await make_backup(site.url, bucket, site.folder / "backup.zip")
-    done = await restore_backup(site.folder / "backup.zip", site.other_url, other, sha256=made.sha256)
+    site.other_store = other
+    done = await site.bring_back("backup.zip", sha256=made.sha256)
 
     assert [await other.get(digest) for digest in referenced] == [await site.store.get(digest) for digest in referenced]
     assert done.missing == ()

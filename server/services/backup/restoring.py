@@ -15,17 +15,23 @@ from typing import Final, NamedTuple, TypeVar
 import structlog
 
 from firmware_store.blobs import BlobStore
+from firmware_store.documents import Kind
 from firmware_store.errors import CorruptBackupError, SchemaError
+from firmware_store.roles import RoleName
+from server.db.audit import read_head
 from server.db.campaign_records import DecisionRecord
 from server.db.campaigns import lock_standing, save
 from server.db.load import Loading, loading
 from server.db.migrate import Migration, read_migrations
 from server.db.restored import note_restore
 from server.db.snapshot_tables import TableShape
+from server.db.trust import read_roots
+from server.domain.restore_note import RestoreNote, restore_map
 from server.services.backup.archive import Reader, reading
 from server.services.backup.making import AT_ONCE, Tell, tell_nobody
 from server.services.backup.manifest import Manifest, Migrated, read_manifest
 from server.services.backup.verified import Listed, blob_pieces, table_pieces, verify
+from server.services.recall import Grounds, walk
 from server.services.transitions import restored
 
 log = structlog.get_logger(__name__)
@@ -47,19 +53,22 @@ async def restore_backup(
     path: Path,
     url: str,
     store: BlobStore,
+    grounds: Grounds,
     *,
     replace: bool = False,
     sha256: str | None = None,
     tell: Tell = tell_nobody,
 ) -> Restored:
-    """Fill a database and a blob store from a backup.
+    """Fill a database and a blob store from a backup; ``grounds``: whose session key signs for it in the audit.
 
     Raises:
         CorruptBackupError: the backup is not whole, or was altered.
         SchemaError: it was made by a newer release, or by other migrations.
         ConflictError: the database is not empty, or somebody works with it.
-        ConfigurationError, StoreUnavailableError: there is no backup; no answer. The database is as it was in each
-            case; blobs may have come that nothing refers to.
+        ConfigurationError: there is no backup; or the keys are not those of the fleet that it is of.
+        SignerUnavailableError: the session key does not sign.
+        StoreUnavailableError: no answer. The database is as it was in each case; blobs may have come that nothing
+            refers to.
     """
     with reading(path) as reader:
         manifest = await asyncio.to_thread(read_manifest, reader, sha256=sha256)
@@ -72,7 +81,7 @@ async def restore_backup(
             await target.migrate(before)
             await _fill(target, reader, manifest, tell)
             await target.migrate(after)
-            names = await _settle(target, manifest.taken_at)
+            names = await _settle(target, grounds, manifest.taken_at)
     log.info("restored", taken_at=manifest.taken_at.isoformat(), rows=manifest.rows, paused=len(names))
     return Restored(manifest, names, tuple(missing))
 
@@ -138,18 +147,28 @@ async def _fill(target: Loading, reader: Reader, manifest: Manifest, tell: Tell)
     tell("tables", len(shapes), len(shapes))
 
 
-async def _settle(target: Loading, backup_at: datetime) -> tuple[str, ...]:
+async def _settle(target: Loading, grounds: Grounds, backup_at: datetime) -> tuple[str, ...]:
     """Let nothing go on by itself that may have been stopped since; return the names of what was active."""
     now = datetime.now(UTC)
+    note = await _sign_note(target, grounds, now=now, backup_at=backup_at)
+    await note_restore(target.connection, now=now, backup_at=backup_at, note=note)
     names = []
     for campaign in await lock_standing(target.connection):
         held = restored(campaign, now=now, backup_at=backup_at)
         why = DecisionRecord(now, ACTOR, ACTOR, held.sentence, {"backup_at": backup_at.isoformat()})
         await save(target.connection, held, why)
         names.append(campaign.name)
-    await note_restore(target.connection, now=now, backup_at=backup_at)
     await target.renew_lease()
     return tuple(names)
+
+
+async def _sign_note(target: Loading, grounds: Grounds, *, now: datetime, backup_at: datetime) -> bytes:
+    """Return what the audit's next row says of the rows before it, signed as checkpoints are."""
+    trust, _, _ = walk(grounds.pinned, await read_roots(target.connection))
+    kept = await read_head(target.connection)
+    note = RestoreNote(trust.root.fleet, kept, backup_at=int(backup_at.timestamp()), at=int(now.timestamp()))
+    pen = grounds.keyring.pen(Kind.RESTORE_NOTE, RoleName.SESSION, trust.root)
+    return await asyncio.to_thread(pen.seal, restore_map(note))
 
 
 def _some(pieces: Iterator[_T], most: int) -> list[_T]:
