@@ -1,7 +1,7 @@
 # noqa: INP001 - a script beside the documents, not a package
 """Write what follows from the code into the documents, between ``<!-- generated: name -->`` and ``<!-- end -->``.
 
-``openapi.json`` and ``reference/campaign.schema.json`` follow from it as a whole.
+``openapi.json`` and ``reference/*.schema.json`` follow from it as a whole.
 
 .venv/bin/python docs/generate.py            write them
 .venv/bin/python docs/generate.py --check    exit 1 if a document does not say what the code says
@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from inspect import getdoc
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,17 @@ from cyclopts import App
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from device_sim.scenario.faults import (
+    DEFECTS,
+    Dated,
+    Defect,
+    Effect,
+    Group,
+    Kind,
+    TimedFault,
+    kinds_of,
+)
+from device_sim.scenario.model import Scenario
 from server.api.application import document
 from server.cli import app as command_line
 from server.cli.campaign_file import CampaignFile
@@ -155,6 +167,25 @@ def metrics_table() -> str:
     )
 
 
+def fault_table(group: Group) -> str:
+    """List the kinds of one group of the fault catalogue: where each may stand, what it does, its members."""
+    kinds = [kind for kind in (*kinds_of(TimedFault), *kinds_of(Effect)) if kind.group is group]
+    return _table(("fault", "stands under", "what it does", "its members"), [_fault(kind) for kind in kinds])
+
+
+def _fault(kind: type[Kind]) -> tuple[str, str, str, str]:
+    own = [name for name in kind.model_fields if name not in {"fault", "share", "region", "hardware"}]
+    named = [(kind.model_fields[name].alias or name, kind.model_fields[name]) for name in own]
+    members = "; ".join(f"`{name}`: {field.description}" for name, field in named)
+    place = "`faults`" if issubclass(kind, Dated) else "`effects`"
+    return f"`{kind.name()}`", place, (getdoc(kind) or "").partition("\n")[0], members
+
+
+def defect_table() -> str:
+    """List what may be wrong with a release as it is published."""
+    return _table(("defect", "what it is"), [(f"`{defect}`", DEFECTS[defect]) for defect in Defect])
+
+
 def event_table() -> str:
     """List every type of event."""
     return _table(("type", "what it tells"), [(f"`{kind}`", SAID[kind]) for kind in EventType])
@@ -177,17 +208,20 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "campaign-fields": lambda: fields_table(filter.CAMPAIGNS),
     "execution-fields": lambda: fields_table(filter.EXECUTIONS),
     "bundle-fields": lambda: fields_table(filter.BUNDLES),
+    "defects": defect_table,
+    **{f"{group}-faults": partial(fault_table, group) for group in Group},
 }
 
 
-def campaign_schema() -> str:
-    """The JSON Schema of `tidegate apply`'s files."""
-    return json.dumps(CampaignFile.model_json_schema(), indent=2) + "\n"
+def schema(model: type[BaseModel]) -> str:
+    """The JSON Schema of files that people write."""
+    return json.dumps(model.model_json_schema(), indent=2) + "\n"
 
 
 WHOLE: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "openapi.json": lambda: document().decode(),
-    DOCS / "reference/campaign.schema.json": campaign_schema,
+    DOCS / "reference/campaign.schema.json": lambda: schema(CampaignFile),
+    DOCS / "reference/scenario.schema.json": lambda: schema(Scenario),
 }
 
 

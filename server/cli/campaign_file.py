@@ -1,20 +1,16 @@
-"""Campaigns as files: YAML 1.2, one document for each. The JSON Schema is `docs/reference/campaign.schema.json`.
-
-YAML 1.2 by `ruamel.yaml`: a region called ``no`` stays a text, and a key that is there twice is an error.
-"""
+"""Campaigns as files: YAML 1.2, one document for each. The JSON Schema is `docs/reference/campaign.schema.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from firmware_store.errors import InvalidInputError
 from server.api.parameters import PATH, CampaignName, CohortName, Reason, RegionNames
 from server.domain.campaign import NO_REASON, Membership
 from server.domain.plan import Plan, Policy
-
-MAX_BYTES: Final = 1 << 20
+from server.domain.yaml_text import MAX_BYTES, read_documents, validated
 
 
 class CampaignFile(BaseModel):
@@ -59,30 +55,12 @@ def read_campaigns(path: Path) -> list[CampaignFile]:
     Raises:
         InvalidInputError: it cannot be read, is not YAML, or is not of campaigns; the text says where.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise InvalidInputError(f"{path} has more than {MAX_BYTES} bytes.")
-        documents = list(YAML(typ="safe", pure=True).load_all(text.decode()))
+            data = file.read(MAX_BYTES + 1)
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
-    except (YAMLError, ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{path} is not YAML: {exc}") from exc
-    if not documents:
-        raise InvalidInputError(f"{path} has no document.")
-    return [_campaign(path, number, document) for number, document in enumerate(documents, 1)]
-
-
-def _campaign(path: Path, number: int, document: object) -> CampaignFile:
-    try:
-        return CampaignFile.model_validate(document)
-    except ValidationError as exc:
-        wrong = [
-            f"  {'.'.join(map(str, entry['loc'])) or 'the document'}: {entry['msg']}"
-            for entry in exc.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise InvalidInputError("\n".join((f"{path}, document {number}, is not a campaign:", *wrong))) from exc
+    return [
+        validated(CampaignFile, document, claim=f"{path}, document {number}, is not a campaign")
+        for number, document in enumerate(read_documents(data, name=str(path)), 1)
+    ]
