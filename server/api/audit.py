@@ -11,7 +11,7 @@ from server.api.parameters import PRINTABLE, Digits, Instant
 from server.api.routing import Call, Empty, Example, Media, route
 from server.api.store import LINES, MEDIA_TYPE, answer_lines
 from server.db.audit import Wanted
-from server.domain.audit_file import members_of
+from server.domain.audit_file import FORMAT, members_of
 from server.services.tokens import Right
 
 _LAST: Final = (1 << 63) - 1
@@ -83,7 +83,15 @@ async def verify_audit(call: Call[Empty]) -> web.StreamResponse:
     return await answer_lines(call.request, call.context.audit.verify())
 
 
-@route("GET", "/v1/audit/export", right=Right.READ, gives=Media(MEDIA_TYPE, "a row on each line, signed at the end"))
+EXPORT: Final = Media(
+    MEDIA_TYPE,
+    "a row on each line, signed at the end",
+    shown='{"exported_at":"2026-03-02T08:00:00+00:00","fleet":"0f1e2d3c4b5a69788796a5b4c3d2e1f0","format":"'
+    f'{FORMAT}"}}\n',
+)
+
+
+@route("GET", "/v1/audit/export", right=Right.READ, gives=EXPORT)
 async def export_audit(call: Call[None]) -> web.StreamResponse:
     """Get all rows, in a form that can be checked without the server."""
     response = web.StreamResponse()

@@ -44,7 +44,10 @@ _START: Final = """SwaggerUIBundle({
 """
 
 
-@route("GET", "/v1/openapi.json", right=None, gives=Media("application/json", "an OpenAPI 3.1 document"))
+DOCUMENT: Final = Media("application/json", "an OpenAPI 3.1 document", shown='{"openapi": "3.1.0"}')
+
+
+@route("GET", "/v1/openapi.json", right=None, gives=DOCUMENT)
 async def get_openapi(call: Call[None]) -> web.StreamResponse:
     """Get this document."""
     del call  # it is the same for all

@@ -176,13 +176,21 @@ async def renew_identity(call: Call[Renew]) -> Identity:
     return _identity(call, renewed)
 
 
-@route("GET", "/v1/enrol/ca", right=None, limited=True, gives=Media(PEM, "the certificate of the devices' CA"))
+AUTHORITY: Final = Media(
+    PEM, "the certificate of the devices' CA", shown="-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n"
+)
+REVOKED: Final = Media(
+    PEM, "the CA's revocation list", shown="-----BEGIN X509 CRL-----\nMIHf...\n-----END X509 CRL-----\n"
+)
+
+
+@route("GET", "/v1/enrol/ca", right=None, limited=True, gives=AUTHORITY)
 async def get_ca(call: Call[None]) -> web.StreamResponse:
     """Get the CA by which devices are known."""
     return web.Response(body=await call.context.enrolment.certificate_authority(), content_type=PEM)
 
 
-@route("GET", "/v1/enrol/crl", right=None, limited=True, gives=Media(PEM, "the CA's revocation list"))
+@route("GET", "/v1/enrol/crl", right=None, limited=True, gives=REVOKED)
 async def get_revocation_list(call: Call[None]) -> web.StreamResponse:
     """Get the devices whose certificates count no more."""
     return web.Response(body=await call.context.enrolment.revocation_list(), content_type=PEM)

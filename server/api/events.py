@@ -30,6 +30,7 @@ STREAM: Final = Media(
     EVENT_STREAM,
     "events as they come: `id` is their number, `event` their type, `data` a CloudEvent in JSON",
     {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
+    {"id": "1024", "event": "campaign.halted", "data": '{"specversion": "1.0", "type": "campaign.halted"}'},
 )
 
 _NUMBER_DIGITS_MOST: Final = 18

@@ -19,7 +19,11 @@ from server.services.tokens import Right
 MEDIA_TYPE: Final = "text/csv"
 TABLE_MOST_BYTES: Final = 64 << 20
 
-TABLE: Final = Media(MEDIA_TYPE, "a line for each device, after one with the names of the columns")
+TABLE: Final = Media(
+    MEDIA_TYPE,
+    "a line for each device, after one with the names of the columns",
+    shown='id,region,cohort,labels\r\ngw-17,eu,main,"{""site"": ""bremen""}"\r\n',
+)
 
 
 class DriftQuery(FilterQuery):

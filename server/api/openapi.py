@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, built from the route table and the models: what it says is what is checked."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from inspect import cleandoc
 from typing import Any, Final
@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import CoreModeRef, DefsRef, GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from server.api import request_key
+from server.api.answer_examples import example_of
 from server.api.conditions import FORM
 from server.api.parameters import PATH
 from server.api.problems import MEDIA_TYPE, Problem, kinds, type_of
 from server.api.routing import Media, Route
 
 _REF: Final = "#/components/schemas/{model}"
+_EXAMPLE: Final = "#/components/examples/{model}"
 _IN_PATH: Final = re.compile(r"\{([a-z0-9_]+)\}")
 _JSON: Final = "application/json"
 
@@ -61,7 +63,12 @@ def build_document(routes: Iterable[Route]) -> _Json:
         },
         "tags": [{"name": name} for name in sorted({tag_of(entry) for entry in entries})],
         "paths": paths,
-        "components": {"schemas": schemas, "responses": _problem_responses(), "securitySchemes": _SECURITY},
+        "components": {
+            "schemas": schemas,
+            "examples": _answer_examples(names),
+            "responses": _problem_responses(),
+            "securitySchemes": _SECURITY,
+        },
     }
 
 
@@ -219,7 +226,9 @@ def _responses(entry: Route, names: dict[tuple[type[BaseModel], JsonSchemaMode],
             one["description"] = answer.said
             content = _stream(answer)
         elif answer is not None:
-            content = {_JSON: {"schema": {"$ref": _REF.format(model=names[(answer, "serialization")])}}}
+            name = names[(answer, "serialization")]
+            shown = {"answer": {"$ref": _EXAMPLE.format(model=name)}}
+            content = {_JSON: {"schema": {"$ref": _REF.format(model=name)}, "examples": shown}}
         if answer is not None and not head:
             one["content"] = content
         found[str(status)] = one
@@ -227,8 +236,15 @@ def _responses(entry: Route, names: dict[tuple[type[BaseModel], JsonSchemaMode],
     return dict(sorted(found.items()))
 
 
+def _answer_examples(names: Mapping[tuple[type[BaseModel], JsonSchemaMode], str]) -> _Json:
+    """Return what each answer looks like, by the name of its schema."""
+    answers = {name: model for (model, mode), name in names.items() if mode == "serialization" and model is not Problem}
+    return {name: {"value": example_of(model)} for name, model in sorted(answers.items())}
+
+
 def _stream(media: Media) -> _Json:
-    return {media.kind: {"schema": {**media.schema, "description": media.said}}}
+    shown = {} if media.shown is None else {"example": media.shown}
+    return {media.kind: {"schema": {**media.schema, "description": media.said}, **shown}}
 
 
 def _problem_responses() -> _Json:

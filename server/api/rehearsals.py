@@ -16,7 +16,11 @@ from server.services import identifiers
 from server.services.rehearsals import Rehearsal
 from server.services.tokens import Right
 
-LINES = Media(MEDIA_TYPE, "an object on each line, how far it is (`done`); the last says `complete` and has `effects`")
+LINES = Media(
+    MEDIA_TYPE,
+    "an object on each line, how far it is (`done`); the last says `complete` and has `effects`",
+    shown='{"done": 3, "complete": false}\n',
+)
 
 
 class RehearsalDraft(Model):

@@ -49,11 +49,15 @@ class Empty(Model):
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A body that is no JSON object: its media type, and what it holds; ``schema``: of each of its parts, if any."""
+    """A body that is no JSON object: its media type, and what it holds; ``schema``: of each of its parts, if any.
+
+    ``shown``: what it looks like, where it is text.
+    """
 
     kind: str
     said: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string", "format": "binary"})
+    shown: Any = None
 
 
 @dataclass(frozen=True, slots=True)

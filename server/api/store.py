@@ -20,7 +20,11 @@ LINE_S: Final = 0.5
 """How often a line comes; the last one has ``"complete": true``, and without it something went wrong."""
 
 MEDIA_TYPE: Final = "application/jsonl"
-LINES: Final = Media(MEDIA_TYPE, "an object on each line, how far it is; the last says `complete`")
+LINES: Final = Media(
+    MEDIA_TYPE,
+    "an object on each line, how far it is; the last says `complete`",
+    shown='{"seen": 120, "total": 412, "complete": false}\n',
+)
 _DAY_S: Final = 86_400
 
 

@@ -58,7 +58,12 @@ async def readiness(call: Call[None]) -> web.StreamResponse:
     )
 
 
-@route("GET", "/metrics", right=None, gives=Media("text/plain", "the text format of Prometheus"))
+METRICS: Final = Media(
+    "text/plain", "the text format of Prometheus", shown='tidegate_devices{presence="online"} 1940.0\n'
+)
+
+
+@route("GET", "/metrics", right=None, gives=METRICS)
 async def metrics(call: Call[None]) -> web.StreamResponse:
     """Get the metrics."""
     context = call.context

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import BaseModel
 
+from server.api.answer_examples import NAMED, OF, example_of
 from server.api.application import document
 from server.api.openapi import build_document, problems_of
 from server.api.parameters import PATH
@@ -56,6 +60,47 @@ def test_the_example_of_a_request_is_one(entry: Route) -> None:
 
     assert entry.body is not None or entry.example.body is None
     assert entry.query is not None or not entry.example.query
+
+
+BYTES = {"application/octet-stream", "application/cbor"}
+"""What no text shows."""
+
+
+def answers_shown() -> Iterator[tuple[str, Any, Any]]:
+    """Each answer that is no problem: whose it is, its schema, and what is shown of it."""
+    for method, path, operation in OPERATIONS:
+        for status, answer in operation["responses"].items():
+            for kind, content in answer.get("content", {}).items():
+                for example in content.get("examples", {}).values():
+                    name = example["$ref"].rsplit("/", 1)[1]
+                    yield f"{method} {path}", content["schema"], DOCUMENT["components"]["examples"][name]["value"]
+                if "example" in content or ("examples" not in content and kind not in BYTES):
+                    yield f"{method} {path} {status}", content["schema"], content.get("example")
+
+
+@pytest.mark.parametrize(("schema", "shown"), [pytest.param(*rest, id=name) for name, *rest in answers_shown()])
+def test_the_example_of_an_answer_is_one(schema: dict[str, Any], shown: Any) -> None:
+    validator = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+    assert [error.message for error in validator.iter_errors(shown)] == []
+
+
+def test_every_member_that_is_said_to_look_like_something_is_there() -> None:
+    models: dict[str, set[str]] = {}
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        models[name] = set(schema.get("properties", {}))
+    members = set().union(*models.values())
+
+    assert NAMED.keys() - members == set()
+    assert {key for key in OF if key.partition(".")[2] not in models[key.partition(".")[0]]} == set()
+
+
+def test_a_member_of_which_nothing_is_known_is_named() -> None:
+    class Unknown(BaseModel):
+        wingspan: str
+
+    with pytest.raises(LookupError, match=r"Unknown\.wingspan has no example"):
+        example_of(Unknown)
 
 
 def test_every_problem_that_a_route_may_answer_is_described() -> None:
