@@ -43,10 +43,11 @@ from server.services.blob_wire import BlobWire
 from server.services.bundles import Bundles
 from server.services.campaigns import Campaigns
 from server.services.changes import Changes
+from server.services.device import Device
 from server.services.directives import Directives
 from server.services.drafts import Draft
 from server.services.evidence import Evidence
-from server.services.fleet import Device, Fleet
+from server.services.fleet import Fleet
 from server.services.freezes import Freezes
 from server.services.inventory import Inventory
 from server.services.keyring import Keyring

@@ -17,7 +17,8 @@ from firmware_store.errors import ForbiddenError
 from server.api.context import Context
 from server.domain.identity import Cohort, DeviceId, Region
 from server.domain.scope import Scope
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 
 OPEN: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {

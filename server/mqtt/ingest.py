@@ -15,7 +15,8 @@ from server.mqtt.link import Incoming
 from server.mqtt.session import ServerSession
 from server.protocol.messages import Report, decode_beat, decode_gone, decode_hello, decode_report
 from server.protocol.topics import Topics, Up, UpTopic
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.metrics import Metrics
 from server.services.presence import Presence
 from server.services.reports import Reports

@@ -12,7 +12,8 @@ from typing import Final
 from server.domain.gate import DEAD_MAN_S
 from server.domain.identity import CampaignId, DeviceId
 from server.protocol.orders import Admit
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.presence import Presence
 
 ADMIT_S: Final = DEAD_MAN_S

@@ -21,7 +21,8 @@ from server.domain.filter import LIVE, Compare, Conjunction, Disjunction, Expres
 from server.domain.gate import height, is_due
 from server.domain.identity import Cohort, DeviceId, Region
 from server.domain.scope import EVERYTHING, Scope
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.turns import others_turn, slices
 
 BROUGHT: Final = (State.RUNNING, State.PAUSED, State.WATCHING, State.FINISHED)

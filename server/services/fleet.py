@@ -8,99 +8,27 @@ and nothing is wrong with it. Whoever does not sleep is dark as soon as it is no
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord, Seen
 from server.domain.halt.view import DARK_WAKES
 from server.domain.identity import Cohort, DeviceId, Region
-from server.protocol.messages import Counter, Hello
-from server.protocol.orders import Admit
+from server.protocol.messages import Hello
+from server.services.columns import Columns, Rows
+from server.services.device import Device
 from server.services.sites import SITE_LABEL
 
+_NOBODY: Final = np.empty(0, np.int64)
 _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
 GRACE_BEATS: Final = 2.5
 """Offline: nothing heard for so many heartbeat intervals, or the current session's last will."""
-
-ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
-HABIT_FROM: Final = 3.0
-"""So many absences: who is away once a day comes to five."""
-UNSTEADY_FROM: Final = 10.0
-"""About two absences a day: silence of a quarter of an hour says less of such a device than of others."""
-
-
-@dataclass(slots=True)
-class Device:
-    """One device; times in Unix seconds. ``vendor_id`` and ``class_id`` are empty until its first hello.
-
-    ``last_sequence`` is the newest report this process has committed; after a restart every device's next beat repeats
-    its last report once, which changes nothing. ``admit`` and ``reboot`` are in each welcome until they expire.
-    ``site``: what it says of where it is, or people do (``site_given``), which outweighs; empty: nobody does.
-    """
-
-    id: DeviceId
-    region: Region
-    cohort: Cohort
-    member_since: float
-    held: bool = False
-    admitted_at: float = 0.0
-    revoked_at: float = -1.0
-    vendor_id: bytes = b""
-    class_id: bytes = b""
-    hardware: str = ""
-    running_digest: bytes = b""
-    nonce: bytes = b""
-    last_seen: float = 0.0
-    gone: bool = True
-    last_sequence: int = -1
-    welcomed_at: float = 0.0
-    seen_stored: float = 0.0
-    admit: Admit | None = None
-    reboot: Admit | None = None
-    reboot_told_at: float = 0.0
-    site: str = ""
-    site_given: str | None = None
-    moved: bool = False
-    """It belongs elsewhere than at its last hello: the counters that it holds are not those of its audience."""
-    utc_offset_minutes: int | None = None
-    """East of UTC, by its last hello to this process."""
-    wake_interval_s: int = 0
-    """Seconds between wakes, as it declares them; 0: it does not sleep."""
-    told_counter: Counter | None = None
-    """The directive of its cohort that it holds, by its last beat to this process, which came at ``told_at``."""
-    told_at: float = 0.0
-    free_bytes: int | None = None
-    """Of its storage, by its last beat to this process; None: it does not say."""
-    refusals: int = 0
-    """Orders that it did not believe since it booted, by its last beat to this process."""
-    drops: int = 0
-    """Sessions lost since this process began."""
-    absences: float = 0.0
-    """How often it had been away at ``absent_at``, each time counting half as much after half a week."""
-    absent_at: float = 0.0
-
-    @property
-    def is_unsteady(self) -> bool:
-        """It was away several times a day before it was last heard from: the halt rule compares it with its like."""
-        return self.absences_at(self.last_seen) >= UNSTEADY_FROM
-
-    @property
-    def is_away_by_habit(self) -> bool:
-        """It was away every day or two: where hours of silence are judged, the halt rule leaves it out."""
-        return self.absences_at(self.last_seen) >= HABIT_FROM
-
-    def absences_at(self, now: float) -> float:
-        """How often it has been away, as ``absences`` counts."""
-        return self.absences * 2 ** (-(now - self.absent_at) / ABSENCE_HALF_LIFE_S)
-
-    @property
-    def revoked(self) -> bool:
-        """Shut out until it is enrolled again."""
-        return self.revoked_at >= self.admitted_at
 
 
 class Fleet:
@@ -109,7 +37,10 @@ class Fleet:
     def __init__(self, *, heartbeat_s: float) -> None:
         self.grace_s = GRACE_BEATS * heartbeat_s
         self._hearing_since = 0.0
+        self.columns = Columns()
         self._devices: dict[DeviceId, Device] = {}
+        self._by_row: list[Device] = []
+        self._audiences: dict[tuple[Cohort, Region], int] = {}
         self._members: dict[tuple[Cohort, Region], dict[DeviceId, Device]] = {}
 
     def __len__(self) -> int:
@@ -120,14 +51,14 @@ class Fleet:
 
     def add(self, record: DeviceRecord) -> None:
         """Take a device up from its record."""
-        device = Device(record.id, record.region, record.cohort, record.member_since.timestamp(), held=record.held)
+        since = record.member_since.timestamp()
+        device = Device(record.id, record.region, record.cohort, since, held=record.held, columns=self.columns)
         if record.admitted_at is not None:
             device.admitted_at = record.admitted_at.timestamp()
         if record.revoked_at is not None:
             device.revoked_at = record.revoked_at.timestamp()
         if record.vendor is not None and record.hardware is not None:
-            device.vendor_id, device.class_id = _hardware_ids(record.vendor, record.hardware)
-            device.hardware = record.hardware
+            device.be(*_hardware_ids(record.vendor, record.hardware), record.hardware)
         device.site_given = record.operator_labels.get(SITE_LABEL)
         device.site = record.all_labels.get(SITE_LABEL, "")
         device.wake_interval_s = record.wake_interval_s or 0
@@ -140,6 +71,8 @@ class Fleet:
         if record.absent_at is not None:
             device.absences, device.absent_at = record.absences, record.absent_at.timestamp()
         self._devices[device.id] = device
+        self._by_row.append(device)
+        self._settle(device)
         self._members.setdefault((device.cohort, device.region), {})[device.id] = device
 
     def get(self, device: DeviceId) -> Device | None:
@@ -149,10 +82,18 @@ class Fleet:
         """The devices of one audience."""
         return self._members.get((cohort, region), {}).values()
 
+    def rows(self, cohort: Cohort, region: Region) -> Rows:
+        """Return the rows of the devices of one audience, rising."""
+        audience = self._audiences.get((cohort, region), 0)
+        return np.flatnonzero(self.columns.audience[: len(self.columns)] == audience) if audience else _NOBODY
+
+    def at(self, row: int) -> Device:
+        """Return the device of a row."""
+        return self._by_row[row]
+
     def greet(self, device: Device, hello: Hello, now: float) -> None:
         """A new session has begun."""
-        device.vendor_id, device.class_id = _hardware_ids(hello.vendor, hello.hardware)
-        device.hardware = hello.hardware
+        device.be(*_hardware_ids(hello.vendor, hello.hardware), hello.hardware)
         device.site = hello.labels.get(SITE_LABEL, "") if device.site_given is None else device.site_given
         device.utc_offset_minutes = hello.utc_offset_minutes
         device.wake_interval_s = hello.wake_interval_s or 0
@@ -212,6 +153,7 @@ class Fleet:
         self._members.get((known.cohort, known.region), {}).pop(device, None)
         known.region, known.cohort, known.member_since = region, cohort, at
         known.moved, known.admit, known.reboot = True, None, None
+        self._settle(known)
         self._members.setdefault((cohort, region), {})[device] = known
         return known
 
@@ -228,6 +170,10 @@ class Fleet:
         """Tell whether it has a session, as far as is known."""
         return not device.gone and now - device.last_seen <= self.grace_s
 
+    def are_online(self, rows: Rows, now: float) -> npt.NDArray[np.bool_]:
+        """Tell of each row whether its device is online."""
+        return ~self.columns.gone[rows] & (now - self.columns.last_seen[rows] <= self.grace_s)
+
     def is_asleep(self, device: Device, now: float) -> bool:
         """Tell whether it is offline because it sleeps: it was heard within one and a half of its wake intervals."""
         if not device.wake_interval_s or device.revoked or self.is_online(device, now):
@@ -239,10 +185,12 @@ class Fleet:
 
     def online(self, now: float) -> int:
         """How many devices are online."""
-        return sum(self.is_online(device, now) for device in self._devices.values())
+        return int(np.count_nonzero(self.are_online(np.arange(len(self.columns)), now)))
 
     def unsaved(self) -> list[Seen]:
         """Return who was heard from since its ``last_seen`` was written, and when."""
+        used = len(self.columns)
+        rows = np.flatnonzero(self.columns.last_seen[:used] - self.columns.seen_stored[:used] > _ROUNDING_S)
         return [
             Seen(
                 device.id,
@@ -250,8 +198,7 @@ class Fleet:
                 device.absences,
                 datetime.fromtimestamp(device.absent_at, UTC) if device.absent_at else None,
             )
-            for device in self._devices.values()
-            if device.last_seen - device.seen_stored > _ROUNDING_S
+            for device in map(self.at, rows.tolist())
         ]
 
     def note_saved(self, seen: Iterable[Seen]) -> None:
@@ -259,6 +206,10 @@ class Fleet:
         for one in seen:
             if (device := self.get(one.id)) is not None:
                 device.seen_stored = one.at.timestamp()
+
+    def _settle(self, device: Device) -> None:
+        audience = (device.cohort, device.region)
+        self.columns.audience[device.row] = self._audiences.setdefault(audience, len(self._audiences) + 1)
 
 
 @lru_cache(maxsize=4096)

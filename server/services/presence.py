@@ -12,8 +12,9 @@ from server.protocol.messages import Beat, Counter, Gone, Hello
 from server.protocol.orders import Welcome
 from server.protocol.topics import CohortAudience, DeviceAudience, Topics
 from server.services.authority import Authority
+from server.services.device import Device
 from server.services.directives import Directives
-from server.services.fleet import Device, Fleet
+from server.services.fleet import Fleet
 from server.services.metrics import Metrics
 from server.services.wire import Wire
 

@@ -19,7 +19,8 @@ from server.domain.plan import Plan, Policy, default_plan
 from server.domain.scope import EVERYTHING, Scope
 from server.services.apart import apart, last_words
 from server.services.campaigns import Campaigns
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.replay import rehearsal
 from server.services.replay.inventory import Picture
 from server.services.replay.rehearsal import Job, dump_job

@@ -5,19 +5,50 @@ A device keeps its index for the run of a campaign; new ones are appended.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from server.domain.gate import height
 from server.domain.halt import Population
-from server.domain.halt.view import Indices
-from server.domain.identity import CampaignId, Cohort, DeviceId, Region
-from server.services.fleet import Device, Fleet
-from server.services.turns import others_turn, slices
+from server.domain.halt.view import Bools, Indices
+from server.domain.identity import DeviceId, Region
+from server.services.columns import Rows
+from server.services.device import ABSENCE_HALF_LIFE_S, HABIT_FROM, UNSTEADY_FROM, Device
+from server.services.fleet import Fleet
+from server.services.heights import Heights
 
 _GONE: Final = float("-inf")
+_NOT_MET: Final = -1
+
+
+class _Piece(NamedTuple):
+    """Some devices that were met together; arrays of their number."""
+
+    row: Rows
+    """In the fleet's columns; ``_NOT_MET``: the device is not known any more."""
+    region: Indices
+    hardware: Indices
+    height: Indices
+    unsteady: Bools
+    by_habit: Bools
+    wake_s: Indices
+    site: Indices
+
+    @classmethod
+    def none(cls) -> Self:
+        nobody, no = np.empty(0, np.int64), np.empty(0, np.bool_)
+        return cls(nobody, nobody, nobody, nobody, no, no, nobody, nobody)
+
+    @classmethod
+    def gone(cls, *, hardware: int, height: int, site: int) -> Self:
+        row, region, wakes = np.asarray([_NOT_MET]), np.zeros(1, np.int64), np.zeros(1, np.int64)
+        no = np.zeros(1, np.bool_)
+        return cls(row, region, np.asarray([hardware]), np.asarray([height]), no, no, wakes, np.asarray([site]))
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Self:
+        return cls(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +68,30 @@ class Roster:
 
     def __init__(
         self,
-        campaign: CampaignId,
         regions: Sequence[Region],
         fleet: Fleet,
+        heights: Heights,
         known: Iterable[DeviceId] = (),
         named: Collection[DeviceId] = (),
     ) -> None:
-        self._campaign = campaign
+        self._fleet = fleet
+        self._heights = heights
         self._regions = {name: index for index, name in enumerate(regions)}
         self._classes: dict[str, int] = {}
         self.ids: list[DeviceId] = []
         self.index: dict[DeviceId, int] = {}
-        self._region: list[int] = []
-        self._hardware: list[int] = []
-        self._height: list[int] = []
-        self._unsteady: list[bool] = []
-        self._by_habit: list[bool] = []
-        self._wake_s: list[int] = []
+        self._pieces: list[_Piece] = []
+        self._all = _Piece.none()
+        self._of_row = np.full(0, _NOT_MET, np.int64)
         self._sites: dict[tuple[Region, str], int] = {}
-        self._site: list[int] = []
         self._named = frozenset(named)
         self._population: Population | None = None
         for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
             device = fleet.get(name)
-            self._append(device or Device(name, regions[0], Cohort(""), 0.0))
+            if device is None:
+                self._keep_place(name)
+            else:
+                self.meet(np.asarray([device.row]))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,74 +100,104 @@ class Roster:
     def classes(self) -> tuple[str, ...]:
         return tuple(self._classes)
 
-    def meet(self, device: Device) -> int:
-        """Return the index of a device, which it is given now if it has none; take in a new wake interval."""
-        found = self.index.get(device.id)
-        if found is None:
-            return self._append(device)
-        if self._wake_s[found] != device.wake_interval_s:
-            self._wake_s[found] = device.wake_interval_s
+    def meet(self, rows: Rows) -> Indices:
+        """Return the indices of the devices in these rows of the fleet's columns.
+
+        Whoever has none is given one now, in the order of the rows; new wake intervals are taken in.
+        """
+        spare = len(self._fleet.columns) - len(self._of_row)
+        if spare > 0:
+            self._of_row = np.concatenate([self._of_row, np.full(max(spare, len(self._of_row)), _NOT_MET, np.int64)])
+        new = rows[self._of_row[rows] == _NOT_MET]
+        if len(new):
+            self._append(new)
+        found = self._of_row[rows]
+        wake_s = self._fleet.columns.wake_interval_s[rows]
+        met = self._everybody
+        changed = met.wake_s[found] != wake_s
+        if changed.any():
+            met.wake_s[found[changed]] = wake_s[changed]
             self._population = None
         return found
 
-    def height(self, index: int) -> int:
-        return self._height[index]
-
-    def hardware(self, index: int) -> int:
-        return self._hardware[index]
+    def hardware(self, indices: Indices) -> Indices:
+        """Return the hardware classes of these devices, as indices of ``classes``."""
+        return self._everybody.hardware[indices]
 
     @property
     def population(self) -> Population:
         """The same object while nobody has joined, and nobody has changed how it sleeps."""
         if self._population is None:
+            met = self._everybody
             self._population = Population(
                 regions=tuple(self._regions),
                 classes=self.classes,
-                region=np.asarray(self._region, np.int16),
-                hardware=np.asarray(self._hardware, np.int16),
-                height=np.asarray(self._height, np.uint32),
-                unsteady=np.asarray(self._unsteady, np.bool_),
-                away_by_habit=np.asarray(self._by_habit, np.bool_),
-                site=np.asarray(self._site, np.int64),
-                wake_s=np.asarray(self._wake_s, np.float64) if any(self._wake_s) else None,
+                region=met.region.astype(np.int16),
+                hardware=met.hardware.astype(np.int16),
+                height=met.height.astype(np.uint32),
+                unsteady=met.unsteady,
+                away_by_habit=met.by_habit,
+                site=met.site,
+                wake_s=met.wake_s.astype(np.float64) if met.wake_s.any() else None,
                 named=np.asarray([name in self._named for name in self.ids], np.bool_) if self._named else None,
             )
         return self._population
 
-    async def sight(self, fleet: Fleet, present: Iterable[Device], now: float) -> Sighting:
-        """Look at everybody; ``present`` are those who may be compared. Others get their turn meanwhile."""
-        count = len(self)
-        last_seen = np.full(count, _GONE)
-        online = np.zeros(count, np.bool_)
-        here = np.zeros(count, np.bool_)
-        drops = np.zeros(count, np.int64)
-        index = 0
-        for some in slices(self.ids):
-            for name in some:
-                device = fleet.get(name)
-                if device is not None:
-                    last_seen[index] = device.last_seen
-                    drops[index] = device.drops
-                    online[index] = fleet.is_online(device, now)
-                index += 1
-            await others_turn(some)
-        here[[self.index[device.id] for device in present]] = True
+    def sight(self, present: Indices, now: float) -> Sighting:
+        """Look at everybody; ``present`` are those who may be compared."""
+        rows = self._everybody.row
+        columns = self._fleet.columns
+        is_known = rows != _NOT_MET
+        last_seen = np.where(is_known, columns.last_seen[rows], _GONE)
+        online = is_known & self._fleet.are_online(rows, now)
+        drops = np.where(is_known, columns.drops[rows], 0)
+        here = np.zeros(len(self), np.bool_)
+        here[present] = True
         return Sighting(now, last_seen, online, here, drops)
 
     def indices(self, devices: Iterable[DeviceId]) -> Indices:
         return np.asarray([self.index[name] for name in devices if name in self.index], np.int64)
 
-    def _append(self, device: Device) -> int:
-        index = self.index[device.id] = len(self.ids)
-        self.ids.append(device.id)
-        self._region.append(self._regions.get(device.region, 0))
-        self._hardware.append(self._classes.setdefault(device.hardware, len(self._classes)))
-        self._height.append(height(self._campaign, device.id))
-        self._unsteady.append(device.is_unsteady)
-        self._by_habit.append(device.is_away_by_habit)
-        self._wake_s.append(device.wake_interval_s)
-        # One that says nothing of its site is a site of its own.
-        place = (device.region, device.site)
-        self._site.append(self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index)
+    @property
+    def _everybody(self) -> "_Piece":
+        if self._pieces:
+            self._all = _Piece.joined([self._all, *self._pieces])
+            self._pieces.clear()
+        return self._all
+
+    def _append(self, rows: Rows) -> None:
+        columns = self._fleet.columns
+        first = len(self.ids)
+        devices = [self._fleet.at(row) for row in rows.tolist()]
+        for index, device in enumerate(devices, first):
+            self.index[device.id] = index
+            self.ids.append(device.id)
+        away = columns.absences_at(rows, columns.last_seen[rows], ABSENCE_HALF_LIFE_S)
+        self._of_row[rows] = np.arange(first, len(self.ids))
+        self._pieces.append(
+            _Piece(
+                row=rows,
+                region=np.asarray([self._regions.get(device.region, 0) for device in devices], np.int64),
+                hardware=np.asarray(
+                    [self._classes.setdefault(device.hardware, len(self._classes)) for device in devices], np.int64
+                ),
+                height=self._heights.of(rows),
+                unsteady=away >= UNSTEADY_FROM,
+                by_habit=away >= HABIT_FROM,
+                wake_s=columns.wake_interval_s[rows],
+                site=np.asarray([self._site(device, index) for index, device in enumerate(devices, first)], np.int64),
+            )
+        )
         self._population = None
-        return index
+
+    def _keep_place(self, name: DeviceId) -> None:
+        """A device that is not known any more: it is of no class that others are, and at a site of its own."""
+        index = self.index[name] = len(self.ids)
+        self.ids.append(name)
+        hardware = self._classes.setdefault("", len(self._classes))
+        self._pieces.append(_Piece.gone(hardware=hardware, height=self._heights.of_stranger(name), site=-1 - index))
+
+    def _site(self, device: Device, index: int) -> int:
+        """One that says nothing of its site is a site of its own."""
+        place = (device.region, device.site)
+        return self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index

@@ -6,24 +6,30 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from server.db.bundles import BundleRecord
 from server.db.campaign_records import CampaignRecord
 from server.db.executions import ExecutionRepository, Progress
 from server.db.halts import HaltRepository
-from server.domain.eligibility import Target, fits
+from server.domain.eligibility import Target
 from server.domain.execution import State
 from server.domain.gate import height
+from server.domain.halt.view import Indices
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.late import Waiting
 from server.domain.scope import EVERYTHING, Scope
 from server.domain.snapshot import Snapshot
-from server.services.fleet import Device, Fleet
+from server.services.crowd import Crowd
+from server.services.fleet import Fleet
 from server.services.glances import Glance, Glances
+from server.services.heights import Heights
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
 from server.services.tally import Candidate, Tally
-from server.services.turns import others_turn, slices
+from server.services.turns import each_rows
 
+_NOBODY: Final = np.empty(0, np.int64)
 _WRITTEN: Final = AWAY | {State.INSTALLING}
 
 
@@ -38,7 +44,7 @@ class Survey:
     """
 
     snapshot: Snapshot
-    heights: Mapping[Region, list[int]]
+    heights: Mapping[Region, Indices]
     states: Mapping[State, int]
     late: Sequence[Waiting]
     sleepers: Sequence[Waiting]
@@ -58,12 +64,15 @@ class Surveyor:
         self._halts = halts
         self._fleet = fleet
         self._rosters: dict[tuple[CampaignId, int], Roster] = {}
+        self._heights: dict[CampaignId, Heights] = {}
         self.glances = Glances()
 
     def remember_only(self, campaigns: Collection[CampaignId]) -> None:
         """Forget what is kept for the survey of all others."""
         for key in [key for key in self._rosters if key[0] not in campaigns]:
             del self._rosters[key]
+        for campaign in self._heights.keys() - set(campaigns):
+            del self._heights[campaign]
 
     async def survey(
         self,
@@ -83,42 +92,40 @@ class Surveyor:
         """
         began = time.monotonic()
         progress = await self._executions.progress(campaign.id)
+        heights = self._heights.setdefault(campaign.id, Heights(campaign.id, self._fleet))
         if scope.is_limited or apart:
             progress = self._within(scope, progress) if scope.is_limited else progress
-            roster = Roster(campaign.id, [region.region for region in campaign.regions], self._fleet)
+            roster = Roster([region.region for region in campaign.regions], self._fleet, heights)
         else:
-            roster = await self._roster(campaign)
+            roster = await self._roster(campaign, heights)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
-        present: list[Device] = []
+        crowd = Crowd(self._fleet, campaign, target, progress)
+        present: list[Indices] = []
         tallies: dict[Region, Tally] = {}
-        before, by_name = campaign.members_before, campaign.named
         for region in campaign.regions:
             tally = tallies[region.region] = Tally.begin(
                 self._fleet, campaign, region, bundle_bytes=bundle.size_bytes, now=now
             )
-            for some in slices(self._fleet.members(campaign.cohort, region.region)):
-                for device in some:
-                    if before is not None and int(device.member_since) >= before:
-                        continue
-                    if not device.vendor_id:  # it may turn out to be eligible at its first hello
-                        if not device.held:
-                            tally.note_candidate(height(campaign.id, device.id))
-                        continue
-                    if not self._is_eligible(device, target, progress):
-                        continue
-                    present.append(device)
-                    index = roster.meet(device)
+            async for some in each_rows(crowd.members(region.region)):
+                tally.note_candidates(heights.of(crowd.unknown(some)))
+                eligible = crowd.eligible(some)
+                indices = roster.meet(eligible)
+                present.append(indices)
+                tall, hardware = heights.of(eligible), roster.hardware(indices)
+                alone = crowd.counted_alone(eligible)
+                tally.count_crowd(eligible[~alone], tall[~alone], hardware[~alone])
+                for each in np.flatnonzero(alone).tolist():
+                    device = self._fleet.at(int(eligible[each]))
                     tally.count(
                         Candidate(
                             device,
                             progress.get(device.id),
-                            height=roster.height(index),
-                            hardware=roster.hardware(index),
-                            is_named=device.id in by_name,
+                            height=int(tall[each]),
+                            hardware=int(hardware[each]),
+                            is_named=device.id in campaign.named,
                             is_offered=device.id in offered,
                         )
                     )
-                await others_turn(some)
         for name, one in progress.items():
             known = self._fleet.get(name)
             if known is not None and known.region in tallies:
@@ -142,15 +149,17 @@ class Surveyor:
             answer=campaign.answer,
             device_bytes=bundle.size_bytes,
         )
-        heights = {region: tally.candidates for region, tally in tallies.items()}
+        candidates = {region: tally.heights for region, tally in tallies.items()}
         late = [one for tally in tallies.values() for one in tally.late]
         named = [one for tally in tallies.values() for one in tally.named]
         sleepers = [one for tally in tallies.values() for one in tally.sleepers]
         starting = sum(tally.sleepers_starting for tally in tallies.values())
-        sighting = await roster.sight(self._fleet, present, now)
+        sighting = roster.sight(np.concatenate([_NOBODY, *present]), now)
         rebooters = self._rebooters(campaign, progress, now)
         self.glances.keep(Glance(snapshot.regions, states, rebooters), campaign, scope, took_s=time.monotonic() - began)
-        return Survey(snapshot, heights, states, late, sleepers, starting, named, rebooters, roster, sighting, progress)
+        return Survey(
+            snapshot, candidates, states, late, sleepers, starting, named, rebooters, roster, sighting, progress
+        )
 
     async def glance(
         self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, scope: Scope = EVERYTHING
@@ -195,7 +204,7 @@ class Surveyor:
             )
         return found
 
-    async def _roster(self, campaign: CampaignRecord) -> Roster:
+    async def _roster(self, campaign: CampaignRecord, heights: Heights) -> Roster:
         """Return the run's roster, in the order that an earlier process gave it."""
         key = (campaign.id, campaign.run)
         if key not in self._rosters:
@@ -203,14 +212,6 @@ class Surveyor:
             known = () if saved is None else saved.roster
             regions = [region.region for region in campaign.regions]
             named = campaign.plan.named(len(campaign.plan.waves))
-            roster = Roster(campaign.id, regions, self._fleet, known, named)
+            roster = Roster(regions, self._fleet, heights, known, named)
             self._rosters.setdefault(key, roster)  # another survey may have been first
         return self._rosters[key]
-
-    def _is_eligible(self, device: Device, target: Target, progress: Mapping[DeviceId, Progress]) -> bool:
-        one = progress.get(device.id)
-        if one is not None and (one.is_earlier or one.state is State.SKIPPED):
-            return False
-        if device.held or device.revoked or not fits(target, vendor_id=device.vendor_id, class_id=device.class_id):
-            return False
-        return device.id in progress or device.running_digest != target.manifest_digest

@@ -1,4 +1,8 @@
-"""One region of a campaign, counted device by device: who is due, under way, and nobody's concern."""
+"""One region of a campaign, counted: who is due, under way, and nobody's concern.
+
+Devices that have said a word of the campaign, sleep, are named or admitted are counted one by one. The crowd of all
+others, who are due or not, and online or not, is counted by arrays; in a large fleet that is nearly everybody.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,15 +15,18 @@ from server.db.executions import Progress
 from server.domain.bounds import excess
 from server.domain.execution import State
 from server.domain.gate import is_due
+from server.domain.halt.view import Indices
 from server.domain.late import Waiting
 from server.domain.paced import Startable, counted_s
 from server.domain.snapshot import RegionView
 from server.protocol.reasons import Reason
 from server.services.admits import ADMIT_S
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.silence import AFTER_REBOOT
 from server.services.transitions import ceiling
 
+_NOBODY: Final = np.empty(0, np.int64)
 _BEFORE_REBOOT: Final = frozenset({State.DOWNLOADING, State.INSTALLING})
 _ELSEWHERE: Final = frozenset({Reason.OUTSIDE_WINDOW, Reason.HELD})
 """What is due, and may not start by its own or a person's will, neither blocks nor dilutes a wave."""
@@ -73,8 +80,8 @@ class Tally:
     silent: int = 0
     controls: int = 0
     control_silent: int = 0
-    candidates: list[int] = field(default_factory=list)
-    startable: list[tuple[int, int]] = field(default_factory=list)
+    candidates: list[Indices] = field(default_factory=list)
+    startable: list[tuple[Indices, Indices]] = field(default_factory=list)
     starting: int = 0
     admitted: int = 0
     starting_in_classes: Counter[int] = field(default_factory=Counter)
@@ -100,18 +107,50 @@ class Tally:
             admitted_since=now - counted_s(campaign.policy.starts_per_s(bundle_bytes)),
         )
 
-    def note_candidate(self, height: int) -> None:
-        """Count a device that the campaign is for, unless it belongs to the holdout (at ``most`` and above)."""
-        if is_due(height, self.most):
-            self.candidates.append(height)
-            self.targeted += is_due(height, self.region.target)
+    def note_candidates(self, heights: Indices) -> None:
+        """Count devices that the campaign is for, unless they belong to the holdout (at ``most`` and above)."""
+        within = heights[heights < self.most]
+        self.candidates.append(within)
+        self.targeted += int(np.count_nonzero(within < self.region.target))
+
+    @property
+    def heights(self) -> Indices:
+        """Of all candidates, in no order."""
+        return np.concatenate(self.candidates) if self.candidates else _NOBODY
+
+    def count_crowd(self, rows: Indices, heights: Indices, hardware: Indices) -> None:
+        """Count eligible devices by their rows of the fleet's columns, as ``count`` does.
+
+        They have said nothing of the campaign, do not sleep, are not named, and hold no admit.
+        """
+        self.note_candidates(heights)
+        columns = self.fleet.columns
+        online = self.fleet.are_online(rows, self.now)
+        due = heights < self.level
+        self.eligible += len(rows)
+        self.eligible_online += int(np.count_nonzero(online))
+        self.targeted_online += int(np.count_nonzero(online & (heights < self.region.target)))
+        starting = online & due
+        count = int(np.count_nonzero(starting))
+        self.waiting += count
+        self.reached += count
+        self.starting += count
+        for index, many in enumerate(np.bincount(hardware[starting]).tolist()):
+            if many:
+                self.starting_in_classes[index] += many
+        ahead = online & ~due
+        self.startable.append((heights[ahead], hardware[ahead]))
+        last_seen = columns.last_seen[rows]
+        compared = ~due & (last_seen >= self.horizon)
+        self.controls += int(np.count_nonzero(compared))
+        self.control_silent += int(np.count_nonzero(compared & (last_seen < self._silent_before)))
 
     def count(self, one: Candidate) -> None:
         """Count an eligible device; one that is named is due without a level, as soon as it has its offer.
 
         One that is asleep counts as online where it is asked whose word a wave waits for, and nowhere else.
         """
-        self.note_candidate(one.height)
+        self.note_candidates(np.asarray([one.height]))
         device, progress = one.device, one.progress
         admit = device.admit
         is_ours = admit is not None and admit.campaign == self.campaign.id
@@ -162,11 +201,10 @@ class Tally:
     def _count_ahead(self, one: Candidate, *, online: bool) -> None:
         """Whom the level has not passed: it may start next, and others are compared with it."""
         if online:
-            self.startable.append((one.height, one.hardware))
+            self.startable.append((np.asarray([one.height]), np.asarray([one.hardware])))
         if one.device.last_seen >= self.horizon:
-            halt = self.campaign.policy.halt
             self.controls += 1
-            self.control_silent += one.device.last_seen < self.now - (halt.g1_s - halt.reboot_s)
+            self.control_silent += one.device.last_seen < self._silent_before
 
     def count_ended(self, one: Progress) -> None:
         """Count how an execution has ended, whatever has become of its device since."""
@@ -177,14 +215,13 @@ class Tally:
 
     def view(self) -> RegionView:
         """Return what ``decide`` asks of."""
-        order = sorted(self.startable)
         return RegionView(
             region=self.region.region,
             ramp=self.region.ramp,
             planned=self.region.planned,
             eligible=self.eligible,
             eligible_online=self.eligible_online,
-            candidates=len(self.candidates),
+            candidates=sum(len(some) for some in self.candidates),
             targeted=self.targeted,
             targeted_online=self.targeted_online,
             reached=self.reached,
@@ -204,11 +241,19 @@ class Tally:
             ),
             controls=self.controls,
             control_silent=self.control_silent,
-            startable=Startable(
-                np.asarray([height for height, _ in order], np.int64),
-                np.asarray([hardware for _, hardware in order], np.int64),
-            ),
+            startable=self._startable(),
         )
+
+    @property
+    def _silent_before(self) -> float:
+        halt = self.campaign.policy.halt
+        return self.now - (halt.g1_s - halt.reboot_s)
+
+    def _startable(self) -> Startable:
+        heights = np.concatenate([_NOBODY, *(some for some, _ in self.startable)])
+        hardware = np.concatenate([_NOBODY, *(some for _, some in self.startable)])
+        order = np.argsort(heights, kind="stable")
+        return Startable(heights[order], hardware[order])
 
     def _is_admitted(self, device: Device) -> bool:
         admit = device.admit

@@ -6,7 +6,9 @@ The orchestrator and people's orders change campaigns by these functions alone.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
+
+import numpy as np
 
 from firmware_store.errors import ConflictError, IllegalTransitionError
 from server.db.campaign_records import CampaignRecord, RegionRecord
@@ -14,10 +16,13 @@ from server.domain.campaign import Cause, Event, State, allowed, next_state
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import Decision, Kind
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
+from server.domain.halt.view import Indices
 from server.domain.identity import Region
 from server.domain.plan import Wave
 from server.domain.snapshot import regions_of
 from server.protocol.orders import Action
+
+_NOBODY: Final = np.empty(0, np.int64)
 
 
 class Change(NamedTuple):
@@ -32,7 +37,7 @@ class Change(NamedTuple):
 
 
 def decided(
-    campaign: CampaignRecord, decision: Decision, heights: Mapping[Region, list[int]], *, now: datetime
+    campaign: CampaignRecord, decision: Decision, heights: Mapping[Region, Indices], *, now: datetime
 ) -> Change:
     """Return what a decision makes of the campaign. ``heights`` are the candidates' by region."""
     match decision.kind:
@@ -64,7 +69,7 @@ def decided(
 
 
 def opened(
-    campaign: CampaignRecord, index: int, heights: Mapping[Region, list[int]], now: datetime
+    campaign: CampaignRecord, index: int, heights: Mapping[Region, Indices], now: datetime
 ) -> tuple[CampaignRecord, list[RegionRecord]]:
     """Return the campaign with its wave open, and the regions that rise.
 
@@ -76,7 +81,7 @@ def opened(
     for before in campaign.regions:
         region = before
         if before.region in names:
-            region = _raise(before, wave, heights.get(before.region, []), now, most=ceiling(campaign))
+            region = _raise(before, wave, heights.get(before.region, _NOBODY), now, most=ceiling(campaign))
         if region.target == before.target and index == campaign.wave:
             region = before
         regions.append(region)
@@ -91,11 +96,12 @@ def ceiling(campaign: CampaignRecord) -> int:
     return FULL - level_for_ratio(campaign.policy.holdout)
 
 
-def _raise(region: RegionRecord, wave: Wave, heights: list[int], now: datetime, *, most: int) -> RegionRecord:
+def _raise(region: RegionRecord, wave: Wave, heights: Indices, now: datetime, *, most: int) -> RegionRecord:
     start = int(now.timestamp())
     level = region.ramp.level(now.timestamp())  # of this very moment: a published level never falls
     # A ratio of a small region is one device, too; devices that are named wait for no level.
-    wanted = 0 if wave.devices else level_for_count(heights, wave.count or 1)
+    count = wave.count or 1
+    wanted = 0 if wave.devices else level_for_count(np.sort(heights)[:count].tolist(), count)
     if wave.ratio is not None:
         wanted = max(wanted, level_for_ratio(wave.ratio))
     planned = Ramp(start, level, start + wave.ramp_s, max(region.target, level, min(wanted, most)))

@@ -16,9 +16,10 @@ from server.domain.gate import height
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.scope import EVERYTHING, Scope
 from server.protocol.topics import CohortAudience
+from server.services.device import Device
 from server.services.directives import Directives
 from server.services.evidence import Evidence
-from server.services.fleet import Device, Fleet
+from server.services.fleet import Fleet
 from server.services.visible import PARTIAL, check_seen, is_whole
 from server.services.why_campaign import audience
 from server.services.why_checks import CHECKS

@@ -14,7 +14,8 @@ from server.domain.gate import FULL
 from server.domain.halt import Verdict
 from server.protocol.messages import Counter
 from server.protocol.reasons import Reason
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 
 
 class Outcome(StrEnum):

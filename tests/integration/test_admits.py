@@ -20,7 +20,7 @@ from server.protocol.messages import Beat, Gone, Hello
 from server.protocol.orders import Admit, Welcome, read_welcome
 from server.protocol.reasons import Reason
 from server.services.admits import ADMIT_S, Admits
-from server.services.fleet import Device
+from server.services.device import Device
 from server.services.presence import WELCOME_AGAIN_S
 from tests.agent_world import CAMPAIGN, OTHER_CAMPAIGN
 from tests.records import EU, LAB, MAIN, US

@@ -12,7 +12,7 @@ from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
-from server.services.fleet import Device
+from server.services.device import Device
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 

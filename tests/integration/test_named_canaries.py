@@ -17,8 +17,8 @@ from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import Action, Directive
 from server.protocol.reasons import Reason
 from server.protocol.topics import DeviceAudience
+from server.services.device import Device
 from server.services.drafts import Draft
-from server.services.fleet import Device
 from server.services.transitions import halted
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World

@@ -18,8 +18,8 @@ from server.protocol.messages import Counter
 from server.protocol.orders import Action
 from server.protocol.reasons import Reason
 from server.protocol.topics import CohortAudience
+from server.services.device import Device
 from server.services.drafts import Draft
-from server.services.fleet import Device
 from server.services.orchestrator import rest_after
 from tests.records import EU, LAB, MAIN, US, tally
 from tests.service_world import World

@@ -14,7 +14,8 @@ from server.db.pool import open_pool
 from server.domain.identity import DeviceId
 from server.protocol.messages import Beat, Counter, Gone
 from server.protocol.orders import Action, Welcome, read_welcome
-from server.services.fleet import Device, Fleet
+from server.services.device import Device
+from server.services.fleet import Fleet
 from server.services.presence import WELCOME_AGAIN_S
 from tests.records import EU, MAIN, US, order
 from tests.service_world import HEARTBEAT_S, World

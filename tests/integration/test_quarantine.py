@@ -13,7 +13,7 @@ from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.orders import read_welcome
 from server.protocol.reasons import Reason
-from server.services.fleet import Device
+from server.services.device import Device
 from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 

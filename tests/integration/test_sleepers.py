@@ -11,7 +11,7 @@ from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.reasons import Reason
-from server.services.fleet import Device
+from server.services.device import Device
 from tests.records import EU, LAB, MAIN
 from tests.service_world import World
 

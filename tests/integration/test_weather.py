@@ -10,7 +10,7 @@ from server.domain.campaign import Cause, State
 from server.domain.execution import State as Execution
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
-from server.services.fleet import Device
+from server.services.device import Device
 from tests.records import EU, LAB, MAIN, US
 from tests.service_world import World
 

@@ -19,8 +19,8 @@ from server.domain.plan import Gate, MaintenanceWindow, Plan, Policy, Wave
 from server.protocol.messages import Beat, Counter
 from server.protocol.reasons import Reason
 from server.protocol.topics import CohortAudience
+from server.services.device import Device
 from server.services.drafts import Draft
-from server.services.fleet import Device
 from server.services.why import Answer, Why
 from server.services.why_facts import Outcome
 from server.services.why_reasons import SAID
@@ -279,7 +279,8 @@ async def test_what_a_release_is_not_for_is_said(world: World) -> None:
     """Of another hardware, never seen, newer than the release, in another region, and in no campaign's cohort."""
     scene = await begin(world, EVERYBODY)
     other, newer = list(world.fleet.members(MAIN, EU))[:2]
-    world.fleet._devices[other.id].class_id = b"another class id"
+    device = world.fleet._devices[other.id]
+    device.be(device.vendor_id, b"another class id", "gw300")
     async with world.store.transaction() as connection:
         await connection.execute("UPDATE device SET running_sequence = 9 WHERE id = $1", newer.id)
     strangers = [NewDevice(DeviceId("new-1"), EU, MAIN), NewDevice(DeviceId("far-1"), US, MAIN)]

@@ -91,9 +91,7 @@ class Engine:
         most = ceiling(self.campaign)
         self._executions = Executions(population, policy, most=most, grace_s=grace_s)
         names = [record.region for record in self.campaign.regions]
-        self._heights = {
-            name: heights.tolist() for name, heights in zip(names, self._executions.candidates, strict=True)
-        }
+        self._heights = dict(zip(names, self._executions.candidates, strict=True))
 
     def level(self, now: float) -> Indices:
         """Return the level of each region."""

@@ -1,0 +1,37 @@
+"""The heights of a fleet's devices in one campaign: each is hashed once."""
+
+from typing import Final
+
+import numpy as np
+
+from server.domain.gate import height
+from server.domain.identity import CampaignId, DeviceId
+from server.services.columns import Rows
+from server.services.fleet import Fleet
+
+_UNKNOWN: Final = -1
+
+
+class Heights:
+    """By row of the fleet's columns."""
+
+    def __init__(self, campaign: CampaignId, fleet: Fleet) -> None:
+        self._campaign = campaign
+        self._fleet = fleet
+        self._known = np.full(0, _UNKNOWN, np.int64)
+
+    def of(self, rows: Rows) -> Rows:
+        """Return the heights of these rows (int64, 0 .. 2^32 - 1)."""
+        spare = len(self._fleet.columns) - len(self._known)
+        if spare > 0:
+            self._known = np.concatenate([self._known, np.full(max(spare, len(self._known)), _UNKNOWN, np.int64)])
+        found = self._known[rows]
+        unknown = rows[found == _UNKNOWN]
+        if len(unknown):
+            self._known[unknown] = [height(self._campaign, self._fleet.at(row).id) for row in unknown.tolist()]
+            found = self._known[rows]
+        return found
+
+    def of_stranger(self, device: DeviceId) -> int:
+        """Return the height of a device that the fleet does not know."""
+        return height(self._campaign, device)
