@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from firmware_store.errors import ConfigurationError, DeltaError, TooLargeError
 
@@ -42,6 +42,13 @@ _HDIFFPATCH_NUMBERS: Final = 11
 _PIECE_BYTES: Final = 1 << 18
 
 _Bytes: TypeAlias = bytes | mmap.mmap
+
+
+class Readable(Protocol):
+    """Something to read from its beginning to its end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes, all that are left where that is negative, and none at the end."""
 
 
 class Codec(StrEnum):
@@ -83,13 +90,24 @@ def apply_delta(codec: Codec, source: Path, delta: Path, out: Path, *, target_by
         ConfigurationError: the codec is not installed here.
         OSError: a file that cannot be read or written.
     """
-    if max(source.stat().st_size, delta.stat().st_size, target_bytes) > MAX_SIDE_BYTES:
+    with _bytes_of(source) as old, delta.open("rb") as file, out.open("wb") as result:
+        for piece in target_pieces(codec, old, file, delta_bytes=delta.stat().st_size, target_bytes=target_bytes):
+            result.write(piece)
+
+
+def target_pieces(
+    codec: Codec, source: bytes | mmap.mmap, delta: Readable, *, delta_bytes: int, target_bytes: int
+) -> Iterator[bytes]:
+    """Yield the target, piece by piece: as ``apply_delta``, for who keeps images elsewhere than in files. Blocks.
+
+    Raises:
+        DeltaError, ConfigurationError: see ``apply_delta``; what was yielded is a part of something at most.
+    """
+    if max(len(source), delta_bytes, target_bytes) > MAX_SIDE_BYTES:
         raise DeltaError(f"a delta, and the images it is about, have {MAX_SIDE_BYTES} bytes at most")
     apply = _installed(codec).apply
     try:
-        with _bytes_of(source) as old, delta.open("rb") as file, out.open("wb") as result:
-            for piece in apply(old, file, target_bytes):
-                result.write(piece)
+        yield from apply(source, delta, target_bytes)
     except MemoryError as exc:
         raise DeltaError("a delta that takes more memory than there is here") from exc
 
@@ -99,7 +117,7 @@ class _Functions(NamedTuple):
 
     package: str
     make: Callable[[_Bytes, _Bytes], bytes]
-    apply: Callable[[_Bytes, IO[bytes], int], Iterator[bytes]]
+    apply: Callable[[_Bytes, Readable, int], Iterator[bytes]]
 
 
 def _installed(codec: Codec) -> _Functions:
@@ -139,7 +157,7 @@ def _make_zstd(source: _Bytes, target: _Bytes) -> bytes:
     return zstd.compress(target, options=options, zstd_dict=_zstd_prefix(source))
 
 
-def _apply_zstd(source: _Bytes, delta: IO[bytes], target_bytes: int) -> Iterator[bytes]:
+def _apply_zstd(source: _Bytes, delta: Readable, target_bytes: int) -> Iterator[bytes]:
     data = delta.read(_PIECE_BYTES)
     try:
         # With a content size in its header, a frame makes the library allocate no more than that.
@@ -171,7 +189,7 @@ def _make_hdiffpatch(source: _Bytes, target: _Bytes) -> bytes:
     return hdiffpatch.diff(source[:], target[:], compression=config, validate=False, big_cache_match=True)
 
 
-def _apply_hdiffpatch(source: _Bytes, delta: IO[bytes], target_bytes: int) -> Iterator[bytes]:
+def _apply_hdiffpatch(source: _Bytes, delta: Readable, target_bytes: int) -> Iterator[bytes]:
     import hdiffpatch  # noqa: PLC0415 - an extra that need not be here
 
     data = delta.read()

@@ -8,12 +8,14 @@ import hashlib
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, Protocol
 from uuid import UUID
 
+from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.bootloader import boot
 from device_sim.agent.core import Agent
 from device_sim.agent.events import (
@@ -38,6 +40,8 @@ from device_sim.agent.events import (
     Unsubscribe,
 )
 from device_sim.agent.file_slots import FileSlots, provision
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
+from device_sim.agent.slots import SlotBackend
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
@@ -100,7 +104,10 @@ def _make_keys(name: str) -> Keys:
         directory = Path(folder) / "keys"
         fleet = hashlib.sha256(name.encode()).digest()[:16]
         root = init_dev_keys(directory, fleet=fleet, now=EPOCH)
-        load = lambda role: load_key(directory / f"{role}.pem", None)
+
+        def load(role: str) -> SigningKey:
+            return load_key(directory / f"{role}.pem", None)
+
         release = (load("release-1"), load("release-2"))
         root_bytes = (directory / "root.cbor").read_bytes()
         return Keys(root, root_bytes, load("directive-1"), load("session-1"), release)
@@ -198,13 +205,12 @@ def delta(
             made = out.read_bytes()
     blobs: dict[bytes, bytes] = {}
     _, _, fetch = chunk(made, blobs)
-    digest_of = lambda bundle: hashlib.sha256(bundle.images[name]).digest()
     return (
         DeltaOffer(
             component=list(target.images).index(name),
             codec=codec.value,
-            source_digest=digest_of(source),
-            target_digest=digest_of(target),
+            source_digest=hashlib.sha256(source.images[name]).digest(),
+            target_digest=hashlib.sha256(target.images[name]).digest(),
             wire_bytes=sum(map(len, blobs.values())),
             index_digest=fetch.index_digest,
             index_size=fetch.index_size,
@@ -229,6 +235,35 @@ def matches(wanted: str, topic: str) -> bool:
     return topic.rpartition("/")[0] == wanted.removesuffix("/+")
 
 
+class Platform(Protocol):
+    """What a device has below its agent: a medium, slots, and what boots them."""
+
+    files: Filesystem
+    durable: bool
+
+    def provision(self, directory: Path) -> None: ...
+    def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None: ...
+    def slots(self, directory: Path) -> SlotBackend: ...
+
+
+@dataclass
+class FilePlatform:
+    """Slots as files, and a boot environment beside them."""
+
+    files: Filesystem = SYSTEM_FILES
+    durable: bool = False
+    factory: Mapping[str, Path] = field(default_factory=dict)
+
+    def provision(self, directory: Path) -> None:
+        provision(directory, seeds=self.factory, durable=self.durable, files=self.files)
+
+    def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None:
+        return boot(directory, boots=boots, durable=self.durable, files=self.files).slot
+
+    def slots(self, directory: Path) -> SlotBackend:
+        return FileSlots(directory, durable=self.durable, files=self.files)
+
+
 class PowerCutError(Exception):
     """The plug was pulled before the effect at ``World.cut_at``."""
 
@@ -250,10 +285,11 @@ class World:
     heartbeat_s: int = 60
     has_http: bool = True
     boots: Callable[[str], bool] = lambda _version: True
+    platform: Platform = field(default_factory=FilePlatform)
+    now: float = 1000.0
 
     def __post_init__(self) -> None:
         self.topics = Topics()
-        self.now = 1000.0
         self.retained: dict[str, bytes] = {}
         self.subscribed: set[str] = set()
         self.reports: list[Report] = []
@@ -274,17 +310,17 @@ class World:
         self.fail_step: dict[str, StepFailed] = {}
         self.nonce = b""
         self.cut_at: int | None = None
-        provision(self.directory, durable=False)
+        self.platform.provision(self.directory)
         self._inbox: list[Event] = []
         self._boot()
 
     # --- the device's life ---
 
     def _boot(self) -> None:
-        booted = boot(self.directory, boots=lambda slot: self.boots(slot.version), durable=False)
-        assert booted.slot is not None
-        self.slots = FileSlots(self.directory, durable=False)
-        self.storage = Storage(self.directory, self.slots, durable=False)
+        platform = self.platform
+        assert platform.boot(self.directory, lambda slot: self.boots(slot.version)) is not None
+        self.slots = platform.slots(self.directory)
+        self.storage = Storage(self.directory, self.slots, durable=platform.durable, files=platform.files)
         self.agent = Agent(
             identity=Identity(self.device_id, VENDOR, HARDWARE, "test", self.components),
             root=self.keys.root,
@@ -441,7 +477,7 @@ class World:
     def ack(self, sequence: int) -> None:
         self.deliver(self.topics.ack(self.agent.state.region, self.device_id), encode_ack(sequence))
 
-    def make_welcome(self, **changes: object) -> Welcome:
+    def make_welcome(self, **changes: Any) -> Welcome:
         welcome = Welcome(
             fleet=self.keys.root.fleet,
             device=self.device_id,
@@ -460,7 +496,7 @@ class World:
     def admit(self, campaign: CampaignId = CAMPAIGN, *, for_s: int = 300) -> None:
         self.welcome(admit=Admit(campaign, self.server_now + for_s))
 
-    def welcome(self, *, signer: SigningKey | None = None, **changes: object) -> None:
+    def welcome(self, *, signer: SigningKey | None = None, **changes: Any) -> None:
         sealed = seal(Kind.WELCOME, welcome_map(self.make_welcome(**changes)), [signer or self.keys.session])
         self.deliver(self.topics.welcome(self.agent.state.region, self.device_id), sealed)
 
@@ -473,7 +509,7 @@ class World:
 
     # --- the signer ---
 
-    def make_directive(self, action: Action, bundle: Bundle | None = None, **changes: object) -> Directive:
+    def make_directive(self, action: Action, bundle: Bundle | None = None, **changes: Any) -> Directive:
         self.counter += 1
         directive = Directive(
             fleet=self.keys.root.fleet,
@@ -483,7 +519,7 @@ class World:
             expires=self.server_now + 86_400,
             action=Action.NONE,
         )
-        named: dict[str, object] = {"action": action}
+        named: dict[str, Any] = {"action": action}
         if bundle is not None:
             named |= {
                 "campaign": CAMPAIGN,
@@ -498,7 +534,7 @@ class World:
     def seal_directive(self, directive: Directive, signer: SigningKey | None = None) -> bytes:
         return seal(Kind.DIRECTIVE, directive_map(directive), [signer or self.keys.directive])
 
-    def direct(self, action: Action, bundle: Bundle | None = None, **changes: object) -> bytes:
+    def direct(self, action: Action, bundle: Bundle | None = None, **changes: Any) -> bytes:
         """Sign a directive, retain it, and deliver it to a connected device."""
         directive = self.make_directive(action, bundle, **changes)
         sealed = self.seal_directive(directive)
@@ -506,7 +542,7 @@ class World:
         self.counters[kind_of(directive.audience)] = directive.counter
         return sealed
 
-    def offer(self, bundle: Bundle | None = None, **changes: object) -> None:
+    def offer(self, bundle: Bundle | None = None, **changes: Any) -> None:
         """Put a bundle's blobs on the broker, and offer it to everybody."""
         bundle = bundle or make_bundle()
         self.hold_blobs(bundle)

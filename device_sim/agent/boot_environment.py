@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from device_sim.agent.durable_file import StorageError, replace_file
+from device_sim.agent.durable_file import StorageError, read_file, replace_file
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 
 FILE: Final = "boot.json"
 SLOT_NAMES: Final = ("a", "b")
@@ -74,12 +75,58 @@ def other(slot: str) -> str:
     return SLOT_NAMES[1 - SLOT_NAMES.index(slot)]
 
 
-def write_environment(directory: Path, environment: BootEnvironment, *, durable: bool) -> None:
-    """Replace the boot environment in ``directory``.
+class EnvironmentStore(Protocol):
+    """Where a boot environment is kept, in one piece: a loss of power leaves the old one or the new one."""
 
-    Raises:
-        StorageError: it could not be written; the old one is in force.
-    """
+    def read(self) -> BootEnvironment:
+        """Return it. Raises: StorageError, where there is none, or none that makes sense."""
+
+    def write(self, environment: BootEnvironment) -> None:
+        """Replace it. Raises: StorageError, and the old one is in force."""
+
+
+class EnvironmentFile:
+    """``boot.json`` in a device's directory. Without ``durable`` it may not outlast the machine."""
+
+    def __init__(self, directory: Path, *, durable: bool = True, files: Filesystem = SYSTEM_FILES) -> None:
+        self._path = directory / FILE
+        self._durable = durable
+        self._files = files
+
+    @property
+    def is_there(self) -> bool:
+        try:
+            self._files.stat(str(self._path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self) -> BootEnvironment:
+        try:
+            content = read_file(self._path, files=self._files)
+        except OSError as exc:
+            raise StorageError(f"cannot read the boot environment: {exc.strerror}") from exc
+        return decode_environment(content)
+
+    def write(self, environment: BootEnvironment) -> None:
+        try:
+            replace_file(self._path, encode_environment(environment), durable=self._durable, files=self._files)
+        except OSError as exc:
+            raise StorageError(f"cannot write the boot environment: {exc.strerror}") from exc
+
+
+def write_environment(directory: Path, environment: BootEnvironment, *, durable: bool) -> None:
+    """Replace the boot environment in ``directory``. Raises: see ``EnvironmentStore``."""
+    EnvironmentFile(directory, durable=durable).write(environment)
+
+
+def read_environment(directory: Path) -> BootEnvironment:
+    """Read the boot environment of ``directory``. Raises: see ``EnvironmentStore``."""
+    return EnvironmentFile(directory).read()
+
+
+def encode_environment(environment: BootEnvironment) -> bytes:
+    """Return an environment as one line of JSON."""
     document = {
         "format": 1,
         "active": environment.active,
@@ -87,28 +134,19 @@ def write_environment(directory: Path, environment: BootEnvironment, *, durable:
         "tries_left": environment.tries_left,
         "slots": [_slot_document(slot) for slot in environment.slots.values()],
     }
+    return json.dumps(document).encode()
+
+
+def decode_environment(content: bytes) -> BootEnvironment:
+    """Read what ``encode_environment`` has written. Raises: StorageError, where that is not what this is."""
     try:
-        replace_file(directory / FILE, json.dumps(document).encode(), durable=durable)
-    except OSError as exc:
-        raise StorageError(f"cannot write the boot environment: {exc.strerror}") from exc
-
-
-def read_environment(directory: Path) -> BootEnvironment:
-    """Read the boot environment of ``directory``.
-
-    Raises:
-        StorageError: there is none, or none that makes sense.
-    """
-    try:
-        document: dict[str, Any] = json.loads((directory / FILE).read_bytes())
+        document: dict[str, Any] = json.loads(content)
         environment = BootEnvironment(
             slots=MappingProxyType({entry["name"]: _read_slot(entry) for entry in document["slots"]}),
             active=document["active"],
             booted=document["booted"],
             tries_left=int(document["tries_left"]),
         )
-    except OSError as exc:
-        raise StorageError(f"cannot read the boot environment: {exc.strerror}") from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise StorageError("the boot environment is damaged") from exc
     if set(environment.slots) != set(SLOT_NAMES) or not {environment.active, environment.booted} <= set(SLOT_NAMES):

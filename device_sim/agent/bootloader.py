@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from device_sim.agent.boot_environment import SlotInfo, SlotState, read_environment, write_environment
+from device_sim.agent.boot_environment import EnvironmentFile, SlotInfo, SlotState
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 
 
 class Boot(NamedTuple):
@@ -24,19 +25,26 @@ def always_boots(_slot: SlotInfo) -> bool:
     return True
 
 
-def boot(directory: Path, *, boots: Callable[[SlotInfo], bool] = always_boots, durable: bool = True) -> Boot:
+def boot(
+    directory: Path,
+    *,
+    boots: Callable[[SlotInfo], bool] = always_boots,
+    durable: bool = True,
+    files: Filesystem = SYSTEM_FILES,
+) -> Boot:
     """Pick the slot to run and write it down. ``boots`` says whether a slot comes up: the simulator's faults.
 
     Raises:
         StorageError: the boot environment cannot be read or written.
     """
-    environment = read_environment(directory)
+    store = EnvironmentFile(directory, durable=durable, files=files)
+    environment = store.read()
     attempts = 0
     trial = environment.trial
     while trial is not None and environment.tries_left > 0:
         # Counted before the try: a loss of power in the middle of it is a failed try, too.
         environment = replace(environment, tries_left=environment.tries_left - 1, booted=trial)
-        write_environment(directory, environment, durable=durable)
+        store.write(environment)
         attempts += 1
         if boots(environment.slots[trial]):
             return Boot(trial, attempts)
@@ -44,6 +52,6 @@ def boot(directory: Path, *, boots: Callable[[SlotInfo], bool] = always_boots, d
         environment = environment.with_slot(replace(environment.slots[trial], state=SlotState.UNBOOTABLE))
     if trial is not None or environment.booted != environment.active:
         environment = replace(environment, booted=environment.active, tries_left=0)
-        write_environment(directory, environment, durable=durable)
+        store.write(environment)
     alive = boots(environment.slots[environment.active])
     return Boot(environment.active if alive else None, attempts + 1)

@@ -1,41 +1,50 @@
 """The slot backend that keeps images as files, for the simulator and for boards whose slots are mounted folders."""
 
-import os
-import shutil
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
 
 from device_sim.agent.boot_environment import (
-    FILE,
     TRIAL_BOOTS,
     BootEnvironment,
+    EnvironmentFile,
+    EnvironmentStore,
     Image,
     SlotInfo,
     SlotState,
     other,
-    read_environment,
-    write_environment,
 )
-from device_sim.agent.durable_file import StorageError, sync_directory
-from device_sim.agent.file_installation import FileInstallation, digest_of, image_holds, storage_errors
+from device_sim.agent.durable_file import StorageError, make_directory, replace_file
+from device_sim.agent.file_installation import FileInstallation
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
+from device_sim.agent.slot_places import Folders, Places
 from device_sim.agent.slots import Release
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
 from firmware_store.suit_values import is_component_name
-from server.protocol.reasons import Reason
-
-_SPARE_BYTES: Final = 1 << 20  # left free, for the state files
 
 
 class FileSlots:
-    """Slots as files: ``slots/{a,b}/{component}.img`` beside the boot environment. One process at a time."""
+    """Slots as files beside the boot environment, unless ``places`` and ``environment`` say otherwise.
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+    One process at a time.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durable: bool = True,
+        files: Filesystem = SYSTEM_FILES,
+        environment: EnvironmentStore | None = None,
+        places: Places | None = None,
+    ) -> None:
         self._directory = directory
-        self._durable = durable
-        self._environment = read_environment(directory)
+        self._files = files
+        self._store = environment or EnvironmentFile(directory, durable=durable, files=files)
+        self._places = places or Folders(directory, durable=durable, files=files)
+        self._environment = self._store.read()
 
     def slots(self) -> tuple[SlotInfo, ...]:
         return tuple(self._environment.slots.values())
@@ -64,17 +73,18 @@ class FileSlots:
             release.manifest_digest,
             release.images,
         )
-        _check_room(self.folder(name), release.images)
+        self._places.check_room(name, release.images)
         self._save(self._environment.with_slot(target))  # before its first byte changes
-        _lay_out(self.folder(name), release.images)
+        self._places.lay_out(name, release.images)
         return FileInstallation(
             name,
             target.images,
-            folder=self.folder(name),
+            places=self._places,
+            running_slot=running.name,
             running=running.images,
-            running_folder=self.folder(running.name),
             staging=self._directory / "slots" / "staging",
             seal=lambda: self.seal(name),
+            files=self._files,
         )
 
     def activate(self, slot: str) -> None:
@@ -119,10 +129,6 @@ class FileSlots:
             info = replace(info, state=SlotState.UNBOOTABLE)
         self._save(replace(self._environment.with_slot(info), active=back.name, tries_left=0))
 
-    def folder(self, slot: str) -> Path:
-        """Where a slot's images lie."""
-        return self._directory / "slots" / slot
-
     def seal(self, slot: str) -> None:
         """Make an installed slot bootable, if its bytes are the ones that were signed.
 
@@ -132,8 +138,7 @@ class FileSlots:
         info = self._environment.slots[slot]
         if info.state is not SlotState.INSTALLING:
             raise _illegal(info, "seal", SlotState.INSTALLING)
-        if self._durable:
-            _sync_files(self.folder(slot), info.images)
+        self._places.sync(slot, info.images)
         self.check(info)
         self._save(self._environment.with_slot(replace(info, state=SlotState.BOOTABLE)))
 
@@ -148,65 +153,35 @@ class FileSlots:
             raise DigestError(f"slot {slot.name} does not hold the bytes that were signed")
 
     def _is_intact(self, slot: SlotInfo) -> bool:
-        folder = self.folder(slot.name)
-        return all(image_holds(folder / f"{image.name}.img", image) for image in slot.images)
+        return all(self._places.holds(slot.name, image) for image in slot.images)
 
     def _save(self, environment: BootEnvironment) -> None:
-        write_environment(self._directory, environment, durable=self._durable)
+        self._store.write(environment)
         self._environment = environment
 
 
 def provision(
-    directory: Path, *, version: str = "1.0.0", seeds: Mapping[str, Path] | None = None, durable: bool = True
+    directory: Path,
+    *,
+    version: str = "1.0.0",
+    seeds: Mapping[str, Path] | None = None,
+    durable: bool = True,
+    files: Filesystem = SYSTEM_FILES,
 ) -> None:
     """Give a device its factory image in slot a, unless it has one; ``seeds`` are its components' files."""
-    if (directory / FILE).exists():
+    store = EnvironmentFile(directory, durable=durable, files=files)
+    if store.is_there:
         return
-    folder = directory / "slots" / "a"
-    folder.mkdir(parents=True, exist_ok=True)
+    places = Folders(directory, durable=durable, files=files)
+    make_directory(places.folder("a"), durable=durable, files=files)
     images: list[Image] = []
     for name, seed in (seeds or {}).items():
-        image = folder / f"{name}.img"
-        shutil.copyfile(seed, image)
-        images.append(Image(name, digest_of(image), image.stat().st_size))
+        content = seed.read_bytes()
+        replace_file(Path(places.path("a", name)), content, durable=durable, files=files)
+        images.append(Image(name, hashlib.sha256(content).digest(), len(content)))
     factory = SlotInfo("a", SlotState.CONFIRMED, 0, version, b"", tuple(images))
     slots = MappingProxyType({"a": factory, "b": SlotInfo("b")})
-    write_environment(directory, BootEnvironment(slots, active="a", booted="a"), durable=durable)
-
-
-def _check_room(folder: Path, images: tuple[Image, ...]) -> None:
-    with storage_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-        have = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-        free = shutil.disk_usage(folder).free
-    if sum(image.size_bytes for image in images) - have + _SPARE_BYTES > free:
-        raise StorageError("no room for the release", reason=Reason.STORAGE_FULL)
-
-
-def _lay_out(folder: Path, images: tuple[Image, ...]) -> None:
-    """Give each image a file of its size; what a file held before stays, for chunks that are the same."""
-    keep = {f"{image.name}.img" for image in images}
-    with storage_errors():
-        for path in folder.iterdir():
-            if path.name not in keep:
-                path.unlink()
-        for image in images:
-            descriptor = os.open(folder / f"{image.name}.img", os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.ftruncate(descriptor, image.size_bytes)
-            finally:
-                os.close(descriptor)
-
-
-def _sync_files(folder: Path, images: tuple[Image, ...]) -> None:
-    with storage_errors():
-        for image in images:
-            descriptor = os.open(folder / f"{image.name}.img", os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_directory(folder)
+    store.write(BootEnvironment(slots, active="a", booted="a"))
 
 
 def _illegal(slot: SlotInfo, verb: str, needed: SlotState) -> IllegalTransitionError:

@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from device_sim.agent.durable_file import blocks_of, opened
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 from device_sim.agent.slots import Piece
 from firmware_store.cutting import cut
 from firmware_store.suit_values import ChunkProfile
@@ -17,8 +19,9 @@ _READ_BYTES: Final = 1 << 18
 class Seeds:
     """A file to take pieces from. It must not change meanwhile; whatever is taken has its digest all the same."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, *, files: Filesystem = SYSTEM_FILES) -> None:
+        self._path = str(path)
+        self._files = files
         self._offsets: dict[bytes, int] | None = None
 
     def take(self, pieces: Sequence[Piece], *, moved: bool = False) -> list[bytes | None]:
@@ -28,48 +31,44 @@ class Seeds:
         each 20 KiB of it.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY)
+            with opened(self._files, self._path, os.O_RDONLY) as descriptor:
+                return self._take_from(descriptor, pieces, moved=moved)
         except OSError:
             return [None] * len(pieces)  # no such component there, or an unreadable one: nothing to reuse
-        try:
-            found = [_piece_in(descriptor, piece) for piece in pieces]
-            if moved and None in found:
-                offsets = self._cut()
-                found = [
-                    _piece_in(descriptor, piece._replace(offset=offsets[piece.digest]))
-                    if data is None and piece.digest in offsets
-                    else data
-                    for piece, data in zip(pieces, found, strict=True)
-                ]
-            return found
-        finally:
-            os.close(descriptor)
 
-    def _cut(self) -> dict[bytes, int]:
+    def _take_from(self, descriptor: int, pieces: Sequence[Piece], *, moved: bool) -> list[bytes | None]:
+        found = [self._piece_in(descriptor, piece) for piece in pieces]
+        if moved and None in found:
+            offsets = self._cut(descriptor)
+            found = [
+                self._piece_in(descriptor, piece._replace(offset=offsets[piece.digest]))
+                if data is None and piece.digest in offsets
+                else data
+                for piece, data in zip(pieces, found, strict=True)
+            ]
+        return found
+
+    def _cut(self, descriptor: int) -> dict[bytes, int]:
         if self._offsets is None:
             self._offsets, offset = {}, 0
-            for chunk in cut(_blocks_of(self._path), ChunkProfile.CDC):
+            for chunk in cut(self._blocks(descriptor), ChunkProfile.CDC):
                 self._offsets[hashlib.sha256(chunk).digest()] = offset
                 offset += len(chunk)
         return self._offsets
 
+    def _blocks(self, descriptor: int) -> Iterator[bytes]:
+        """Yield a file's bytes, up to where it can be read."""
+        try:
+            yield from blocks_of(self._files, descriptor, block_bytes=_READ_BYTES)
+        except OSError:
+            return
 
-def _blocks_of(path: Path) -> Iterator[bytes]:
-    """Yield a file's bytes, up to where it can be read."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(_READ_BYTES):
-                yield block
-    except OSError:
-        return
-
-
-def _piece_in(descriptor: int, piece: Piece) -> bytes | None:
-    try:
-        data = os.pread(descriptor, piece.size_bytes, piece.offset)
-    except OSError:
-        return None
-    return data if len(data) == piece.size_bytes and _digest_of(data) == piece.digest else None
+    def _piece_in(self, descriptor: int, piece: Piece) -> bytes | None:
+        try:
+            data = self._files.pread(descriptor, piece.size_bytes, piece.offset)
+        except OSError:
+            return None
+        return data if len(data) == piece.size_bytes and _digest_of(data) == piece.digest else None
 
 
 def _digest_of(data: bytes) -> bytes:

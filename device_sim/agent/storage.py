@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from device_sim.agent.durable_file import StorageError, replace_file
+from device_sim.agent.durable_file import StorageError, read_file, replace_file
 from device_sim.agent.events import (
     Activate,
     Adopt,
@@ -28,6 +28,7 @@ from device_sim.agent.events import (
     StepFailed,
     Write,
 )
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 from device_sim.agent.slots import STAGED, Installation, SlotBackend
 from device_sim.agent.state import AgentState, decode_state, encode_state
 from firmware_store.errors import CodecError, DigestError, TidegateError
@@ -41,10 +42,13 @@ log = structlog.get_logger(__name__)
 class Storage:
     """The state file and the slots of one device. Calls may block."""
 
-    def __init__(self, directory: Path, slots: SlotBackend, *, durable: bool = True) -> None:
+    def __init__(
+        self, directory: Path, slots: SlotBackend, *, durable: bool = True, files: Filesystem = SYSTEM_FILES
+    ) -> None:
         self._path = directory / STATE_FILE
         self._slots = slots
         self._durable = durable
+        self._files = files
         self._installation: Installation | None = None
 
     def load(self, factory: AgentState) -> AgentState:
@@ -53,7 +57,7 @@ class Storage:
         A lost state loses no safety: nothing starts without a welcome, and the slots know what was confirmed.
         """
         try:
-            return decode_state(self._path.read_bytes())
+            return decode_state(read_file(self._path, files=self._files))
         except FileNotFoundError:
             return factory
         except (OSError, CodecError):
@@ -103,7 +107,7 @@ class Storage:
 
     def _persist(self, state: AgentState) -> None:
         try:
-            replace_file(self._path, encode_state(state), durable=self._durable)
+            replace_file(self._path, encode_state(state), durable=self._durable, files=self._files)
         except OSError as exc:
             raise StorageError(f"cannot store the agent's state: {exc.strerror}") from exc
 

@@ -1,4 +1,4 @@
-"""The power may go at any moment: before every single effect of an update, a device is cut off and comes back."""
+"""A device that restarts in the middle of an update; at every moment of one, see ``test_power_cuts``."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from firmware_store.errors import CodecError
 from server.domain.execution import State
 from server.protocol.orders import Action, Deadlines
 from server.protocol.reasons import Reason
-from tests.agent_world import OTHER_CAMPAIGN, PowerCutError, World, make_bundle
+from tests.agent_world import OTHER_CAMPAIGN, World, make_bundle
 
 BUNDLE = make_bundle(sizes=(("app", 40_000),))
 
@@ -26,79 +26,6 @@ def update(world: World) -> None:
     world.offer(BUNDLE)
     world.connect()
     world.pass_time(61)
-
-
-def halted_trial(world: World) -> None:
-    world.offer(BUNDLE)
-    world.connect()
-    world.pass_time(10)
-    world.direct(Action.HALT, BUNDLE)
-    world.pass_time(10)
-
-
-def rolled_back(world: World) -> None:
-    update(world)
-    world.direct(Action.ROLLBACK, BUNDLE)
-    world.pass_time(10)
-
-
-def discarded(world: World) -> None:
-    world.answers_reports = False
-    world.offer(BUNDLE)
-    world.connect()
-    world.settle()
-    world.direct(Action.HALT, BUNDLE)
-    world.answers_reports = True
-    world.pass_time(10)
-
-
-STORIES = {
-    "update": (update, State.CONFIRMED, "b"),
-    "halted trial": (halted_trial, State.ROLLED_BACK, "a"),
-    "rollback": (rolled_back, State.ROLLED_BACK, "a"),
-    "discarded": (discarded, State.CANCELLED, "a"),
-}
-
-
-@pytest.mark.parametrize("name", STORIES)
-def test_a_power_cut_before_any_effect_changes_nothing_in_the_end(tmp_path: Path, name: str) -> None:
-    tell, outcome, booted = STORIES[name]
-    (tmp_path / "whole").mkdir()
-    whole = World(tmp_path / "whole")
-    tell(whole)
-
-    for cut in range(len(whole.effects)):
-        directory = tmp_path / str(cut)
-        directory.mkdir()
-        world = World(directory)
-        world.cut_at = cut
-        with pytest.raises(PowerCutError):
-            tell(world)
-        world.cut_at = None
-        assert world.slot_states()["a"] != "installing", "the running slot has been written to"
-
-        world.answers_reports = True
-        world.power_cycle()
-        finish(world, name)
-
-        assert (cut, world.last.state, world.booted) == (cut, outcome, booted)
-
-
-def finish(world: World, name: str) -> None:
-    """Say again what a server that lost its device would say."""
-    world.hold_blobs(BUNDLE)
-    last = {"update": Action.OFFER, "rollback": Action.ROLLBACK}.get(name, Action.HALT)
-    world.direct(Action.OFFER, BUNDLE)
-    if name == "discarded":
-        world.answers_reports = False
-    world.connect()
-    world.pass_time(10)
-    if name == "rollback":
-        world.pass_time(60)
-    if last is not Action.OFFER:
-        world.direct(last, BUNDLE)
-    world.answers_reports = True
-    world.pass_time(200)
 
 
 def test_a_device_never_confirms_what_it_has_not_booted(world: World) -> None:

@@ -293,7 +293,7 @@ from pathlib import Path
 from device_sim.agent import file_installation
 from tests.unit.test_slots import FileSlots, release
 
-file_installation.apply_delta = lambda *_, **__: os._exit(9)
+file_installation.FileInstallation._apply = lambda *_: os._exit(9)
 installation = FileSlots(Path({str(device)!r}), durable=False).install(release())
 installation.stage(b"delta")
 installation.make(0, "zstd")

@@ -1,0 +1,161 @@
+"""What may happen to a device whose power is cut: its releases, its slots under watch, and the stories told of it."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from device_sim.agent.boot_environment import SlotInfo, SlotState
+from device_sim.agent.durable_file import read_file
+from firmware_store.errors import TidegateError
+from server.domain.execution import State
+from server.protocol.orders import Action
+from tests.agent_world import HTTP, FilePlatform, World, delta, make_bundle
+
+DEVICE: Final = Path("/device")
+FACTORY_VERSION: Final = "1.0.0"
+
+
+def _edited(image: bytes) -> bytes:
+    """One byte of each thousand is another one."""
+    return b"".join(bytes([image[at] ^ 1]) + image[at + 1 : at + 1000] for at in range(0, len(image), 1000))
+
+
+FACTORY: Final = make_bundle(1, FACTORY_VERSION, sizes=(("app", 40_000), ("rootfs", 60_000), ("radio", 8_000)))
+RELEASE: Final = make_bundle(
+    2,
+    "1.1.0",
+    sizes=(("rootfs", 60_000),),
+    contents=(("app", _edited(FACTORY.images["app"])), ("radio", FACTORY.images["radio"])),
+)
+"""An application of which a delta can be made, another root file system, and the radio's firmware of before."""
+
+
+class BrickError(Exception):
+    """Nothing boots any more."""
+
+
+class UnverifiedBootError(Exception):
+    """What boots is not what was signed."""
+
+
+class WatchedPlatform(FilePlatform):
+    """Looks, at each boot, at what the bootloader has chosen: byte by byte, whatever the device itself believes."""
+
+    def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None:
+        try:
+            slot = super().boot(directory, boots)
+            slots = {info.name: info for info in self.slots(directory).slots()}
+        except TidegateError as exc:
+            raise BrickError(str(exc)) from exc
+        if slot is None:
+            raise BrickError("not even the confirmed slot boots")
+        self._check(directory, slots[slot])
+        return slot
+
+    def image(self, directory: Path, slot: str, name: str) -> bytes:
+        return read_file(directory / "slots" / slot / f"{name}.img", files=self.files)
+
+    def _check(self, directory: Path, slot: SlotInfo) -> None:
+        if slot.state not in {SlotState.TRIAL, SlotState.CONFIRMED}:
+            raise UnverifiedBootError(f"slot {slot.name} boots, which is {slot.state}")
+        wanted = FACTORY if slot.version == FACTORY_VERSION else RELEASE
+        for name, content in wanted.images.items():
+            try:
+                found = self.image(directory, slot.name, name)
+            except OSError as exc:
+                raise UnverifiedBootError(f"slot {slot.name} has no {name}: {exc.strerror}") from exc
+            if found != content:
+                raise UnverifiedBootError(f"slot {slot.name} does not hold the {name} of {slot.version}")
+
+
+@dataclass(frozen=True)
+class Story:
+    """``tell`` is what happens to a device from its factory state on; ``retell`` the same to one that comes back."""
+
+    tell: Callable[[World], None]
+    retell: Callable[[World], None]
+    end: State
+    slot: str
+
+
+def _update(world: World) -> None:
+    world.offer(RELEASE)
+    world.connect()
+    world.pass_time(61)
+
+
+def _update_again(world: World) -> None:
+    _update(world)
+    world.pass_time(200)
+
+
+def _by_delta(world: World) -> None:
+    _put_delta(world)
+    world.pass_time(61)
+
+
+def _by_delta_again(world: World) -> None:
+    _by_delta(world)
+    world.pass_time(200)
+
+
+def _put_delta(world: World) -> None:
+    offered, blobs = delta(FACTORY, RELEASE)
+    for digest, blob in blobs.items():
+        world.retained[world.topics.blob(digest)] = blob
+    image = RELEASE.images["rootfs"]
+    world.served = {f"/v1/images/{hashlib.sha256(image).hexdigest()}": image}
+    world.offer(RELEASE, deltas=(offered,), http=HTTP)
+    world.connect()
+
+
+def _halted(world: World) -> None:
+    world.offer(RELEASE)
+    world.connect()
+    world.pass_time(10)
+    world.direct(Action.HALT, RELEASE)
+    world.pass_time(10)
+
+
+def _rolled_back(world: World) -> None:
+    _update(world)
+    world.direct(Action.ROLLBACK, RELEASE)
+    world.pass_time(10)
+
+
+def _rolled_back_again(world: World) -> None:
+    _update_again(world)
+    world.direct(Action.ROLLBACK, RELEASE)
+    world.pass_time(200)
+
+
+def _halted_again(world: World) -> None:
+    _halted(world)
+    world.pass_time(200)
+
+
+def _discarded(world: World) -> None:
+    """The halt comes while the device waits to be heard before it reboots."""
+    world.answers_reports = False
+    world.offer(RELEASE)
+    world.connect()
+    world.pass_time(5)
+    world.direct(Action.HALT, RELEASE)
+    world.answers_reports = True
+    world.pass_time(10)
+
+
+def _discarded_again(world: World) -> None:
+    _discarded(world)
+    world.pass_time(200)
+
+
+STORIES: Final[Mapping[str, Story]] = {
+    "update": Story(_update, _update_again, State.CONFIRMED, "b"),
+    "update by delta": Story(_by_delta, _by_delta_again, State.CONFIRMED, "b"),
+    "halted trial": Story(_halted, _halted_again, State.ROLLED_BACK, "a"),
+    "discarded": Story(_discarded, _discarded_again, State.CANCELLED, "a"),
+    "rollback": Story(_rolled_back, _rolled_back_again, State.ROLLED_BACK, "a"),
+}
