@@ -1,13 +1,13 @@
 """``/v1/audit``: who has changed what, and why."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, Field
 
 from server.api.delivery import deliver
-from server.api.lists import NewestQuery
-from server.api.parameters import PRINTABLE, Digits, Instant
+from server.api.lists import Page, PageQuery, begin_page, end_page
+from server.api.parameters import PRINTABLE, Instant
 from server.api.routing import Call, Empty, Example, Media, route
 from server.api.store import LINES, MEDIA_TYPE, answer_lines
 from server.db.audit import Wanted
@@ -40,19 +40,15 @@ class AuditRow(BaseModel):
     digest: str
 
 
-class AuditList(BaseModel):
+class AuditList(Page):
     """The newest first; ``next`` is the cursor of the following page, null on the last."""
 
     rows: list[AuditRow]
-    next: str | None
 
 
-class AuditQuery(NewestQuery):
+class AuditQuery(PageQuery):
     """Which rows are listed."""
 
-    cursor: Annotated[int | None, Field(ge=1, le=999_999_999), Digits] = Field(
-        None, description="the `next` of the page before"
-    )
     who: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what one person or part has done")
     what: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what, such as campaign.halt")
     object: str | None = Field(None, max_length=200, pattern=PRINTABLE, description="what was done to one object")
@@ -71,9 +67,8 @@ async def list_audit(call: Call[None, AuditQuery]) -> AuditList:
     """List who has changed what, the newest first."""
     query = call.query
     wanted = Wanted(query.who, query.what, query.object, query.since, query.until)
-    before = _LAST if query.cursor is None else query.cursor
-    rows = await call.context.audit.page(wanted, before=before, limit=query.limit)
-    following = str(rows[-1].seq) if len(rows) == query.limit else None
+    rows = await call.context.audit.page(wanted, before=begin_page(call, "audit", int) or _LAST, limit=query.limit)
+    following = end_page(call, "audit", rows, lambda row: row.seq)
     return AuditList(rows=[AuditRow(**members_of(row)) for row in rows], next=following)
 
 

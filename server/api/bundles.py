@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Final
+from uuid import UUID
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
-from server.api.lists import FilterQuery
+from server.api.lists import FilterQuery, Page, begin_page, end_page
 from server.api.parameters import PATH
 from server.api.routing import Call, Example, Media, Model, route
 from server.db.bundles import BundleRecord
@@ -37,7 +38,7 @@ class BundleView(BaseModel):
     created_at: datetime
 
 
-class BundleList(BaseModel):
+class BundleList(Page):
     bundles: list[BundleView]
 
 
@@ -89,8 +90,10 @@ async def list_missing(call: Call[Asked]) -> Missing:
 @route("GET", "/v1/bundles", right=Right.READ, query=FilterQuery)
 async def list_bundles(call: Call[None, FilterQuery]) -> BundleList:
     """List bundles, the newest first."""
-    records = await call.context.bundles.newest(call.query.limit, call.query.only(BUNDLES))
-    return BundleList(bundles=[view(record) for record in records])
+    before = begin_page(call, "bundles", lambda after: BundleId(UUID(after)))
+    records = await call.context.bundles.newest(call.query.limit, call.query.only(BUNDLES), before=before)
+    following = end_page(call, "bundles", records, lambda record: record.id)
+    return BundleList(bundles=[view(record) for record in records], next=following)
 
 
 @route("GET", "/v1/bundles/{bundle}", right=Right.READ)

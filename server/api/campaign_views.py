@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from server.api import delta_views
+from server.api.lists import Page
 from server.api.routing import Call
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
@@ -189,11 +190,10 @@ class CampaignPlan(BaseModel):
     warnings: list[str]
 
 
-class CampaignList(BaseModel):
+class CampaignList(Page):
     """``next`` is the cursor of the following page, null on the last."""
 
     campaigns: list[CampaignView]
-    next: str | None
 
 
 class DecisionView(BaseModel):
@@ -207,7 +207,7 @@ class DecisionView(BaseModel):
     run: int
 
 
-class DecisionList(BaseModel):
+class DecisionList(Page):
     decisions: list[DecisionView]
 
 
@@ -225,9 +225,8 @@ class ExecutionView(BaseModel):
     updated_at: datetime
 
 
-class ExecutionList(BaseModel):
+class ExecutionList(Page):
     executions: list[ExecutionView]
-    next: str | None
 
 
 class OpeningView(BaseModel):

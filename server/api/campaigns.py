@@ -26,9 +26,9 @@ from server.api.campaign_views import (
     view_of,
 )
 from server.api.conditions import campaign_tag
-from server.api.lists import FilterQuery, NewestQuery
+from server.api.lists import FilterQuery, PageQuery, begin_page, end_page
 from server.api.operations import DryRunQuery
-from server.api.parameters import PATH, CampaignName, CohortName, Cursor, Digits, Reason, RegionNames
+from server.api.parameters import PATH, CampaignName, CohortName, Digits, Reason, RegionNames
 from server.api.routing import Call, Example, Model, route
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import NO_REASON, Membership
@@ -77,16 +77,9 @@ REASONS: Final = tuple(reason.name.lower() for reason in Why)
 ReasonName = Annotated[str, Field(json_schema_extra={"enum": list(REASONS)}), AfterValidator(_known_reason)]
 
 
-class CampaignQuery(FilterQuery):
-    """Which campaigns are listed."""
-
-    cursor: Cursor = ""
-
-
 class ExecutionQuery(FilterQuery):
     """Which executions are listed."""
 
-    cursor: Cursor = ""
     state: ExecutionState | None = Field(None, description="those in this state")
     reason: ReasonName | None = Field(None, description="those with this reason, see docs/reasons.md")
 
@@ -165,14 +158,13 @@ async def create_campaign(call: Call[CampaignCreate, DryRunQuery]) -> CampaignVi
     return view_of(record)
 
 
-@route("GET", "/v1/campaigns", right=Right.READ, query=CampaignQuery)
-async def list_campaigns(call: Call[None, CampaignQuery]) -> CampaignList:
+@route("GET", "/v1/campaigns", right=Right.READ, query=FilterQuery)
+async def list_campaigns(call: Call[None, FilterQuery]) -> CampaignList:
     """List campaigns, the newest first."""
     query = call.query
-    after = call.after("campaigns", query.cursor)
-    before = CampaignId(UUID(after)) if after else None
+    before = begin_page(call, "campaigns", lambda after: CampaignId(UUID(after)))
     records = await call.context.campaigns.newest(query.limit, query.only(CAMPAIGNS), before=before)
-    following = call.following("campaigns", records[-1].id.hex if len(records) == query.limit else None)
+    following = end_page(call, "campaigns", records, lambda record: record.id)
     return CampaignList(campaigns=[view_of(record) for record in records], next=following)
 
 
@@ -184,11 +176,12 @@ async def get_campaign(call: Call[None]) -> CampaignDetail:
     return await detail_of(call, record)
 
 
-@route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ, query=NewestQuery)
-async def list_decisions(call: Call[None, NewestQuery]) -> DecisionList:
+@route("GET", "/v1/campaigns/{campaign}/decisions", right=Right.READ, query=PageQuery)
+async def list_decisions(call: Call[None, PageQuery]) -> DecisionList:
     """List why a campaign changed, the newest first, with the numbers that each decision was made on."""
     campaign = await call.context.campaigns.get(_id(call))
-    records = await call.context.campaigns.decisions(campaign.id, call.query.limit)
+    before = begin_page(call, "decisions", int)
+    records = await call.context.campaigns.decisions(campaign.id, call.query.limit, before=before)
     return DecisionList(
         decisions=[
             DecisionView(
@@ -200,7 +193,8 @@ async def list_decisions(call: Call[None, NewestQuery]) -> DecisionList:
                 run=record.run,
             )
             for record in records
-        ]
+        ],
+        next=end_page(call, "decisions", records, lambda record: record.number),
     )
 
 
@@ -211,7 +205,7 @@ async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
     campaign = await call.context.campaigns.get(_id(call))
     records = await call.context.executions.page(
         campaign.id,
-        after=call.after("executions", query.cursor),
+        after=begin_page(call, "executions", str) or "",
         limit=query.limit,
         state=query.state,
         reason=None if query.reason is None else Why[query.reason.upper()],
@@ -231,7 +225,7 @@ async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
         )
         for record in records
     ]
-    following = call.following("executions", views[-1].device if len(views) == query.limit else None)
+    following = end_page(call, "executions", views, lambda view: view.device)
     return ExecutionList(executions=views, next=following)
 
 

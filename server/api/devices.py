@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from server.api.conditions import device_tag
-from server.api.lists import FilterQuery
-from server.api.parameters import CohortName, Cursor, DeviceName, Reason, RegionName
+from server.api.lists import FilterQuery, Page
+from server.api.parameters import CohortName, DeviceName, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
 from server.db.devices import DeviceRecord, NewDevice
 from server.domain.filter import DEVICES, Compare, Conjunction, Expression, Relation
@@ -88,20 +88,18 @@ class DeviceView(BaseModel):
     member_since: datetime
 
 
-class DeviceList(BaseModel):
+class DeviceList(Page):
     """``next`` is the cursor of the following page, null on the last.
 
     With a filter on ``online`` a page may be short, or empty, and not the last.
     """
 
     devices: list[DeviceView]
-    next: str | None
 
 
 class DeviceQuery(FilterQuery):
     """Which devices are listed."""
 
-    cursor: Cursor = ""
     region: RegionName | None = Field(None, description="those of one region")
     cohort: CohortName | None = Field(None, description="those of one cohort")
 

@@ -8,8 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError, TooLargeError
-from server.api.lists import FilterQuery
-from server.api.parameters import NO_NUL
+from server.api.lists import FilterQuery, Page, begin_page
 from server.api.routing import Call, Media, Model, route
 from server.domain.filter import DEVICES, POINTER, Conjunction, Expression, read_filter
 from server.domain.identity import CAMPAIGN, show
@@ -26,12 +25,6 @@ TABLE: Final = Media(
 )
 
 
-class DriftQuery(FilterQuery):
-    """Which devices are looked at."""
-
-    cursor: str = Field("", max_length=200, pattern=NO_NUL, description="the `next` of the page before")
-
-
 class DriftingView(BaseModel):
     """A device and what it should run: the release that ``campaign`` has brought to it."""
 
@@ -45,11 +38,10 @@ class DriftingView(BaseModel):
     last_seen: datetime | None
 
 
-class DriftList(BaseModel):
+class DriftList(Page):
     """A page may be short, or empty, and not the last: ``next`` is null on that one."""
 
     devices: list[DriftingView]
-    next: str | None
 
 
 class DriftPart(BaseModel):
@@ -82,11 +74,11 @@ class Imported(BaseModel):
     devices: int
 
 
-@route("GET", "/v1/inventory/drift", right=Right.READ, query=DriftQuery)
-async def list_drift(call: Call[None, DriftQuery]) -> DriftList:
+@route("GET", "/v1/inventory/drift", right=Right.READ, query=FilterQuery)
+async def list_drift(call: Call[None, FilterQuery]) -> DriftList:
     """List devices that do not run what the newest campaign that reaches them has brought."""
     found, following = await call.context.drift.page(
-        _stored(call.query.only(DEVICES)), after=call.query.cursor, limit=call.query.limit
+        _stored(call.query.only(DEVICES)), after=begin_page(call, "drift", str) or "", limit=call.query.limit
     )
     return DriftList(
         devices=[
@@ -100,7 +92,7 @@ async def list_drift(call: Call[None, DriftQuery]) -> DriftList:
             )
             for one in found
         ],
-        next=following,
+        next=call.following("drift", following),
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from firmware_store.errors import InvalidInputError
 from server.api.devices import DeviceView, named_device, show_device
-from server.api.lists import NewestQuery
+from server.api.lists import Page, PageQuery, begin_page, end_page
 from server.api.parameters import NO_NUL, CohortName, Flag, Reason, RegionName
 from server.api.routing import Call, Empty, Example, Model, route
 from server.db.operations import OperationRecord
@@ -72,7 +72,7 @@ class OperationView(BaseModel):
     errors: list[OperationError]
 
 
-class OperationList(BaseModel):
+class OperationList(Page):
     operations: list[OperationView]
 
 
@@ -134,11 +134,12 @@ async def create_operation(call: Call[OperationCreate, DryRunQuery]) -> web.Resp
     return _answer(202, _view(begun))
 
 
-@route("GET", "/v1/operations", right=Right.READ, query=NewestQuery)
-async def list_operations(call: Call[None, NewestQuery]) -> OperationList:
+@route("GET", "/v1/operations", right=Right.READ, query=PageQuery)
+async def list_operations(call: Call[None, PageQuery]) -> OperationList:
     """List changes of many devices, the newest first."""
-    records = await call.context.operations.newest(call.query.limit)
-    return OperationList(operations=[_view(record) for record in records])
+    records = await call.context.operations.newest(call.query.limit, before=begin_page(call, "operations", UUID))
+    following = end_page(call, "operations", records, lambda record: record.id)
+    return OperationList(operations=[_view(record) for record in records], next=following)
 
 
 @route("GET", "/v1/operations/{operation}", right=Right.READ)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from server.api.lists import NewestQuery
+from server.api.lists import Page, PageQuery, begin_page, end_page
 from server.api.parameters import PRINTABLE, CohortName, RegionName
 from server.api.routing import Call, Example, Model, route
 from server.db.tokens import TokenRecord
@@ -57,7 +57,7 @@ class TokenCreated(TokenView):
     token: str
 
 
-class TokenList(BaseModel):
+class TokenList(Page):
     """The newest first."""
 
     tokens: list[TokenView]
@@ -115,11 +115,13 @@ async def create_token(call: Call[TokenCreate]) -> TokenCreated:
     return TokenCreated(**_view(record).model_dump(), token=text)
 
 
-@route("GET", "/v1/tokens", right=Right.ADMINISTER, query=NewestQuery)
-async def list_tokens(call: Call[None, NewestQuery]) -> TokenList:
+@route("GET", "/v1/tokens", right=Right.ADMINISTER, query=PageQuery)
+async def list_tokens(call: Call[None, PageQuery]) -> TokenList:
     """List tokens, the newest first, also those that let nobody in any more."""
-    records = await call.context.tokens.newest(call.query.limit)
-    return TokenList(tokens=[_view(record) for record in records])
+    before = begin_page(call, "tokens", str)
+    records = await call.context.tokens.newest(call.query.limit, before=before)
+    following = end_page(call, "tokens", records, lambda record: record.id)
+    return TokenList(tokens=[_view(record) for record in records], next=following)
 
 
 @route("DELETE", "/v1/tokens/{token_id}", right=Right.ADMINISTER, problems=[409])

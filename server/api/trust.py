@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from firmware_store.documents import MAX_DOCUMENT_BYTES
 from firmware_store.errors import NotFoundError
 from server.api.intake import read_body
-from server.api.lists import NewestQuery
+from server.api.lists import Page, PageQuery, begin_page, end_page
 from server.api.parameters import Reason
 from server.api.routing import Call, Example, Media, Model, route
 from server.db.campaign_records import CampaignRecord
@@ -48,7 +49,7 @@ class TrustEvent(BaseModel):
     sentence: str
 
 
-class TrustEvents(BaseModel):
+class TrustEvents(Page):
     events: list[TrustEvent]
 
 
@@ -66,11 +67,11 @@ class RevocationView(BaseModel):
     reason: str | None
 
 
-class RevocationList(BaseModel):
+class RevocationList(Page):
     revocations: list[RevocationView]
 
 
-class RevocationQuery(NewestQuery):
+class RevocationQuery(PageQuery):
     """Which revocations are listed."""
 
     state: Stage | None = Field(None, description="those in this state")
@@ -137,10 +138,10 @@ async def get_status(call: Call[None]) -> web.StreamResponse:
     return web.Response(body=call.context.trust.status(), content_type=CBOR)
 
 
-@route("GET", "/v1/trust/events", right=Right.READ, query=NewestQuery)
-async def list_trust_events(call: Call[None, NewestQuery]) -> TrustEvents:
+@route("GET", "/v1/trust/events", right=Right.READ, query=PageQuery)
+async def list_trust_events(call: Call[None, PageQuery]) -> TrustEvents:
     """List the documents that came, the newest first."""
-    events = await call.context.trust.events(call.query.limit)
+    events = await call.context.trust.events(call.query.limit, before=begin_page(call, "trust events", int))
     return TrustEvents(
         events=[
             TrustEvent(
@@ -151,15 +152,18 @@ async def list_trust_events(call: Call[None, NewestQuery]) -> TrustEvents:
                 sentence=event.sentence,
             )
             for event in events
-        ]
+        ],
+        next=end_page(call, "trust events", events, lambda event: event.number),
     )
 
 
 @route("GET", "/v1/trust/revocations", right=Right.READ, query=RevocationQuery)
 async def list_revocations(call: Call[None, RevocationQuery]) -> RevocationList:
     """List the revocations that halts have proposed, the newest first."""
-    records = await call.context.revocations.newest(call.query.limit, stage=call.query.state)
-    return RevocationList(revocations=[_view(record) for record in records])
+    query, before = call.query, begin_page(call, "revocations", lambda after: RevocationId(UUID(after)))
+    records = await call.context.revocations.newest(query.limit, stage=query.state, before=before)
+    following = end_page(call, "revocations", records, lambda record: record.id)
+    return RevocationList(revocations=[_view(record) for record in records], next=following)
 
 
 @route(

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from firmware_store.errors import NotFoundError
 from server.api.conditions import webhook_tag
-from server.api.lists import NewestQuery
-from server.api.parameters import PATH, PRINTABLE, Digits
+from server.api.lists import Page, PageQuery, begin_page, end_page
+from server.api.parameters import PATH, PRINTABLE
 from server.api.routing import Call, Empty, Example, Model, route
 from server.db.webhooks import DeliveryRecord, Result, WebhookId, WebhookRecord
 from server.domain.events import EventType
@@ -101,19 +101,8 @@ class DeliveryView(BaseModel):
     milliseconds: int
 
 
-class DeliveryList(BaseModel):
-    """The newest first; ``next`` is the cursor of the following page, null on the last."""
-
+class DeliveryList(Page):
     deliveries: list[DeliveryView]
-    next: str | None
-
-
-class DeliveryQuery(NewestQuery):
-    """Which tries are listed."""
-
-    cursor: Annotated[int | None, Field(ge=1, le=999_999_999), Digits] = Field(
-        None, description="the `next` of the page before"
-    )
 
 
 @route(
@@ -195,12 +184,12 @@ async def remove_webhook(call: Call[None]) -> WebhookView:
     return _view(await call.context.webhooks.remove(_id(call), caller=call.caller.name))
 
 
-@route("GET", "/v1/webhooks/{webhook}/deliveries", right=Right.READ, query=DeliveryQuery)
-async def list_deliveries(call: Call[None, DeliveryQuery]) -> DeliveryList:
+@route("GET", "/v1/webhooks/{webhook}/deliveries", right=Right.READ, query=PageQuery)
+async def list_deliveries(call: Call[None, PageQuery]) -> DeliveryList:
     """List the tries to deliver, the newest first; the last thousand are kept."""
-    before, limit = call.query.cursor or _LAST, call.query.limit
-    records = await call.context.webhooks.deliveries(_id(call), before=before, limit=limit)
-    following = str(records[-1].id) if len(records) == limit else None
+    before = begin_page(call, "deliveries", int) or _LAST
+    records = await call.context.webhooks.deliveries(_id(call), before=before, limit=call.query.limit)
+    following = end_page(call, "deliveries", records, lambda record: record.id)
     return DeliveryList(deliveries=[_delivery(record) for record in records], next=following)
 
 

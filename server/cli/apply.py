@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from firmware_store.errors import ConflictError, InvalidInputError
 from server.cli.campaign_file import CampaignFile, read_campaigns
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
-from server.cli.device import list_all
 from server.cli.output import Format, show
 
 
@@ -51,7 +50,7 @@ def apply(
 async def _apply(client: Client, wanted: Sequence[CampaignFile], *, dry_run: bool) -> list[dict[str, Any]]:
     """Look at everything before anything is done."""
     newest: dict[str, str] = {}
-    for entry in await list_all(client, "/v1/campaigns", "campaigns", {}):
+    for entry in await client.get_all("/v1/campaigns", "campaigns"):
         newest.setdefault(entry["name"], entry["id"])
     steps = [await _step(client, one, newest.get(one.name)) for one in wanted]
     return [_row(step, "would " + step.verb, step.there) if dry_run else await _do(client, step) for step in steps]

@@ -50,7 +50,8 @@ def ls(
     """
     given = {"who": who, "what": what, "object": object, "since": since, "until": until}
     query = {name: value for name, value in given.items() if value is not None}
-    show(call(server, token, lambda client: client.get("/v1/audit", limit=limit, **query))["rows"], _COLUMNS, output)
+    rows = call(server, token, lambda client: client.get_all("/v1/audit", "rows", query, most=limit))
+    show(rows, _COLUMNS, output)
 
 
 @app.command

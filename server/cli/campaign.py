@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from firmware_store.errors import InvalidInputError
 from server.cli import HALTED, OK
 from server.cli.client import DEFAULT_URL, Client, Token, Url, call
-from server.cli.device import list_all
 from server.cli.order import Yes, give_order, look_and_order
 from server.cli.output import Format, show
 
@@ -149,7 +148,7 @@ def ls(
         Only those that this lets through, such as "state = running AND cohort = main" (docs/reference/filters.md).
     """
     only = {"filter": filter} if filter else {}
-    show(call(server, token, lambda client: client.get("/v1/campaigns", **only))["campaigns"], _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/campaigns", "campaigns", only)), _COLUMNS, output)
 
 
 @app.command(name="show")
@@ -218,7 +217,7 @@ def executions(
     """
     path = f"/v1/campaigns/{campaign}/executions"
     only = {name: value for name, value in (("state", state), ("reason", reason), ("filter", filter)) if value}
-    rows = call(server, token, lambda client: list_all(client, path, "executions", only))
+    rows = call(server, token, lambda client: client.get_all(path, "executions", only))
     show(rows, ("device", "region", "state", "attempt", "reason", "detail", "updated_at"), output)
 
 

@@ -119,7 +119,7 @@ def change(
 @app.command
 def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
     """List changes of many devices, the newest first."""
-    show(call(server, token, lambda client: client.get("/v1/operations"))["operations"], _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/operations", "operations")), _COLUMNS, output)
 
 
 @app.command(name="show")

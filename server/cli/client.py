@@ -1,9 +1,9 @@
 """The CLI's and the demo's way to the REST API: one session, problem documents turned back into our errors."""
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Annotated, Any, Final, Self, TypeVar
 
 import aiohttp
@@ -21,6 +21,11 @@ BUNDLE_MEDIA_TYPE: Final = "application/vnd.tidegate.bundle"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 T = TypeVar("T")
+
+PAGE: Final = 1000
+"""Rows of a list that are asked for at once: as many as there may be."""
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Client:
@@ -47,6 +52,19 @@ class Client:
     async def get(self, path: str, **query: str | int | list[str]) -> Any:
         """Return the answer's JSON. Raises: TidegateError as the server's problem document says."""
         return await self._call("GET", path, params=query)
+
+    async def get_all(
+        self, path: str, member: str, query: Mapping[str, str | list[str]] = NOTHING, *, most: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return a list's rows, page after page, to its end or until there are ``most``. Raises as ``get`` does."""
+        rows: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None and (most is None or len(rows) < most):
+            limit = PAGE if most is None else min(PAGE, most - len(rows))
+            page = await self.get(path, limit=limit, cursor=cursor, **query)
+            rows += page[member]
+            cursor = page["next"]
+        return rows
 
     async def look(self, path: str) -> tuple[Any, str]:
         """Return the answer's JSON and its ETag. Raises as ``get`` does."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from server.cli.client import DEFAULT_URL, Client, Token, Url, call
+from server.cli.client import DEFAULT_URL, Token, Url, call
 from server.cli.output import Format, show
 
 app = App(name="device", help="Add, enrol and revoke devices, and look at them.")
@@ -68,7 +68,7 @@ def ls(
     """
     given = (("region", region), ("cohort", cohort), ("filter", filter))
     only = {name: value for name, value in given if value}
-    show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/devices", "devices", only)), _COLUMNS, output)
 
 
 @app.command
@@ -81,14 +81,14 @@ def unseen(
 ) -> None:
     """List devices that were seen once, and have not been heard from for long."""
     only = {"filter": f"last_seen < now-{days}d"}
-    show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/devices", "devices", only)), _COLUMNS, output)
 
 
 @app.command(name="never-seen")
 def never_seen(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
     """List devices that somebody has made a claim for, or given a credential, and that have never said hello."""
     only = {"filter": "claimed = true AND NOT last_seen:*"}
-    show(call(server, token, lambda client: list_all(client, "/v1/devices", "devices", only)), _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/devices", "devices", only)), _COLUMNS, output)
 
 
 @app.command(name="show")
@@ -313,14 +313,3 @@ def init_nats(directory: Path, *, topic_root: str = "tg/1") -> None:
 
 def _say_identity(identity: dict[str, Any]) -> None:
     show([identity], ("device", "serial", "renew_at", "expires_at"), "table")
-
-
-async def list_all(client: Client, path: str, member: str, query: dict[str, str]) -> list[dict[str, Any]]:
-    """Follow the cursor to the end."""
-    rows: list[dict[str, Any]] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = await client.get(path, limit=1000, cursor=cursor, **query)
-        rows += page[member]
-        cursor = page["next"]
-    return rows

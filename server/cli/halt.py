@@ -33,8 +33,8 @@ def explain(
     """Say what was decided about a campaign, with the numbers that each decision was made on, the oldest first."""
     from server.cli.client import call
 
-    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/decisions?limit=1000"))
-    decisions = answer["decisions"][::-1]
+    path = f"/v1/campaigns/{campaign}/decisions"
+    decisions = call(server, token, lambda client: client.get_all(path, "decisions"))[::-1]
     if output != "table":
         show(decisions, ("at", "kind", "actor", "sentence", "evidence"), output)
         return

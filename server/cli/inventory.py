@@ -77,8 +77,7 @@ def drift(
         answer = call(server, token, lambda client: client.get("/v1/inventory/drift/summary"))
         show(answer["parts"] if output == "table" else [answer], _PART_COLUMNS, output)
         return
-    from server.cli.device import list_all
 
     only = {"filter": filter} if filter else {}
-    rows = call(server, token, lambda client: list_all(client, "/v1/inventory/drift", "devices", only))
+    rows = call(server, token, lambda client: client.get_all("/v1/inventory/drift", "devices", only))
     show(rows, _COLUMNS, output)

@@ -54,7 +54,7 @@ def ls(*, token: Token, server: Url = DEFAULT_URL, output: Format = "table", lim
     limit
         How many, at most.
     """
-    show(call(server, token, lambda client: client.get("/v1/tokens", limit=limit))["tokens"], _COLUMNS, output)
+    show(call(server, token, lambda client: client.get_all("/v1/tokens", "tokens", most=limit)), _COLUMNS, output)
 
 
 @app.command

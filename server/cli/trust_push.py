@@ -70,9 +70,9 @@ def proposals(*, every: bool = False, token: Token, server: Url = DEFAULT_URL, o
     every
         Those that are settled, too.
     """
-    query: dict[str, str | int] = {"limit": 1000} if every else {"limit": 1000, "state": "proposed"}
-    answer = call(server, token, lambda client: client.get("/v1/trust/revocations", **query))
-    show(answer["revocations"], _PROPOSALS, output)
+    only = {} if every else {"state": "proposed"}
+    rows = call(server, token, lambda client: client.get_all("/v1/trust/revocations", "revocations", only))
+    show(rows, _PROPOSALS, output)
 
 
 def decline(proposal: str, *, reason: str, token: Token, server: Url = DEFAULT_URL) -> None:

@@ -93,7 +93,7 @@ def deliveries(
 ) -> None:
     """List the tries to deliver, the newest first."""
     path = f"/v1/webhooks/{webhook}/deliveries"
-    show(call(server, token, lambda client: client.get(path, limit=limit))["deliveries"], _TRIES, output)
+    show(call(server, token, lambda client: client.get_all(path, "deliveries", most=limit)), _TRIES, output)
 
 
 @app.command

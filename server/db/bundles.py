@@ -54,7 +54,7 @@ GET: Final = f"SELECT {_COLUMNS} FROM bundle WHERE id = $1"
 
 BY_DIGEST: Final = f"SELECT {_COLUMNS} FROM bundle WHERE manifest_digest = $1"
 
-ALL: Final = f"SELECT {_COLUMNS} FROM bundle ORDER BY id DESC LIMIT $1"
+NEWEST: Final = f"SELECT {_COLUMNS} FROM bundle WHERE ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $1"
 
 # A release that was halted somewhere is no release to go back to.
 BEFORE: Final = f"""
@@ -121,14 +121,16 @@ class BundleRepository:
             row = await connection.fetchrow(BY_DIGEST, manifest_digest)
         return None if row is None else _record(row)
 
-    async def newest(self, limit: int, only: Expression | None = None) -> list[BundleRecord]:
-        """Return the newest that a filter lets through."""
-        statement, values = ALL, list[Any]()
+    async def newest(
+        self, limit: int, only: Expression | None = None, *, before: BundleId | None = None
+    ) -> list[BundleRecord]:
+        """Return the newest that a filter lets through; ``before``: those that follow this one in the list."""
+        statement, values = NEWEST, list[Any]()
         if only is not None:
-            where, values = where_bundles(only, 2)
-            statement = f"SELECT {_COLUMNS} FROM bundle WHERE {where} ORDER BY id DESC LIMIT $1"
+            where, values = where_bundles(only, 3)
+            statement = NEWEST.replace("ORDER BY", f"AND {where} ORDER BY")
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(statement, limit, *values)]
+            return [_record(row) for row in await connection.fetch(statement, limit, before, *values)]
 
     async def before(self, bundle: BundleRecord) -> BundleRecord | None:
         """Return the release of the same hardware with the next lower number that was never halted, if one is here."""

@@ -95,7 +95,7 @@ class CampaignRecord:
 class DecisionRecord:
     """Why a campaign changed: who decided, the sentence, and the numbers it was decided on.
 
-    ``run`` is the campaign's at that moment; what is given here does not count.
+    ``run`` is the campaign's at that moment, ``number`` what it is stored under; what is given here does not count.
     """
 
     at: datetime
@@ -104,3 +104,4 @@ class DecisionRecord:
     sentence: str
     evidence: Mapping[str, object] = field(default_factory=dict)
     run: int = 1
+    number: int = field(default=0, compare=False)

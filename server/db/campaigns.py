@@ -110,7 +110,8 @@ ADD_DECISION: Final = """
 """
 
 DECISIONS: Final = """
-    SELECT at, kind, actor, sentence, evidence, run FROM decision WHERE campaign_id = $1 ORDER BY id DESC LIMIT $2
+    SELECT at, kind, actor, sentence, evidence, run, id AS number FROM decision
+     WHERE campaign_id = $1 AND ($3::bigint IS NULL OR id < $3) ORDER BY id DESC LIMIT $2
 """
 
 
@@ -227,10 +228,10 @@ class CampaignRepository:
             ) from exc
         return saved
 
-    async def decisions(self, campaign: CampaignId, limit: int) -> list[DecisionRecord]:
-        """Return the newest first."""
+    async def decisions(self, campaign: CampaignId, limit: int, *, before: int | None = None) -> list[DecisionRecord]:
+        """Return the newest first, of those with numbers below ``before``."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(DECISIONS, campaign, limit)
+            rows = await connection.fetch(DECISIONS, campaign, limit, before)
         return [DecisionRecord(**{**dict(row), "evidence": json.loads(row["evidence"])}) for row in rows]
 
 

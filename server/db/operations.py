@@ -67,6 +67,7 @@ GET: Final = f"SELECT {_COLUMNS} FROM operation WHERE id = $1"
 NEWEST: Final = f"""
     SELECT {_COLUMNS} FROM operation
      WHERE ($2::text[] IS NULL OR regions <@ $2) AND ($3::text[] IS NULL OR cohorts <@ $3)
+       AND ($4::uuid IS NULL OR id < $4)
      ORDER BY id DESC LIMIT $1
 """
 
@@ -173,10 +174,12 @@ class OperationRepository:
         async with self._database.transaction() as connection:
             return await _get(connection, operation, scope)
 
-    async def newest(self, limit: int, *, scope: Scope = EVERYTHING) -> list[OperationRecord]:
-        """Return the newest of those that do not reach beyond ``scope``."""
+    async def newest(
+        self, limit: int, *, before: UUID | None = None, scope: Scope = EVERYTHING
+    ) -> list[OperationRecord]:
+        """Return the newest of those that do not reach beyond ``scope``; ``before``: those that follow this one."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(NEWEST, limit, scope.region_names, scope.cohort_names)
+            rows = await connection.fetch(NEWEST, limit, scope.region_names, scope.cohort_names, before)
         return [_record(row) for row in rows]
 
     async def running(self) -> list[OperationRecord]:

@@ -73,7 +73,8 @@ NEWEST: Final = f"""
        AND ($3::text[] IS NULL OR EXISTS (SELECT FROM campaign WHERE id = r.campaign_id AND cohort = ANY($3)))
        AND ($4::text[] IS NULL
             OR NOT EXISTS (SELECT FROM campaign_region WHERE campaign_id = r.campaign_id AND region <> ALL($4)))
-     ORDER BY proposed_at DESC, id LIMIT $2
+       AND ($5::uuid IS NULL OR id < $5)
+     ORDER BY id DESC LIMIT $2
 """
 
 
@@ -101,12 +102,17 @@ class RevocationRepository:
         self._database = database
 
     async def newest(
-        self, limit: int, *, stage: Stage | None = None, scope: Scope = EVERYTHING
+        self,
+        limit: int,
+        *,
+        stage: Stage | None = None,
+        before: RevocationId | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[RevocationRecord]:
-        """Return those of which the whole campaign is within ``scope``."""
+        """Return the newest of which the whole campaign is within ``scope``; ``before``: those that follow this one."""
         of_stage, among = None if stage is None else stage.value, (scope.cohort_names, scope.region_names)
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(NEWEST, of_stage, limit, *among)
+            rows = await connection.fetch(NEWEST, of_stage, limit, *among, before)
         return [_record(row) for row in rows]
 
     async def decline(self, revocation: RevocationId, *, now: datetime, actor: str, reason: str) -> RevocationRecord:

@@ -62,7 +62,8 @@ NOTE_USE: Final = """
 NEWEST: Final = f"""
     SELECT {_COLUMNS} FROM token
      WHERE ($1::text[] IS NULL OR regions <@ $1) AND ($2::text[] IS NULL OR cohorts <@ $2)
-     ORDER BY created_at DESC, id LIMIT $3
+       AND ($4::text IS NULL OR (created_at, id) < (SELECT created_at, id FROM token WHERE id = $4))
+     ORDER BY created_at DESC, id DESC LIMIT $3
 """
 
 REVOKE: Final = f"""
@@ -107,10 +108,10 @@ class TokenRepository:
         async with self._database.transaction() as connection:
             await connection.execute(NOTE_USE, token_id, now, USE_NOTED_EVERY)
 
-    async def newest(self, limit: int, *, scope: Scope = EVERYTHING) -> list[TokenRecord]:
-        """Return tokens, of those whose limits are within ``scope``."""
+    async def newest(self, limit: int, *, before: str | None = None, scope: Scope = EVERYTHING) -> list[TokenRecord]:
+        """Return the newest of those whose limits are within ``scope``; ``before``: those that follow this one."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(NEWEST, scope.region_names, scope.cohort_names, limit)
+            rows = await connection.fetch(NEWEST, scope.region_names, scope.cohort_names, limit, before)
         return [_record(row) for row in rows]
 
     async def revoke(self, token_id: str, *, by: str, now: datetime, scope: Scope = EVERYTHING) -> TokenRecord:

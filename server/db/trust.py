@@ -36,13 +36,14 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """What became of a document that somebody showed us."""
+    """What became of a document that somebody showed us; ``number``: what it is stored under."""
 
     at: datetime
     actor: str
     document: Kind
     accepted: bool
     sentence: str
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,10 @@ ADD_EVENT: Final = """
     INSERT INTO trust_event (at, actor, document, accepted, sentence) VALUES ($1, $2, $3, $4, $5)
 """
 
-EVENTS: Final = "SELECT at, actor, document, accepted, sentence FROM trust_event ORDER BY id DESC LIMIT $1"
+EVENTS: Final = """
+    SELECT at, actor, document, accepted, sentence, id AS number FROM trust_event
+     WHERE ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $1
+"""
 
 HOLDS_ROOT: Final = "SELECT EXISTS (SELECT FROM trust_root WHERE version = $1 AND body = $2)"
 
@@ -171,10 +175,10 @@ class TrustRepository:
                 told = {"document": event.document, "who": event.actor, "sentence": event.sentence}
                 await outbox.put(connection, Event(EventType.TRUST_REFUSED, named, event.at, told))
 
-    async def events(self, limit: int) -> list[EventRecord]:
-        """Return the newest first."""
+    async def events(self, limit: int, *, before: int | None = None) -> list[EventRecord]:
+        """Return the newest first, of those with numbers below ``before``."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(EVENTS, limit)
+            rows = await connection.fetch(EVENTS, limit, before)
         return [EventRecord(**{**dict(row), "document": Kind(row["document"])}) for row in rows]
 
 

@@ -134,5 +134,7 @@ class Bundles:
         """Raises: NotFoundError."""
         return await self._repository.get(bundle)
 
-    async def newest(self, limit: int, only: Expression | None = None) -> list[BundleRecord]:
-        return await self._repository.newest(limit, only)
+    async def newest(
+        self, limit: int, only: Expression | None = None, *, before: BundleId | None = None
+    ) -> list[BundleRecord]:
+        return await self._repository.newest(limit, only, before=before)

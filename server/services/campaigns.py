@@ -145,11 +145,13 @@ class Campaigns:
         places = await self._devices.places(sorted(named)) if named else {}
         return part_of(record, scope, {device for device, place in places.items() if scope.has(*place)})
 
-    async def decisions(self, campaign: CampaignId, limit: int, *, scope: Scope = EVERYTHING) -> list[DecisionRecord]:
+    async def decisions(
+        self, campaign: CampaignId, limit: int, *, before: int | None = None, scope: Scope = EVERYTHING
+    ) -> list[DecisionRecord]:
         """Return the newest first. Raises: NotFoundError; ForbiddenError: they tell of more than ``scope``."""
         if scope.is_limited:
             check_whole(await self._repository.get(campaign), scope)
-        return await self._repository.decisions(campaign, limit)
+        return await self._repository.decisions(campaign, limit, before=before)
 
     async def submit(
         self, campaign: CampaignId, *, caller: str, reason: str, scope: Scope = EVERYTHING

@@ -129,8 +129,10 @@ class Operations:
         """Raises: NotFoundError."""
         return await self._repository.get(operation, scope=scope)
 
-    async def newest(self, limit: int, *, scope: Scope = EVERYTHING) -> list[OperationRecord]:
-        return await self._repository.newest(limit, scope=scope)
+    async def newest(
+        self, limit: int, *, before: UUID | None = None, scope: Scope = EVERYTHING
+    ) -> list[OperationRecord]:
+        return await self._repository.newest(limit, before=before, scope=scope)
 
     async def cancel(self, operation: UUID, *, caller: str, scope: Scope = EVERYTHING) -> OperationRecord:
         """End it: what is changed stays so, and what is not is left as it is. Raises: NotFoundError."""

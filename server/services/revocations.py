@@ -44,10 +44,15 @@ class Revocations:
         self._clock = clock
 
     async def newest(
-        self, limit: int, *, stage: Stage | None = None, scope: Scope = EVERYTHING
+        self,
+        limit: int,
+        *,
+        stage: Stage | None = None,
+        before: RevocationId | None = None,
+        scope: Scope = EVERYTHING,
     ) -> list[RevocationRecord]:
-        """Return those of which the whole campaign is within ``scope``."""
-        return await self._repository.newest(limit, stage=stage, scope=scope)
+        """Return the newest of which the whole campaign is within ``scope``; ``before``: those that follow this one."""
+        return await self._repository.newest(limit, stage=stage, before=before, scope=scope)
 
     async def decline(self, revocation: RevocationId, *, caller: str, reason: str) -> RevocationRecord:
         """Leave the release as it is. Raises: NotFoundError, ConflictError: it is settled already."""

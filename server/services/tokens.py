@@ -107,9 +107,9 @@ class Tokens:
         text, record = _mint("first-admin", Role.ADMIN, None, EVERYTHING, None)
         return text if await self._repository.add_first(record) else None
 
-    async def newest(self, limit: int, *, scope: Scope = EVERYTHING) -> list[TokenRecord]:
-        """Return tokens, of those whose limits are within ``scope``."""
-        return await self._repository.newest(limit, scope=scope)
+    async def newest(self, limit: int, *, before: str | None = None, scope: Scope = EVERYTHING) -> list[TokenRecord]:
+        """Return the newest of those whose limits are within ``scope``; ``before``: those that follow this one."""
+        return await self._repository.newest(limit, before=before, scope=scope)
 
     async def revoke(self, token_id: str, *, caller: str, scope: Scope = EVERYTHING) -> TokenRecord:
         """End a token, from the next request on.

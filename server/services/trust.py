@@ -100,9 +100,9 @@ class TrustDocuments:
             raise NotFoundError("No status document has been published yet.")
         return document.body
 
-    async def events(self, limit: int) -> list[EventRecord]:
-        """Return what became of the documents that came, newest first."""
-        return await self._repository.events(limit)
+    async def events(self, limit: int, *, before: int | None = None) -> list[EventRecord]:
+        """Return what became of the documents that came, newest first, of those with numbers below ``before``."""
+        return await self._repository.events(limit, before=before)
 
     # --- taking in ---
 

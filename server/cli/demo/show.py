@@ -22,7 +22,6 @@ from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 from server.cli.demo import stage
 from server.cli.demo.releases import HARDWARE, VENDOR, Release, find_files, release, write_images
 from server.cli.demo.verdict import Bad, Fate, judge
-from server.cli.device import list_all
 from server.cli.progress import follow
 from server.domain.halt import HaltPolicy
 
@@ -132,7 +131,7 @@ def _write_fleet_file(file: Path, devices: Sequence[Mapping[str, Any]]) -> None:
 async def _until_online(client: Client, count: int) -> None:
     deadline = time.monotonic() + ONLINE_S
     while True:
-        found = await list_all(client, "/v1/devices", "devices", {})
+        found = await client.get_all("/v1/devices", "devices")
         online = sum(device["online"] for device in found)
         if online == count:
             return
@@ -195,7 +194,7 @@ async def _roll_out(client: Client, offered: Release, devices: int, ledger: Path
         for event in stage.read_ledger(ledger)
         if event["event"] == "confirmed" and event["version"] == offered.version
     }
-    found = await list_all(client, "/v1/devices", "devices", {})
+    found = await client.get_all("/v1/devices", "devices")
     running = sum(device["id"] in confirmed and device["running_version"] == offered.version for device in found)
     return Good(devices, running, round(time.monotonic() - begun, 1))
 
@@ -205,7 +204,7 @@ async def _at_rest(client: Client, campaign: str, ledger: Path, halted_at: float
     deadline = time.monotonic() + REST_S
     while True:
         view = await client.get(f"/v1/campaigns/{campaign}")
-        devices = await list_all(client, "/v1/devices", "devices", {})
+        devices = await client.get_all("/v1/devices", "devices")
         bad = judge(
             ledger=stage.read_ledger(ledger), campaign=view, devices=devices, halted_at=halted_at, good_version=GOOD
         )
