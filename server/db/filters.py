@@ -126,7 +126,7 @@ class Where:
             case Present(name, key):
                 if key:
                     return f"({self.columns[name].text} ? {self._value(key, 'text')})"
-                return f"({self.columns[name].text} IS NOT NULL)"
+                return f"({self.columns[name].day or self.columns[name].text} IS NOT NULL)"
             case Compare():
                 return self._comparison(expression)
             case Begins():

@@ -8,7 +8,7 @@ from server.db.campaign_records import CampaignRecord
 from server.db.executions import Progress
 from server.domain.eligibility import Target
 from server.domain.execution import State
-from server.domain.halt.view import Bools
+from server.domain.halt.view import Bools, Indices
 from server.domain.identity import DeviceId, Region
 from server.services.columns import Rows, fingerprint
 from server.services.fleet import Fleet
@@ -24,7 +24,7 @@ class Crowd:
         self._fleet = fleet
         self._campaign = campaign
         self._vendor = fingerprint(target.vendor_id)
-        self._classes = np.asarray([fingerprint(name) for name in target.class_ids], np.uint64)
+        self._classes = np.asarray(sorted(fingerprint(name) for name in target.class_ids), np.uint64)
         self._running = fingerprint(target.manifest_digest)
         self._begun = self._mask(progress)
         over = (name for name, one in progress.items() if one.is_earlier or one.state is State.SKIPPED)
@@ -57,6 +57,15 @@ class Crowd:
         columns = self._fleet.columns
         has_more = self._begun[rows] | self._named[rows] | columns.has_admit[rows]
         return has_more | (columns.wake_interval_s[rows] > 0)
+
+    @property
+    def classes(self) -> int:
+        """How many hardware classes the release is for."""
+        return len(self._classes)
+
+    def hardware(self, rows: Rows) -> Indices:
+        """Return the hardware classes of eligible devices, 0 .. ``classes`` - 1."""
+        return np.searchsorted(self._classes, self._fleet.columns.hardware[rows])
 
     def _mask(self, devices: Iterable[DeviceId]) -> Bools:
         mask = np.zeros(len(self._fleet.columns), np.bool_)

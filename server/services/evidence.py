@@ -4,6 +4,7 @@ A restart goes on with the same test: the rule's state and the order of its devi
 happened while nobody looked counts as time in which we were blind.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -134,9 +135,9 @@ class Evidence:
         saved = await self._repository.load(campaign.id, campaign.run)
         population, policy = roster.population, campaign.policy.halt
         if saved is None:
-            return _Case(campaign.run, HaltRule(population, policy, seed))
+            return _Case(campaign.run, await asyncio.to_thread(HaltRule, population, policy, seed))
         try:
-            rule = HaltRule.load(saved.body, population, policy)
+            rule = await asyncio.to_thread(HaltRule.load, saved.body, population, policy)
         except ValueError as exc:
             log.exception("halt_state_unreadable", campaign=campaign.id.hex, reason=str(exc))
             return _Case(campaign.run, HaltRule(population, policy, seed), looked_at=0.0)
@@ -150,7 +151,7 @@ class Evidence:
         await self._repository.save(
             campaign.id,
             campaign.run,
-            case.rule.dump(),
+            await asyncio.to_thread(case.rule.dump),  # of a large fleet it takes a while, and nobody else changes it
             roster=roster.ids if joined else None,
             now=datetime.fromtimestamp(now, UTC),
         )

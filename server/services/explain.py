@@ -86,12 +86,12 @@ class Explain:
         record = await self._campaigns.get(campaign, scope=scope)
         now = self._clock()
         bundle = await self._campaigns.bundle_of(record)
-        survey = await self._surveyor.survey(record, bundle, now=now, scope=scope)
+        counts = await self._surveyor.count(record, bundle, now=now, scope=scope)
         verdict, rule = self._evidence.verdict(campaign), self._evidence.rule(campaign)
         is_judged = record.state in JUDGED and is_whole(record, scope) and not scope.is_limited
         if verdict is None or not is_judged:
             verdict, rule = Verdict(), None
-        snapshot = replace(survey.snapshot, verdict=verdict)
+        snapshot = replace(counts.snapshot, verdict=verdict)
         waits = [] if self._wire.up_since is not None else ["the broker: the server has no session there"]
         waits += await self._waits(record, snapshot, now)
         steps = tuple(forecast(record, now)) if record.state in _AHEAD else ()

@@ -22,7 +22,7 @@ from server.services.sites import Rebooter
 
 log = structlog.get_logger(__name__)
 
-QUICK_S: Final = 0.1
+QUICK_S: Final = 0.02
 REST_RATIO: Final = 9.0
 KEPT_MOST: Final = 64
 

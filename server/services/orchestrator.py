@@ -43,7 +43,7 @@ from server.services.evidence import Evidence
 from server.services.metrics import Metrics
 from server.services.silence import Silence
 from server.services.sites import may_reboot
-from server.services.snapshot import Survey, Surveyor
+from server.services.snapshot import Counts, Surveyor
 from server.services.transitions import decided, halted, paused, resumed
 from server.services.wire import Wire
 
@@ -198,13 +198,13 @@ class Orchestrator:
         verdict = await self._evidence.look(
             campaign, survey.roster, survey.sighting, survey.progress, hearing_since=up_since
         )
-        decision = decide(self._complete(survey.snapshot, verdict, campaign, now), now)
+        decision = decide(self._complete(survey.counts.snapshot, verdict, campaign, now), now)
         if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
             # all levels rise before anybody late is admitted
-            await self._let_in(campaign, bundle, survey, verdict, now)
+            await self._let_in(campaign, bundle, survey.counts, verdict, now)
         if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING:
-            self._let_reboot(campaign, survey, now)
-        standing = await self._carry_out(campaign, survey, decision, now)
+            self._let_reboot(campaign, survey.counts, now)
+        standing = await self._carry_out(campaign, survey.counts, decision, now)
         if standing is not None and standing.state in OFFERING:
             await self._directives.renew(standing, bundle, now=now)
 
@@ -214,12 +214,12 @@ class Orchestrator:
         return replace(snapshot, verdict=verdict, blobs_ready=snapshot.blobs_ready and not is_waiting)
 
     async def _let_in(
-        self, campaign: CampaignRecord, bundle: BundleRecord, survey: Survey, verdict: Verdict, now: float
+        self, campaign: CampaignRecord, bundle: BundleRecord, counts: Counts, verdict: Verdict, now: float
     ) -> None:
         """Let in named devices where there is room, then late ones, then those that sleep."""
-        if self.admits is None or not (survey.late or survey.named or survey.sleepers):
+        if self.admits is None or not (counts.late or counts.named or counts.sleepers):
             return
-        snapshot = survey.snapshot
+        snapshot = counts.snapshot
         left = rooms(
             snapshot.lines,
             verdict,
@@ -230,23 +230,23 @@ class Orchestrator:
         )
         in_regions = {line.region: room for line, room in zip(snapshot.lines, left.in_regions, strict=True)}
         in_classes = left.in_classes.tolist()
-        named = choose(survey.named, room=left.whole, in_regions=in_regions, in_classes=in_classes)
+        named = choose(counts.named, room=left.whole, in_regions=in_regions, in_classes=in_classes)
         if named:
-            places = {one.device: one.region for one in survey.named}
+            places = {one.device: one.region for one in counts.named}
             await self._directives.offer_to(campaign, bundle, [(places[name], name) for name in named], now=now)
             return  # what is left of the room is known when they are counted
-        chosen = choose(survey.late, room=left.whole, in_regions=in_regions, in_classes=in_classes)
+        chosen = choose(counts.late, room=left.whole, in_regions=in_regions, in_classes=in_classes)
         self.admits.grant(campaign.id, chosen, until=now + ADMIT_S, now=now)
-        room = min(left.whole - len(chosen), verdict.room_of_sleepers - survey.sleepers_starting)
-        woken = choose(survey.sleepers, room=room, in_regions=in_regions, in_classes=in_classes)
+        room = min(left.whole - len(chosen), verdict.room_of_sleepers - counts.sleepers_starting)
+        woken = choose(counts.sleepers, room=room, in_regions=in_regions, in_classes=in_classes)
         self.admits.grant(campaign.id, woken, until=now + ADMIT_S, now=now)
 
-    def _let_reboot(self, campaign: CampaignRecord, survey: Survey, now: float) -> None:
+    def _let_reboot(self, campaign: CampaignRecord, counts: Counts, now: float) -> None:
         """Let devices reboot as their sites have room; not before what an earlier process has granted has expired."""
         is_own = campaign.started_at is not None and campaign.started_at >= self._since
         is_known = is_own or now - self._since.timestamp() >= ADMIT_S
-        if self.admits is not None and survey.rebooters and is_known:
-            chosen = may_reboot(survey.rebooters, most=campaign.policy.site_reboots_most)
+        if self.admits is not None and counts.rebooters and is_known:
+            chosen = may_reboot(counts.rebooters, most=campaign.policy.site_reboots_most)
             self.admits.grant_reboots(campaign.id, chosen, now=now)
 
     async def _heed_trust(self, campaign: CampaignRecord, bundle: BundleRecord, now: float) -> bool:
@@ -276,13 +276,13 @@ class Orchestrator:
         return False
 
     async def _carry_out(
-        self, campaign: CampaignRecord, survey: Survey, decision: Decision, now: float
+        self, campaign: CampaignRecord, counts: Counts, decision: Decision, now: float
     ) -> CampaignRecord | None:
         """Carry a decision out; returns the campaign if its offers stand, perhaps with new lines to publish."""
         if decision.kind is Kind.NOTHING:
             return campaign
         at = datetime.fromtimestamp(now, UTC)
-        change = decided(campaign, decision, survey.heights, now=at)
+        change = decided(campaign, decision, counts.heights, now=at)
         is_no_news = decision.kind is Kind.WAIT and decision.awaits in {campaign.awaits, Awaited.NOBODY}
         if decision.kind is Kind.PACE or is_no_news:  # what is said again and again fills no table
             return await self._repository.save(change.campaign)

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from server.domain.identity import CampaignId, DeviceId, Region
 from server.domain.late import Waiting
 from server.domain.scope import EVERYTHING, Scope
 from server.domain.snapshot import Snapshot
+from server.services.columns import Rows
 from server.services.crowd import Crowd
 from server.services.fleet import Fleet
 from server.services.glances import Glance, Glances
@@ -34,7 +35,7 @@ _WRITTEN: Final = AWAY | {State.INSTALLING}
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Counts:
     """A snapshot for ``decide``, which lacks only the verdict, and what it was counted from.
 
     ``heights`` are the candidates' by region, ``states`` counts the executions of all regions together, and
@@ -51,6 +52,18 @@ class Survey:
     sleepers_starting: int
     named: Sequence[Waiting]
     rebooters: Sequence[Rebooter]
+
+    @property
+    def glance(self) -> Glance:
+        """What is kept of them for people."""
+        return Glance(self.snapshot.regions, self.states, self.rebooters)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The counts, and what the halt rule looks at: the run's roster, and everybody in it at this moment."""
+
+    counts: Counts
     roster: Roster
     sighting: Sighting
     progress: Mapping[DeviceId, Progress]
@@ -75,32 +88,67 @@ class Surveyor:
             del self._heights[campaign]
 
     async def survey(
-        self,
-        campaign: CampaignRecord,
-        bundle: BundleRecord,
-        *,
-        now: float,
-        offered: Collection[DeviceId] = frozenset(),
-        scope: Scope = EVERYTHING,
-        apart: bool = False,
+        self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, offered: Collection[DeviceId] = frozenset()
     ) -> Survey:
-        """Take a snapshot. ``offered``: who has an offer of its own already.
+        """Count a campaign for an evaluation. ``offered``: who has an offer of its own already.
 
-        ``scope``: what somebody may see who has been given this much of the campaign; nothing else is counted.
-        ``apart``: it is not for the halt rule, whose roster it leaves alone. Others get their turn while a large fleet
-        is counted, so that what is counted last is some moments younger than what is counted first.
+        Others get their turn while a large fleet is counted, so that what is counted last is some moments younger than
+        what is counted first.
         """
         began = time.monotonic()
         progress = await self._executions.progress(campaign.id)
-        heights = self._heights.setdefault(campaign.id, Heights(campaign.id, self._fleet))
-        if scope.is_limited or apart:
-            progress = self._within(scope, progress) if scope.is_limited else progress
-            roster = Roster([region.region for region in campaign.regions], self._fleet, heights)
-        else:
-            roster = await self._roster(campaign, heights)
-        target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
-        crowd = Crowd(self._fleet, campaign, target, progress)
+        roster = await self._roster(campaign)
         present: list[Indices] = []
+
+        def classes(rows: Rows) -> Indices:
+            indices = roster.meet(rows)
+            present.append(indices)
+            return roster.hardware(indices)
+
+        crowd = self._crowd(campaign, bundle, progress)
+        counts = await self._count(campaign, bundle, progress, crowd, classes, now=now, offered=offered)
+        in_classes = [*counts.snapshot.starting_in_classes, *[0] * len(roster.classes)][: len(roster.classes)]
+        counts = replace(counts, snapshot=replace(counts.snapshot, starting_in_classes=in_classes))
+        sighting = roster.sight(np.concatenate([_NOBODY, *present]), now)
+        self.glances.keep(counts.glance, campaign, EVERYTHING, took_s=time.monotonic() - began)
+        return Survey(counts, roster, sighting, progress)
+
+    async def count(
+        self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, scope: Scope = EVERYTHING
+    ) -> Counts:
+        """Count a campaign for people, who see what is within ``scope``; the halt rule's roster is left alone."""
+        began = time.monotonic()
+        progress = await self._executions.progress(campaign.id)
+        if scope.is_limited:
+            progress = self._within(scope, progress)
+        crowd = self._crowd(campaign, bundle, progress)
+        counts = await self._count(campaign, bundle, progress, crowd, crowd.hardware, now=now)
+        self.glances.keep(counts.glance, campaign, scope, took_s=time.monotonic() - began)
+        return counts
+
+    async def glance(
+        self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, scope: Scope = EVERYTHING
+    ) -> Glance:
+        """Return what people see of a campaign's counts: of a large fleet, those of a survey that was just made."""
+
+        async def look() -> None:
+            await self.count(campaign, bundle, now=now, scope=scope)
+
+        return await self.glances.get(campaign, scope, look)
+
+    async def _count(
+        self,
+        campaign: CampaignRecord,
+        bundle: BundleRecord,
+        progress: Mapping[DeviceId, Progress],
+        crowd: Crowd,
+        classes: Callable[[Rows], Indices],
+        *,
+        now: float,
+        offered: Collection[DeviceId] = frozenset(),
+    ) -> Counts:
+        """``classes`` tells the hardware classes of eligible devices, as indices."""
+        heights = self._heights_in(campaign)
         tallies: dict[Region, Tally] = {}
         for region in campaign.regions:
             tally = tallies[region.region] = Tally.begin(
@@ -109,9 +157,7 @@ class Surveyor:
             async for some in each_rows(crowd.members(region.region)):
                 tally.note_candidates(heights.of(crowd.unknown(some)))
                 eligible = crowd.eligible(some)
-                indices = roster.meet(eligible)
-                present.append(indices)
-                tall, hardware = heights.of(eligible), roster.hardware(indices)
+                tall, hardware = heights.of(eligible), classes(eligible)
                 alone = crowd.counted_alone(eligible)
                 tally.count_crowd(eligible[~alone], tall[~alone], hardware[~alone])
                 for each in np.flatnonzero(alone).tolist():
@@ -139,7 +185,7 @@ class Surveyor:
             policy=campaign.policy,
             regions=[tally.view() for tally in tallies.values()],
             started_at=(campaign.started_at or campaign.created_at).timestamp(),
-            starting_in_classes=[in_classes[index] for index in range(len(roster.classes))],
+            starting_in_classes=[in_classes[index] for index in range(max(in_classes, default=-1) + 1)],
             wave=campaign.wave,
             blobs_ready=campaign.blobs_ready,
             watching_since=None if campaign.watching_since is None else campaign.watching_since.timestamp(),
@@ -154,22 +200,15 @@ class Surveyor:
         named = [one for tally in tallies.values() for one in tally.named]
         sleepers = [one for tally in tallies.values() for one in tally.sleepers]
         starting = sum(tally.sleepers_starting for tally in tallies.values())
-        sighting = roster.sight(np.concatenate([_NOBODY, *present]), now)
         rebooters = self._rebooters(campaign, progress, now)
-        self.glances.keep(Glance(snapshot.regions, states, rebooters), campaign, scope, took_s=time.monotonic() - began)
-        return Survey(
-            snapshot, candidates, states, late, sleepers, starting, named, rebooters, roster, sighting, progress
-        )
+        return Counts(snapshot, candidates, states, late, sleepers, starting, named, rebooters)
 
-    async def glance(
-        self, campaign: CampaignRecord, bundle: BundleRecord, *, now: float, scope: Scope = EVERYTHING
-    ) -> Glance:
-        """Return what people see of a campaign's counts: of a large fleet, those of a survey that was just made."""
+    def _crowd(self, campaign: CampaignRecord, bundle: BundleRecord, progress: Mapping[DeviceId, Progress]) -> Crowd:
+        target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
+        return Crowd(self._fleet, campaign, target, progress)
 
-        async def survey() -> None:
-            await self.survey(campaign, bundle, now=now, scope=scope, apart=True)
-
-        return await self.glances.get(campaign, scope, survey)
+    def _heights_in(self, campaign: CampaignRecord) -> Heights:
+        return self._heights.setdefault(campaign.id, Heights(campaign.id, self._fleet))
 
     def _within(self, scope: Scope, progress: Mapping[DeviceId, Progress]) -> dict[DeviceId, Progress]:
         found = {}
@@ -204,7 +243,7 @@ class Surveyor:
             )
         return found
 
-    async def _roster(self, campaign: CampaignRecord, heights: Heights) -> Roster:
+    async def _roster(self, campaign: CampaignRecord) -> Roster:
         """Return the run's roster, in the order that an earlier process gave it."""
         key = (campaign.id, campaign.run)
         if key not in self._rosters:
@@ -212,6 +251,6 @@ class Surveyor:
             known = () if saved is None else saved.roster
             regions = [region.region for region in campaign.regions]
             named = campaign.plan.named(len(campaign.plan.waves))
-            roster = Roster(regions, self._fleet, heights, known, named)
+            roster = Roster(regions, self._fleet, self._heights_in(campaign), known, named)
             self._rosters.setdefault(key, roster)  # another survey may have been first
         return self._rosters[key]

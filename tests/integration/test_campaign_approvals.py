@@ -167,7 +167,7 @@ async def test_a_snapshot_is_of_the_devices_that_were_there(world: World) -> Non
     assert order.members_before == started.members_before
     record = await world.campaign(campaign.id)
     survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
-    assert sum(view.eligible for view in survey.snapshot.regions) == 60
+    assert sum(view.eligible for view in survey.counts.snapshot.regions) == 60
 
 
 async def test_the_holdout_is_never_due(world: World) -> None:

@@ -132,9 +132,9 @@ async def test_devices_that_the_halt_has_sent_back_are_in_no_wave_of_the_next_ru
     record = await world.campaign(campaign)
     assert (record.state, record.wave) == (State.RUNNING, 1)
     survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
-    [view] = survey.snapshot.regions
+    [view] = survey.counts.snapshot.regions
     assert (view.eligible, view.confirmed, view.failed) == (58, 6, 0)
-    assert survey.states[Execution.ROLLED_BACK] == 2
+    assert survey.counts.states[Execution.ROLLED_BACK] == 2
 
 
 async def test_a_resume_after_a_halt_needs_a_reason(world: World) -> None:

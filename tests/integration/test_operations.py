@@ -262,5 +262,5 @@ async def test_a_wave_goes_on_with_those_who_have_come(world: World) -> None:
 
     survey = await world.surveyor.survey(await world.campaign(campaign), release, now=world.now)
 
-    assert sum(view.eligible for view in survey.snapshot.regions) == 3
+    assert sum(view.eligible for view in survey.counts.snapshot.regions) == 3
     assert {device.id for device in world.fleet.members(MAIN, EU)} == {"eu-001", "eu-002", "us-000"}

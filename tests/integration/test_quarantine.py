@@ -47,7 +47,7 @@ async def fail(world: World, campaign: CampaignId, device: Device, *attempts: in
 async def eligible(world: World, campaign: CampaignId) -> int:
     record = await world.campaign(campaign)
     survey = await world.surveyor.survey(record, await world.campaigns.bundle_of(record), now=world.now)
-    return sum(view.eligible for view in survey.snapshot.regions)
+    return sum(view.eligible for view in survey.counts.snapshot.regions)
 
 
 async def test_a_device_whose_attempts_are_spent_is_held_until_its_time_is_over(world: World) -> None:
