@@ -206,7 +206,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "halt-policy": lambda: model_table(HaltPolicy),
     "device-fields": lambda: fields_table(filter.DEVICES),
     "campaign-fields": lambda: fields_table(filter.CAMPAIGNS),
-    "execution-fields": lambda: fields_table(filter.EXECUTIONS),
+    "execution-fields": lambda: fields_table(filter.FLEET_EXECUTIONS),
     "bundle-fields": lambda: fields_table(filter.BUNDLES),
     "defects": defect_table,
     **{f"{group}-faults": partial(fault_table, group) for group in Group},

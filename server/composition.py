@@ -15,6 +15,7 @@ from server.db.devices import DeviceRepository
 from server.db.directives import DirectiveRepository
 from server.db.enrolment import EnrolmentRepository
 from server.db.executions import ExecutionRepository
+from server.db.fleet_executions import FleetExecutionRepository
 from server.db.freezes import FreezeRepository
 from server.db.halts import HaltRepository
 from server.db.operations import OperationRepository
@@ -264,6 +265,7 @@ async def build(
         deltas=deltas,
         devices=device_repository,
         executions=executions,
+        fleet_executions=FleetExecutionRepository(database),
         authority=authority,
         blobs=store,
         bundles=bundles,

@@ -14,7 +14,6 @@ from server.api.routing import Call
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import Cause, Membership, State
 from server.domain.consent import Answer, Awaited, Word
-from server.domain.execution import State as ExecutionState
 from server.domain.gate import FULL
 from server.domain.plan import MaintenanceWindow, Plan, Policy
 from server.domain.snapshot import regions_of
@@ -209,24 +208,6 @@ class DecisionView(BaseModel):
 
 class DecisionList(Page):
     decisions: list[DecisionView]
-
-
-class ExecutionView(BaseModel):
-    """One device's way through the campaign."""
-
-    device: str
-    region: str
-    state: ExecutionState
-    attempt: int
-    reason: str
-    detail: str
-    slot: str
-    started_at: datetime
-    updated_at: datetime
-
-
-class ExecutionList(Page):
-    executions: list[ExecutionView]
 
 
 class OpeningView(BaseModel):

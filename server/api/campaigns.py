@@ -4,11 +4,11 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from server.api.campaign_views import (
     CampaignDetail,
@@ -17,8 +17,6 @@ from server.api.campaign_views import (
     CampaignView,
     DecisionList,
     DecisionView,
-    ExecutionList,
-    ExecutionView,
     OpeningView,
     WindowList,
     detail_of,
@@ -32,12 +30,10 @@ from server.api.parameters import PATH, CampaignName, CohortName, Digits, Reason
 from server.api.routing import Call, Example, Model, route
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import NO_REASON, Membership
-from server.domain.execution import State as ExecutionState
-from server.domain.filter import CAMPAIGNS, EXECUTIONS
+from server.domain.filter import CAMPAIGNS
 from server.domain.identity import BundleId, CampaignId, region
 from server.domain.plan import WAVES_MOST, Plan, Policy
 from server.domain.windows import needed_s
-from server.protocol.reasons import Reason as Why
 from server.services import identifiers
 from server.services.drafts import Draft
 from server.services.dry_runs import check_plan
@@ -65,23 +61,6 @@ class CampaignCreate(Model):
     reason: Reason = NO_REASON
     membership: Membership = Membership.DYNAMIC
     plan_hash: PlanHash | None = None
-
-
-def _known_reason(name: str) -> str:
-    if name not in REASONS:
-        raise ValueError("reason is one of docs/reasons.md, such as no_way_back.")
-    return name
-
-
-REASONS: Final = tuple(reason.name.lower() for reason in Why)
-ReasonName = Annotated[str, Field(json_schema_extra={"enum": list(REASONS)}), AfterValidator(_known_reason)]
-
-
-class ExecutionQuery(FilterQuery):
-    """Which executions are listed."""
-
-    state: ExecutionState | None = Field(None, description="those in this state")
-    reason: ReasonName | None = Field(None, description="those with this reason, see docs/reasons.md")
 
 
 class WindowQuery(Model):
@@ -196,37 +175,6 @@ async def list_decisions(call: Call[None, PageQuery]) -> DecisionList:
         ],
         next=end_page(call, "decisions", records, lambda record: record.number),
     )
-
-
-@route("GET", "/v1/campaigns/{campaign}/executions", right=Right.READ, query=ExecutionQuery)
-async def list_executions(call: Call[None, ExecutionQuery]) -> ExecutionList:
-    """List how far each device is, by their ids."""
-    query = call.query
-    campaign = await call.context.campaigns.get(_id(call))
-    records = await call.context.executions.page(
-        campaign.id,
-        after=begin_page(call, "executions", str) or "",
-        limit=query.limit,
-        state=query.state,
-        reason=None if query.reason is None else Why[query.reason.upper()],
-        only=query.only(EXECUTIONS),
-    )
-    views = [
-        ExecutionView(
-            device=record.device_id,
-            region=record.region,
-            state=record.state,
-            attempt=record.attempt,
-            reason=Why(record.reason).name.lower(),
-            detail=record.detail,
-            slot=record.slot,
-            started_at=record.started_at,
-            updated_at=record.updated_at,
-        )
-        for record in records
-    ]
-    following = end_page(call, "executions", views, lambda view: view.device)
-    return ExecutionList(executions=views, next=following)
 
 
 @route(

@@ -9,6 +9,7 @@ from firmware_store.blobs import BlobStore
 from server.db.database import Database
 from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
+from server.db.fleet_executions import FleetExecutionRepository
 from server.db.places import PlaceRepository
 from server.services.admission import Admission
 from server.services.audit import Audit
@@ -62,6 +63,7 @@ class Context:
     deltas: Deltas
     devices: DeviceRepository
     executions: ExecutionRepository
+    fleet_executions: FleetExecutionRepository
     authentication: Authentication
     authority: Authority
     blobs: BlobStore

@@ -224,8 +224,12 @@ def executions(
 @app.command
 def decisions(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
     """Show what was decided and why, the newest first."""
-    answer = call(server, token, lambda client: client.get(f"/v1/campaigns/{campaign}/decisions"))
-    show(answer["decisions"], ("at", "kind", "actor", "sentence"), output)
+    path = f"/v1/campaigns/{campaign}/decisions"
+    show(
+        call(server, token, lambda client: client.get_all(path, "decisions")),
+        ("at", "kind", "actor", "sentence"),
+        output,
+    )
 
 
 @app.command

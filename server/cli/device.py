@@ -110,6 +110,20 @@ def show_one(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
 
 
 @app.command
+def history(device: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+    """List how a device has come through the campaigns that reached it, the newest first.
+
+    Parameters
+    ----------
+    device
+        Its id.
+    """
+    only = {"filter": f'device = "{device}"'}
+    rows = call(server, token, lambda client: client.get_all("/v1/executions", "executions", only))
+    show(rows, ("campaign", "campaign_name", "state", "attempt", "reason", "detail", "updated_at"), output)
+
+
+@app.command
 def why(device: str, *, token: Token, server: Url = DEFAULT_URL, campaign: str = "", output: Format = "table") -> None:
     """Say why a device does not update: one sentence, then every check behind it and what would change it.
 

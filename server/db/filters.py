@@ -15,6 +15,7 @@ from server.domain.filter import (
     CAMPAIGNS,
     DEVICES,
     EXECUTIONS,
+    FLEET_EXECUTIONS,
     LIVE,
     Begins,
     Compare,
@@ -95,6 +96,15 @@ EXECUTION_COLUMNS: Final[Columns] = MappingProxyType(
         "detail": Column("detail"),
         "started": Column("started_at"),
         "updated": Column("updated_at"),
+    }
+)
+
+FLEET_EXECUTION_COLUMNS: Final[Columns] = MappingProxyType(
+    {
+        **EXECUTION_COLUMNS,
+        "campaign": Column("('cmp_' || replace(c.id::text, '-', ''))"),
+        "campaign_name": Column("c.name"),
+        "cohort": Column("c.cohort"),
     }
 )
 
@@ -191,6 +201,11 @@ def where_campaigns(expression: Expression, first: int) -> tuple[str, list[Any]]
 def where_executions(expression: Expression, first: int) -> tuple[str, list[Any]]:
     """Return the same for ``execution``."""
     return _compiled(expression, EXECUTIONS, EXECUTION_COLUMNS, first)
+
+
+def where_fleet_executions(expression: Expression, first: int) -> tuple[str, list[Any]]:
+    """Return the same for ``execution`` with its ``campaign AS c``."""
+    return _compiled(expression, FLEET_EXECUTIONS, FLEET_EXECUTION_COLUMNS, first)
 
 
 def where_bundles(expression: Expression, first: int) -> tuple[str, list[Any]]:

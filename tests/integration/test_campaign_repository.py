@@ -15,8 +15,9 @@ from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.directives import DirectiveRepository
 from server.db.executions import ExecutionRepository
+from server.db.fleet_executions import FleetExecutionRepository
 from server.domain.campaign import ACTIVE, Cause, Membership, State
-from server.domain.filter import BUNDLES, CAMPAIGNS, EXECUTIONS, read_filter
+from server.domain.filter import BUNDLES, CAMPAIGNS, EXECUTIONS, FLEET_EXECUTIONS, read_filter
 from server.domain.gate import FULL, Ramp
 from server.domain.halt import HaltPolicy
 from server.domain.identity import CampaignId, Cohort
@@ -290,10 +291,11 @@ async def test_campaigns_bundles_and_executions_are_found_by_filters(store: Data
         (CAMPAIGNS, lambda only: world.newest(10, only)),
         (BUNDLES, lambda only: BundleRepository(store).newest(10, only)),
         (EXECUTIONS, lambda only: ExecutionRepository(store).page(campaign.id, after="", limit=10, only=only)),
+        (FLEET_EXECUTIONS, lambda only: FleetExecutionRepository(store).page(limit=10, only=only)),
     ):
         everything = await find(read_filter(" OR ".join(f"{name}:*" for name in fields), fields, now))
         nothing = await find(read_filter(" AND ".join(f"NOT {name}:*" for name in fields), fields, now))
-        assert (len(everything), nothing) == (0 if fields is EXECUTIONS else 1, [])
+        assert (len(everything), nothing) == (0 if fields in (EXECUTIONS, FLEET_EXECUTIONS) else 1, [])
     drafts = await world.newest(10, read_filter(f"state = draft AND cohort = {campaign.cohort}", CAMPAIGNS, now))
     newer = await BundleRepository(store).newest(10, read_filter("version > 1.1.0-rc.1", BUNDLES, now))
 

@@ -53,7 +53,7 @@ LISTS = {
 }
 """Every list that goes on by a cursor, and the member that has its rows."""
 
-SHORT = {"/v1/campaigns/{campaign}/executions", "/v1/inventory/drift"}
+SHORT = {"/v1/executions", "/v1/campaigns/{campaign}/executions", "/v1/inventory/drift"}
 """What only devices fill."""
 
 

@@ -37,6 +37,7 @@ JUDGED = {
     "list_campaigns": "the grammar of filters",
     "list_devices": "the grammar of filters",
     "list_executions": "the grammar of filters",
+    "list_fleet_executions": "the grammar of filters",
     "list_drift": "the grammar of filters",
     "export_devices": "the grammar of filters",
     "import_devices": "a table",

@@ -87,6 +87,7 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "GET /v1/campaigns/{campaign}": Hidden(),
     "GET /v1/campaigns/{campaign}/decisions": Hidden(),
     "GET /v1/campaigns/{campaign}/executions": Hidden(),
+    "GET /v1/executions": Open(),
     "GET /v1/campaigns/{campaign}/windows": Hidden(),
     "GET /v1/campaigns/{campaign}/explain": Hidden(),
     **{

@@ -11,6 +11,7 @@ from server.db.campaigns import CampaignRepository
 from server.db.database import Database
 from server.db.devices import DeviceRepository, NewDevice
 from server.db.executions import ExecutionRepository
+from server.db.fleet_executions import FleetExecutionRepository
 from server.db.revocations import RevocationId, RevocationRecord, RevocationRepository, propose
 from server.db.telemetry import DeviceReport, TelemetryRepository
 from server.db.tokens import TokenRecord, TokenRepository
@@ -91,8 +92,10 @@ async def test_executions(store: Database) -> None:
     said = Report(sequence=1, campaign=campaign.id, state=State.DOWNLOADING, attempt=1, manifest_digest=MANIFEST)
     reports = [DeviceReport(name, region, said) for name, region in devices.items()]
     await TelemetryRepository(store).store(hellos=[], reports=reports, now=after(1))
-    repository = ExecutionRepository(store)
+    repository, fleet = ExecutionRepository(store), FleetExecutionRepository(store)
     for scope in SCOPES:
+        seen = {region for region in REGIONS if scope.has_region(region)} if scope.has_cohort(MAIN) else set()
+        assert {one.execution.region for one in await fleet.page(limit=9, scope=scope)} == seen
         if not scope.has_cohort(MAIN):
             for ask in (
                 repository.page(campaign.id, after="", limit=9, scope=scope),

@@ -11,7 +11,17 @@ import pytest
 
 import server.db
 from firmware_store.errors import InvalidInputError
-from server.db import bundles, campaigns, devices, directives, executions, published, telemetry, tokens
+from server.db import (
+    bundles,
+    campaigns,
+    devices,
+    directives,
+    executions,
+    fleet_executions,
+    published,
+    telemetry,
+    tokens,
+)
 from server.db.database import Database
 from tests.records import EU, add_bundle, add_campaign, add_devices
 
@@ -122,6 +132,7 @@ HOT: list[tuple[ModuleType, str, set[str]]] = [
     (executions, "JUDGE", {"execution_pkey"}),
     (executions, "MARK_SILENT", {"execution_pkey"}),
     (executions, "PAGE", {"execution_pkey"}),
+    (fleet_executions, "PAGE", {"campaign_pkey", "execution_pkey"}),
     (campaigns, "DECISIONS", {"decision_of_campaign"}),
     (directives, "LOCK", {"directive_pkey"}),
     (directives, "UNPUBLISHED", {"directive_unpublished"}),

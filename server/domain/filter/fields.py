@@ -96,6 +96,15 @@ EXECUTIONS: Final[Fields] = MappingProxyType(
     }
 )
 
+FLEET_EXECUTIONS: Final[Fields] = MappingProxyType(
+    {
+        **EXECUTIONS,
+        "campaign": Field(Kind.TEXT, "the id of its campaign (cmp_...)"),
+        "campaign_name": Field(Kind.TEXT, "what its campaign is called"),
+        "cohort": Field(Kind.TEXT, "of its campaign"),
+    }
+)
+
 BUNDLES: Final[Fields] = MappingProxyType(
     {
         "version": Field(Kind.VERSION, "of the release"),
