@@ -72,7 +72,9 @@ def device_tag(record: DeviceRecord) -> str:
 
 
 def webhook_tag(record: WebhookRecord) -> str:
-    return _tag(record.id.hex, record.name, record.url, sorted(record.types), record.is_enabled, record.why_not)
+    rotated = None if record.old_secret_until is None else record.old_secret_until.isoformat()
+    types = sorted(record.types)
+    return _tag(record.id.hex, record.name, record.url, types, record.is_enabled, record.why_not, rotated)
 
 
 def _tag(*facts: object) -> str:

@@ -170,18 +170,21 @@ async def change_webhook(call: Call[WebhookChange]) -> WebhookView:
     return _view(record)
 
 
-@route("POST", "/v1/webhooks/{webhook}/rotate", right=Right.ADMINISTER, body=Rotate)
+@route("POST", "/v1/webhooks/{webhook}/rotate", right=Right.ADMINISTER, body=Rotate, matched=True)
 async def rotate_webhook(call: Call[Rotate]) -> WebhookSecret:
     """Make a new secret, shown this once; for a time the old one signs, too."""
     grace = timedelta(seconds=call.body.grace_seconds)
-    record, secret = await call.context.webhooks.rotate(_id(call), grace=grace, caller=call.caller.name)
+    record, secret = await call.context.webhooks.rotate(
+        _id(call), grace=grace, caller=call.caller.name, seen=call.match.webhook
+    )
+    call.tag(webhook_tag(record))
     return WebhookSecret(webhook=_view(record), secret=secret)
 
 
-@route("DELETE", "/v1/webhooks/{webhook}", right=Right.ADMINISTER)
+@route("DELETE", "/v1/webhooks/{webhook}", right=Right.ADMINISTER, matched=True)
 async def remove_webhook(call: Call[None]) -> WebhookView:
     """Deliver nothing there any more; its log goes with it."""
-    return _view(await call.context.webhooks.remove(_id(call), caller=call.caller.name))
+    return _view(await call.context.webhooks.remove(_id(call), caller=call.caller.name, seen=call.match.webhook))
 
 
 @route("GET", "/v1/webhooks/{webhook}/deliveries", right=Right.READ, query=PageQuery)

@@ -83,9 +83,9 @@ class Client:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("PATCH", path, json=body, headers=_seen(seen))
 
-    async def delete(self, path: str) -> Any:
+    async def delete(self, path: str, *, seen: str | None = None) -> Any:
         """Return the answer's JSON. Raises as ``get`` does."""
-        return await self._call("DELETE", path)
+        return await self._call("DELETE", path, headers=_seen(seen))
 
     async def get_bytes(self, path: str) -> bytes:
         """Return the answer's body. Raises as ``get`` does."""

@@ -1,5 +1,6 @@
 """``tidegate webhook``: have events delivered elsewhere."""
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -77,14 +78,17 @@ def rotate(webhook: str, *, token: Token, server: Url = DEFAULT_URL, grace_s: in
     grace_s
         For so many seconds.
     """
-    body = {"grace_seconds": grace_s}
-    print(call(server, token, lambda client: client.post(f"/v1/webhooks/{webhook}/rotate", body))["secret"])
+
+    async def change(client: Client, path: str, tag: str) -> Any:
+        return await client.post(f"{path}/rotate", {"grace_seconds": grace_s}, seen=tag)
+
+    print(_as_seen(webhook, change, token, server)["secret"])
 
 
 @app.command
 def rm(webhook: str, *, token: Token, server: Url = DEFAULT_URL) -> None:
     """Remove a webhook and its log."""
-    call(server, token, lambda client: client.delete(f"/v1/webhooks/{webhook}"))
+    _as_seen(webhook, lambda client, path, tag: client.delete(path, seen=tag), token, server)
 
 
 @app.command
@@ -104,9 +108,18 @@ def resend(webhook: str, delivery: int, *, token: Token, server: Url = DEFAULT_U
 
 
 def _change(webhook: str, body: dict[str, Any], token: str, server: str) -> None:
-    async def change(client: Client) -> Any:
+    changed = _as_seen(webhook, lambda client, path, tag: client.patch(path, body, seen=tag), token, server)
+    show([changed], _COLUMNS, "table")
+
+
+def _as_seen(
+    webhook: str, change: Callable[[Client, str, str], Coroutine[Any, Any, Any]], token: str, server: str
+) -> Any:
+    """Look at a webhook, and change it unless it has changed meanwhile."""
+
+    async def act(client: Client) -> Any:
         path = f"/v1/webhooks/{webhook}"
         _, tag = await client.look(path)
-        return await client.patch(path, body, seen=tag)
+        return await change(client, path, tag)
 
-    show([call(server, token, change)], _COLUMNS, "table")
+    return call(server, token, act)

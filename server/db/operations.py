@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from firmware_store.errors import ConflictError, NotFoundError
-from server.db import audit
+from server.db import audit, outbox
 from server.db.audit import SERVER, Entry
 from server.db.changes import GONE, UNDER_WAY, Batch, change_devices
 from server.db.database import Connection, Database
@@ -17,6 +17,7 @@ from server.db.devices import PLAN_ANEW
 from server.db.filters import where_devices
 from server.domain.campaign import ACTIVE
 from server.domain.change import Change
+from server.domain.events import Event, EventType
 from server.domain.filter import Expression
 from server.domain.identity import OPERATION, Cohort, DeviceId, Region, show
 from server.domain.scope import EVERYTHING, Scope
@@ -201,7 +202,7 @@ class OperationRepository:
             )
             if len(names) < most:
                 await connection.execute(END, operation.id, "done", now, "[]")
-                await audit.write(connection, _ended(await _get(connection, operation.id), now, SERVER))
+                await _tell_end(connection, await _get(connection, operation.id), now, SERVER)
                 return replace(batch, is_last=True)
         return batch
 
@@ -219,7 +220,7 @@ class OperationRepository:
             await connection.execute(CLEAR, operation)
             ended = await _get(connection, operation)
             if ended.ended_at == now:  # it had not ended before
-                await audit.write(connection, _ended(ended, now, None, why))
+                await _tell_end(connection, ended, now, None, why)
             return ended
 
     async def change_one(self, device: DeviceId, change: Change, *, now: datetime, scope: Scope = EVERYTHING) -> Batch:
@@ -245,9 +246,14 @@ def _said(record: OperationRecord) -> dict[str, Any]:
     return {"change": record.change.model_dump(mode="json", exclude_defaults=True)}
 
 
-def _ended(record: OperationRecord, now: datetime, who: str | None, why: str = "") -> Entry:
+async def _tell_end(
+    connection: Connection, record: OperationRecord, now: datetime, who: str | None, why: str = ""
+) -> None:
     after = {"state": record.state, "done": record.done, "refused": record.refused, "devices": record.total}
-    return Entry("operation.end", show(OPERATION, record.id), now, who=who, after=after, reason=why)
+    named = show(OPERATION, record.id)
+    await audit.write(connection, Entry("operation.end", named, now, who=who, after=after, reason=why))
+    told = {**after, "filter": record.filter, "change": _said(record)["change"], "sentence": why}
+    await outbox.put(connection, Event(EventType.OPERATION_ENDED, named, now, told))
 
 
 def _named(devices: bytes, change: Change) -> str:

@@ -22,6 +22,10 @@ DELIVERIES_KEPT: Final = 1000
 """Of each webhook."""
 
 
+Seen = Callable[["WebhookRecord"], None]
+"""Raises what speaks against a change of a webhook as it is now."""
+
+
 class Result(StrEnum):
     """What became of a try: a webhook that has failed is tried again, one that was given up is not."""
 
@@ -186,7 +190,7 @@ class WebhookRepository:
         verb: str,
         by: str,
         now: datetime,
-        seen: Callable[[WebhookRecord], None] = lambda _: None,
+        seen: Seen = lambda _: None,
     ) -> WebhookRecord:
         """Change members that a person may change. Raises: NotFoundError; what ``seen`` raises of what is there."""
         async with self._database.transaction() as connection:
@@ -197,10 +201,11 @@ class WebhookRepository:
             await audit.write(connection, _entry(verb, after, now, by, before=before, after=after))
         return after
 
-    async def remove(self, webhook: WebhookId, *, by: str, now: datetime) -> WebhookRecord:
-        """Raises: NotFoundError."""
+    async def remove(self, webhook: WebhookId, *, by: str, now: datetime, seen: Seen = lambda _: None) -> WebhookRecord:
+        """Raises: NotFoundError; what ``seen`` raises of what is there."""
         async with self._database.transaction() as connection:
             before = _found(await connection.fetchrow(TAKE, webhook))
+            seen(before)
             await connection.execute(REMOVE, webhook)
             await audit.write(connection, _entry("remove", before, now, by, before=before))
         return before

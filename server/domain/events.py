@@ -47,6 +47,7 @@ class EventType(StrEnum):
     DEVICE_RELEASED = "device.released"
     DEVICE_ENROLLED = "device.enrolled"
     DEVICE_REVOKED = "device.revoked"
+    OPERATION_ENDED = "operation.ended"
     BUNDLE_ADDED = "bundle.added"
     TRUST_ACCEPTED = "trust.accepted"
     TRUST_REFUSED = "trust.refused"
@@ -86,6 +87,7 @@ SAID: Final[Mapping[EventType, str]] = MappingProxyType(
         _T.DEVICE_RELEASED: "its hold is over",
         _T.DEVICE_ENROLLED: "it has used its claim",
         _T.DEVICE_REVOKED: "nothing that it could prove itself with is good any more",
+        _T.OPERATION_ENDED: "a change of many devices is over: done, failed or cancelled, as `state` says",
         _T.BUNDLE_ADDED: "a release was uploaded",
         _T.TRUST_ACCEPTED: "a root or a status holds from now on",
         _T.TRUST_REFUSED: "somebody has shown a root or a status that is not good",

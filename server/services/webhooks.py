@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from firmware_store.errors import InvalidInputError
-from server.db.webhooks import DeliveryRecord, WebhookId, WebhookRecord, WebhookRepository
+from server.db.webhooks import DeliveryRecord, Seen, WebhookId, WebhookRecord, WebhookRepository
 from server.domain.events import EventType
 from server.domain.identity import CampaignId
 from server.domain.webhook_formats import Format, types_for
@@ -102,7 +102,7 @@ class Webhooks:
         types: frozenset[EventType] | None,
         is_enabled: bool | None,
         caller: str,
-        seen: Callable[[WebhookRecord], None] = lambda _: None,
+        seen: Seen = lambda _: None,
     ) -> WebhookRecord:
         """Change what is not None; one that is enabled again is tried at once. ``seen`` may refuse what it has become.
 
@@ -121,22 +121,24 @@ class Webhooks:
             members |= {"attempts": 0, "failing_since": None, "next_attempt": None}
         return await self._repository.change(webhook, members, verb="change", by=caller, now=self._now(), seen=seen)
 
-    async def rotate(self, webhook: WebhookId, *, grace: timedelta, caller: str) -> tuple[WebhookRecord, str]:
+    async def rotate(
+        self, webhook: WebhookId, *, grace: timedelta, caller: str, seen: Seen = lambda _: None
+    ) -> tuple[WebhookRecord, str]:
         """Return the webhook with a new secret; the old one signs, too, until ``grace`` is over.
 
         Raises:
-            NotFoundError.
+            NotFoundError; StaleError: by ``seen``.
         """
         now = self._now()
         before = await self._repository.get(webhook)
         new = secrets.token_bytes(SECRET_BYTES)
         members = {"secret": new, "old_secret": before.secret, "old_secret_until": now + min(grace, GRACE_MOST)}
-        record = await self._repository.change(webhook, members, verb="rotate", by=caller, now=now)
+        record = await self._repository.change(webhook, members, verb="rotate", by=caller, now=now, seen=seen)
         return record, shown(new)
 
-    async def remove(self, webhook: WebhookId, *, caller: str) -> WebhookRecord:
-        """Raises: NotFoundError."""
-        return await self._repository.remove(webhook, by=caller, now=self._now())
+    async def remove(self, webhook: WebhookId, *, caller: str, seen: Seen = lambda _: None) -> WebhookRecord:
+        """Raises: NotFoundError; StaleError: by ``seen``."""
+        return await self._repository.remove(webhook, by=caller, now=self._now(), seen=seen)
 
     async def deliveries(self, webhook: WebhookId, *, before: int, limit: int) -> list[DeliveryRecord]:
         """Return tries, the newest first. Raises: NotFoundError."""

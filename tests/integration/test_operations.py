@@ -1,6 +1,7 @@
 """Changes of many devices: shown first, carried out batch by batch, told to those who are there, and gone on with."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from firmware_store.documents import Kind
 from firmware_store.errors import ConflictError, InvalidInputError
 from server.db.database import Database
 from server.db.operations import OperationRecord, OperationRepository
+from server.db.outbox import OutboxRepository
 from server.domain.change import Change
+from server.domain.events import Choice, EventType
 from server.domain.execution import State
 from server.domain.filter import DEVICES, Expression, read_filter
 from server.domain.identity import Cohort, DeviceId
@@ -86,6 +89,9 @@ async def test_what_was_shown_is_what_is_moved(world: World) -> None:
     assert plan.sample == ["eu-000", "eu-001", "eu-002"]
     assert (done.state, done.total, done.done, done.refused, done.errors) == ("done", 3, 3, 0, ())
     assert {device.id for device in world.fleet.members(CANARY, EU)} == set(plan.sample)
+    told = await OutboxRepository(world.store).next_of(Choice(frozenset({EventType.OPERATION_ENDED})), 0)
+    assert told is not None
+    assert (json.loads(told.data)["state"], json.loads(told.data)["done"]) == ("done", 3)
     assert {device.id async for device in world.devices.each() if device.cohort == CANARY} == set(plan.sample)
 
 

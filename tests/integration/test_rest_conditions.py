@@ -91,6 +91,23 @@ async def test_a_device_is_changed_by_whoever_has_seen_it_as_it_is(admin: Api, c
     assert shown.headers["ETag"] == min(answers, key=lambda answer: answer.status).headers["ETag"]
 
 
+async def test_a_webhook_is_changed_by_whoever_has_seen_its_last_secret(
+    admin: Api, careless: aiohttp.ClientSession
+) -> None:
+    made = await admin.post("/v1/webhooks", {"name": unique("hook"), "url": "https://hooks.invalid/"})
+    path = f"/v1/webhooks/{made.body['webhook']['id']}"
+    tag = (await admin.get(path)).headers["ETag"]
+
+    rotated = await admin.post(f"{path}/rotate", {}, headers={"If-Match": tag})
+
+    assert rotated.status == 200
+    for method, where in (("POST", f"{path}/rotate"), ("DELETE", path)):
+        body = {} if method == "POST" else None
+        assert_problem(await post(careless, method, where, body), 428, "precondition-missing")
+        assert_problem(await admin.call(method, where, json=body, headers={"If-Match": tag}), 412, "stale")
+    assert (await admin.call("DELETE", path, headers={"If-Match": rotated.headers["ETag"]})).status == 200
+
+
 async def test_the_tag_of_a_running_campaign_stays_while_its_numbers_change(admin: Api, bundle: str) -> None:
     plan = {"waves": [{"ratio": 1.0, "ramp_s": 60}]}
     campaign = await create(admin, bundle, plan=plan)

@@ -91,7 +91,7 @@ async def names(
             await asyncio.sleep(0.1)
     assert (await admin.post(f"{deliveries}/{tries[0]['id']}/resend", {})).status == 200
     yield {"campaign": campaigns[0], "webhook": hook["id"]}
-    await admin.call("DELETE", f"/v1/webhooks/{hook['id']}")
+    await admin.call("DELETE", f"/v1/webhooks/{hook['id']}", headers={"If-Match": "*"})
     await admin.close()
 
 
