@@ -22,6 +22,7 @@ from cyclopts import App
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from device_sim.gateway.config import AgentConfig
 from device_sim.scenario.faults import (
     DEFECTS,
     Dated,
@@ -129,6 +130,26 @@ def model_table(model: type[BaseModel]) -> str:
     return _table(("member", "default", "what it is"), rows)
 
 
+def agent_tables(model: type[BaseModel], path: str = "") -> str:
+    """List the members of ``agent.toml``, a table of it at a time; a choice of tables one after the other."""
+    rows: list[tuple[str, str, str]] = []
+    inner: list[tuple[str, type[BaseModel]]] = []
+    for name, field in model.model_fields.items():
+        tables = _tables_in(field.annotation)
+        inner += [(f"{path}.{name}" if path else name, table) for table in tables]
+        rows.append((f"`{name}`", "a table of its own" if tables else _default(field), field.description or ""))
+    text = _table(("member", "default", "what it is"), rows)
+    for name, table in inner:
+        text += f"\n## [{name}]\n{(getdoc(table) or '').partition(chr(10))[0]}\n\n{agent_tables(table, name)}"
+    return text
+
+
+def _tables_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for one in get_args(annotation) for table in _tables_in(one)]
+
+
 def fields_table(fields: filter.Fields) -> str:
     """List the fields that filters may name."""
     rows = [
@@ -204,6 +225,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "policy": lambda: model_table(plan.Policy),
     "events": event_table,
     "halt-policy": lambda: model_table(HaltPolicy),
+    "agent-config": lambda: agent_tables(AgentConfig),
     "device-fields": lambda: fields_table(filter.DEVICES),
     "campaign-fields": lambda: fields_table(filter.CAMPAIGNS),
     "execution-fields": lambda: fields_table(filter.FLEET_EXECUTIONS),

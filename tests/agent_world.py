@@ -67,6 +67,7 @@ from firmware_store.suit_values import ChunkProfile, SlotImage
 from server.domain.execution import State
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
+from server.domain.windows import Window
 from server.protocol.messages import Beat, Counter, Hello, Report, decode_beat, decode_hello, decode_report, encode_ack
 from server.protocol.orders import Action, Admit, Deadlines, Directive, Envelope, Welcome, directive_map, welcome_map
 from server.protocol.reasons import Reason
@@ -285,6 +286,7 @@ class World:
     heartbeat_s: int = 60
     has_http: bool = True
     boots: Callable[[str], bool] = lambda _version: True
+    windows: tuple[Window, ...] = ()
     platform: Platform = field(default_factory=FilePlatform)
     now: float = 1000.0
 
@@ -322,7 +324,7 @@ class World:
         self.slots = platform.slots(self.directory)
         self.storage = Storage(self.directory, self.slots, durable=platform.durable, files=platform.files)
         self.agent = Agent(
-            identity=Identity(self.device_id, VENDOR, HARDWARE, "test", self.components),
+            identity=Identity(self.device_id, VENDOR, HARDWARE, "test", self.components, windows=self.windows),
             root=self.keys.root,
             state=self.storage.load(AgentState(EU, MAIN)),
             slots=self.slots.slots(),

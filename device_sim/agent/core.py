@@ -11,6 +11,7 @@ from dataclasses import replace
 from device_sim.agent.boot_environment import SlotInfo, SlotState
 from device_sim.agent.directives import Directives
 from device_sim.agent.events import (
+    Conditions,
     Effect,
     Event,
     Got,
@@ -143,6 +144,8 @@ class Agent:
                     self._updates.step_failed(step, reason, detail)
             case Reused() | Staged() | ImageDone() | Got():
                 self._updates.fetched(event)
+            case Conditions(obstacle):
+                self._situation.obstacle = obstacle
             case HealthChecked():
                 self._trial.health_checked(event)
             case Tick():

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from device_sim.agent.health import HEALTH_TIMEOUT_S
 from server.domain.identity import Cohort, DeviceId, HardwareClass, Region
+from server.domain.windows import Window
 from server.mqtt.link import Incoming, MqttLink, Will
 
 
@@ -42,6 +44,11 @@ class DeviceConfig:
     """It goes to sleep by itself when there was nothing to do for so long; None: others see to that."""
     lab_factor: float = 1.0
     """So many times shorter than a real device's are the pauses before it connects again: a lab's clock runs fast."""
+    utc_offset_minutes: int | None = None
+    """Of its local time; None: as the server says."""
+    windows: tuple[Window, ...] = ()
+    """Its own maintenance windows, in its local time."""
+    health_timeout_s: float = HEALTH_TIMEOUT_S
     durable: bool = True
     """False saves every fsync and every thread: for simulated devices, whose storage ends with their machine."""
 

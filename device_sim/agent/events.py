@@ -8,6 +8,7 @@ done.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.slots import Piece, Release
@@ -26,6 +27,13 @@ class Step(StrEnum):
     ACTIVATE = "activate"
     CONFIRM = "confirm"
     REVERT = "revert"
+
+
+class Obstacle(NamedTuple):
+    """Why a device must not start now; ``detail`` is for who reads its report."""
+
+    reason: Reason
+    detail: str
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -123,10 +131,17 @@ class HealthChecked:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What on the device itself, such as an empty battery, keeps it from starting and activating now, if anything."""
+
+    obstacle: Obstacle | None
+
+
 Fetched = Reused | Staged | ImageDone | Got
 """What a download waits for, beside messages from the broker."""
 
-Event = LinkUp | LinkDown | Received | Tick | StepDone | StepFailed | HealthChecked | Fetched
+Event = LinkUp | LinkDown | Received | Tick | StepDone | StepFailed | HealthChecked | Conditions | Fetched
 
 
 # --- effects --------------------------------------------------------------------------------------------------------

@@ -7,10 +7,15 @@ from typing import Final
 import structlog
 
 from device_sim.agent.events import HealthChecked
+from firmware_store.errors import TidegateError
 
 HEALTH_TIMEOUT_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
+
+
+class UnhealthyError(TidegateError):
+    """A health check has said no, and why."""
 
 
 async def assume_healthy() -> bool:
@@ -18,14 +23,18 @@ async def assume_healthy() -> bool:
     return True
 
 
-async def ask_health(device: str, check: Callable[[], Awaitable[bool]]) -> HealthChecked:
-    """Return what ``check`` says; one that fails, or takes more than ``HEALTH_TIMEOUT_S``, says no."""
+async def ask_health(
+    device: str, check: Callable[[], Awaitable[bool]], *, timeout_s: float = HEALTH_TIMEOUT_S
+) -> HealthChecked:
+    """Return what ``check`` says; one that fails, or takes more than ``timeout_s``, says no."""
     healthy, detail = False, "the health check says no"
     try:
-        async with asyncio.timeout(HEALTH_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             healthy = await check()
     except TimeoutError:
-        detail = f"the health check took more than {HEALTH_TIMEOUT_S:g} s"
+        detail = f"the health check took more than {timeout_s:g} s"
+    except UnhealthyError as exc:
+        detail = str(exc)
     except Exception as exc:
         log.exception("health_check_failed", device=device)
         detail = f"the health check failed: {type(exc).__name__}"

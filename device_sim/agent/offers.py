@@ -93,7 +93,7 @@ class Offers:
             self._look_again_at(offer.ramp.due_at(height(offer.campaign, here.identity.device)), server_now)
             return False
         if not permit.granted:
-            self._say_why_waiting(offer, permit.reason)
+            self._say_why_waiting(offer, permit.reason, permit.detail)
         elif (here.identity.wake_interval_s or watch.is_late(here.now)) and self._needs_admit(offer):
             self._say_why_waiting(offer, Reason.LATE)
         else:
@@ -118,7 +118,7 @@ class Offers:
             self._watches[audience, campaign] = Watch(height(campaign, self._situation.identity.device))
         return self._watches[audience, campaign]
 
-    def _say_why_waiting(self, offer: Directive, reason: Reason) -> None:
+    def _say_why_waiting(self, offer: Directive, reason: Reason, detail: str = "") -> None:
         """Report ``due`` once a session for each reason in turn: the time has come, and the device may not start."""
         assert offer.campaign is not None
         if reason is Reason.NONE or self._told.get(offer.campaign) is reason:
@@ -127,9 +127,14 @@ class Offers:
         last = self._situation.last_of(offer.campaign)
         attempt = 1 if last is None else last.attempt + 1
         self._reports.add(
-            State.DUE, campaign=offer.campaign, manifest_digest=offer.manifest_digest, attempt=attempt, reason=reason
+            State.DUE,
+            campaign=offer.campaign,
+            manifest_digest=offer.manifest_digest,
+            attempt=attempt,
+            reason=reason,
+            detail=detail,
         )
-        self._situation.journal.emit(Note("refused", offer.campaign, reason=reason))
+        self._situation.journal.emit(Note("refused", offer.campaign, reason=reason, detail=detail))
 
     def _look_again_at(self, time: float | None, server_now: float) -> None:
         if time is None:

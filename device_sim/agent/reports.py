@@ -111,7 +111,9 @@ class Reports:
 def report_update(
     reports: Reports, update: Update, state: State, *, reason: Reason = Reason.NONE, detail: str = ""
 ) -> int:
-    """Report where an update is."""
+    """Report where an update is, and return the report's number; 0 where there is nobody to report to."""
+    if update.is_offline:
+        return 0
     written = update.phase not in {Phase.DOWNLOADING, Phase.ENDED}
     return reports.add(
         state,

@@ -18,6 +18,7 @@ from device_sim.agent.core import Agent
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
 from device_sim.agent.events import (
     CheckHealth,
+    Conditions,
     Effect,
     Event,
     Get,
@@ -25,6 +26,7 @@ from device_sim.agent.events import (
     LinkUp,
     Make,
     Note,
+    Obstacle,
     Publish,
     Reboot,
     Received,
@@ -119,6 +121,8 @@ class Runner:
                 config.agent_version,
                 config.components,
                 config.labels,
+                utc_offset_minutes=config.utc_offset_minutes,
+                windows=config.windows,
                 wake_interval_s=config.wake_interval_s,
             ),
             root=_open_pinned(config.root_bytes),
@@ -131,6 +135,10 @@ class Runner:
             has_http=http is not None,
             codecs=codecs(),
         )
+
+    def tell_conditions(self, obstacle: Obstacle | None) -> None:
+        """Say what on the device keeps it from starting and activating, from now on."""
+        self._put(Conditions(obstacle))
 
     def stop(self) -> None:
         """End this boot in order: the broker gets a DISCONNECT, and no last will is published."""
@@ -313,7 +321,8 @@ class Runner:
             log.debug("device_message_lost", device=self._config.device_id, error=str(exc))
 
     async def _ask_health(self) -> None:
-        self._put(await ask_health(self._config.device_id, self._check_health))
+        timeout_s = self._config.health_timeout_s
+        self._put(await ask_health(self._config.device_id, self._check_health, timeout_s=timeout_s))
 
     def _set_timer(self) -> None:
         at = self._agent.wake_at

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.directives import Directives, Order
-from device_sim.agent.events import Note
+from device_sim.agent.events import Note, Obstacle
 from device_sim.agent.journal import Journal
 from device_sim.agent.state import PAST_MOST, AgentState, Phase, Update
 from device_sim.agent.trust import (
@@ -41,6 +41,7 @@ class Permit(NamedTuple):
 
     granted: bool
     reason: Reason = Reason.NONE
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -73,6 +74,8 @@ class Situation:
     """Of deltas, those that the platform can apply."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
     """Of HTTP requests: none comes twice in a boot."""
+    obstacle: Obstacle | None = None
+    """What on the device itself keeps it from starting and activating."""
     refusals: int = 0
 
     @property
@@ -141,8 +144,11 @@ class Situation:
         except TrustError as exc:
             return Permit(False, reason_of(exc))
         needs_s = needed_s(offer.deadlines.trial_s)
-        if not fits(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes, needed_s=needs_s):
-            return Permit(False, Reason.OUTSIDE_WINDOW)
+        for windows in (offer.windows, self.identity.windows):
+            if not fits(windows, server_now, utc_offset_minutes=self._utc_offset_minutes, needed_s=needs_s):
+                return Permit(False, Reason.OUTSIDE_WINDOW)
+        if self.obstacle is not None:
+            return Permit(False, self.obstacle.reason, self.obstacle.detail)
         return Permit(True)
 
     def next_look_at_windows(self, offer: Directive) -> float | None:
@@ -150,9 +156,12 @@ class Situation:
         server_now = self.server_now
         if server_now is None:
             return None
-        opening = next_opening(offer.windows, server_now, utc_offset_minutes=self._utc_offset_minutes)
-        again = server_now + WINDOWS_AGAIN_S
-        return again if opening is None else min(opening, again)
+        openings = [
+            opening
+            for windows in (offer.windows, self.identity.windows)
+            if (opening := next_opening(windows, server_now, utc_offset_minutes=self._utc_offset_minutes)) is not None
+        ]
+        return min((*openings, server_now + WINDOWS_AGAIN_S))
 
     def is_admitted(self, campaign: CampaignId) -> bool:
         """Tell whether the welcome of this session lets a late device start the campaign now."""

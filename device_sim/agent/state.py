@@ -32,6 +32,9 @@ class Phase(IntEnum):
     ENDED = 7
 
 
+OFFLINE: Final = CampaignId(UUID(int=0))
+"""Stands for the campaign of a release that somebody has installed from a file: no server knows of it."""
+
 ACTIVE: Final = frozenset({Phase.DOWNLOADING, Phase.WRITTEN, Phase.TRIAL, Phase.DISCARDING, Phase.REVERTING})
 
 
@@ -62,6 +65,11 @@ class Update:
     no_way_back: bool = False
     signers: frozenset[Kid] = frozenset()
     """The release keys whose signatures counted; empty until the envelope has come."""
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it came from a file: it is reported to nobody, and proves itself without a server."""
+        return self.campaign == OFFLINE
 
 
 @dataclass(frozen=True, slots=True)

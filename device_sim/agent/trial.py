@@ -130,10 +130,14 @@ class Trial:
             self._leave(order.reason)
         elif self._elapsed_before_s + elapsed_s >= update.deadlines.confirm_s:
             self._leave(self._why_not_confirmed())
-        elif here.is_up and here.welcome is not None and self._health is not _Health.ASKED:
+        elif (update.is_offline or self._is_welcome) and self._health is not _Health.ASKED:
             self._prove(update, elapsed_s)
         if here.now >= self._save_at(update):
             self._change(trial_elapsed_s=int(self._elapsed_before_s + elapsed_s))
+
+    @property
+    def _is_welcome(self) -> bool:
+        return self._situation.is_up and self._situation.welcome is not None
 
     def _prove(self, update: Update, elapsed_s: float) -> None:
         """Check the health as soon as we are welcome, and again at the end of the trial: that one counts."""

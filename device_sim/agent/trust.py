@@ -38,6 +38,7 @@ from firmware_store.status import Status
 from firmware_store.suit import Manifest, VerifiedEnvelope, class_id, vendor_id, verify_envelope
 from firmware_store.suit_values import is_component_name
 from server.domain.identity import DeviceId, HardwareClass
+from server.domain.windows import Window
 from server.protocol.orders import Directive, Welcome, read_directive, read_welcome
 from server.protocol.reasons import Reason
 from server.protocol.topics import Audience, CohortAudience
@@ -70,6 +71,8 @@ class Identity:
     components: frozenset[str] | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     utc_offset_minutes: int | None = None
+    windows: tuple[Window, ...] = ()
+    """Its own, in its local time, on top of those of an offer."""
     wake_interval_s: int | None = None
 
 

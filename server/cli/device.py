@@ -260,8 +260,8 @@ def renew(*, out: Path, server: Url = DEFAULT_URL, now: bool = False, allow_http
     """
     import sys
 
+    from device_sim.gateway.device_folder import DeviceFolder
     from server.cli.enrol import renew_device
-    from server.cli.identity import DeviceFolder
 
     folder = DeviceFolder(out)
     if not (now or folder.is_due()):

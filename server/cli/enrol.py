@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from device_sim.gateway.device_folder import KEY_FILE, NEXT_KEY_FILE, DeviceFolder, as_text, make_request
 from firmware_store.errors import AuthenticationError, ConfigurationError, ConflictError
 from firmware_store.keys import Algorithm, SigningKey
 from server.cli.client import Client, call
-from server.cli.identity import KEY_FILE, NEXT_KEY_FILE, DeviceFolder, as_text, make_request
 from server.domain.identity import DeviceId
 from server.protocol.renewal import prove_renewal
 

@@ -13,11 +13,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from device_sim.gateway import device_folder as identity
+from device_sim.gateway.device_folder import DeviceFolder
 from firmware_store.errors import AuthenticationError, ConfigurationError, ConflictError, InvalidInputError
 from firmware_store.root import ROOT_FILE
-from server.cli import device, identity
+from server.cli import device
 from server.cli.enrol import enrol_device
-from server.cli.identity import DeviceFolder
 from server.domain.identity import DeviceId
 from server.embedded import EmbeddedBroker
 from server.services.device_ca import load_device_ca
