@@ -9,11 +9,13 @@ DEVICES_MOST: Final = 20_000  # a process has about as many file descriptors
 FACTOR_MOST: Final = 10_000
 WAKE_MOST_S: Final = 31 * 86_400
 
-app = App(name="sim", help="Run simulated devices.")
+app = App(name="sim", help="Play scenarios, and run simulated devices.")
+app.command("server.cli.lab:run", name="run", help="Play a scenario, and say whether it came to what it expects.")
+app.command("server.cli.lab:ls", name="ls", help="List the scenarios that are shipped.")
 
 
 @app.command
-def run(
+def fleet(
     *,
     dir: Annotated[Path, Parameter(help="Where each device gets a directory of its own.")],  # noqa: A002
     devices_file: Annotated[

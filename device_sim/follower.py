@@ -44,7 +44,7 @@ class Follower:
         elif note.event == "confirmed" and note.version == self._script.version and not self._is_struck:
             self._is_struck = True
             if self._script.fate is Fate.LATE:
-                self._at("fate", self._script.after_s, self._die)
+                self._at("fate", self._script.after_s, self._on_death)
             elif self._script.fate is Fate.FLAP:
                 self._flap()
 
@@ -79,10 +79,6 @@ class Follower:
         self._await_absence(number + 1)
 
     # --- its fate ---
-
-    def _die(self) -> None:
-        self._line.cut()  # for ever
-        self._on_death()
 
     def _flap(self) -> None:
         self._at("fate", self._rng.uniform(*self._script.every_s), self._drop)

@@ -9,11 +9,17 @@ moved; cut_off and let_back, when an outage begins and ends; died, when a trace'
 import json
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from device_sim.agent.events import Note
 from server.domain.identity import DeviceId
 from server.protocol.reasons import Reason
+
+
+class Witness(Protocol):
+    """Whoever hears what happens on the devices."""
+
+    def write(self, device: DeviceId, note: Note) -> None: ...
 
 
 class Ledger:

@@ -37,6 +37,11 @@ class Line:
         if self._cuts == 0:
             self._whole.set()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a session may begin."""
+        return self._cuts == 0
+
     async def until_whole(self) -> None:
         await self._whole.wait()
 

@@ -249,8 +249,8 @@ def simulated(
 
 @contextmanager
 def sim_process(folder: Path, *options: str) -> Iterator[None]:
-    """Run `tidegate sim run` for the block, with the devices' own folders and its log in ``folder``."""
-    command = [sys.executable, "-m", "server", "sim", "run", "--dir", str(folder / "devices"), *options]
+    """Run `tidegate sim fleet` for the block, with the devices' own folders and its log in ``folder``."""
+    command = [sys.executable, "-m", "server", "sim", "fleet", "--dir", str(folder / "devices"), *options]
     with (folder / "sim.log").open("w+") as log:
         sim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

@@ -16,7 +16,7 @@ COMMAND_S = 300
 READY_S = 60
 STOP_S = 30
 
-STAYS = {"tidegate serve": "listening on", "tidegate sim run": "READY", "mosquitto -c": "running"}
+STAYS = {"tidegate serve": "listening on", "tidegate sim fleet": "READY", "mosquitto -c": "running"}
 """Commands that stay until they are stopped, and what they say once they are ready."""
 
 

@@ -144,6 +144,10 @@ class Runner:
         """End this boot in order: the broker gets a DISCONNECT, and no last will is published."""
         self._finish(Outcome.STOPPED)
 
+    def reset(self) -> None:
+        """End this boot as a loss of power does: nothing that waits is done or said any more."""
+        self._finish(Outcome.REBOOT)
+
     async def run(self) -> Outcome:
         """Serve until the core wants a reboot, or ``stop``.
 

@@ -117,18 +117,18 @@ class ReleaseUnderTest(_Part):
 
 
 def standard_plan() -> Plan:
-    """Return what is used where a campaign has no plan: a tenth, half, everybody, within an hour and a half each."""
+    """Return what is used where a campaign has no plan: a tenth, half, everybody, in some two hours."""
     return Plan(
         waves=tuple(
-            Wave(ratio=ratio, count=None, ramp_s=ramp_s, soak_s=1800, gate=_GATE)
-            for ratio, ramp_s in ((0.1, 600), (0.5, 1800), (0.85, 1800), (0.95, 600), (1.0, 600))
+            Wave(ratio=ratio, count=None, ramp_s=ramp_s, soak_s=600, gate=_GATE)
+            for ratio, ramp_s in ((0.1, 600), (0.5, 1200), (0.85, 1200), (0.95, 600), (1.0, 600))
         )
     )
 
 
 def standard_policy() -> Policy:
-    """Return what is used where a campaign has no policy: the default one, watched for two hours."""
-    return Policy(watch_s=7200)
+    """Return what is used where a campaign has no policy: the default one, watched for half an hour."""
+    return Policy(watch_s=1800)
 
 
 class CampaignOrder(_Part):
@@ -217,6 +217,10 @@ class Scenario(_Part):
     def release(self, version: str) -> ReleaseUnderTest:
         """Return the release of this version; validation has seen to it that there is one."""
         return next(release for release in self.releases if release.version == version)
+
+    def order_of(self, version: str) -> CampaignOrder:
+        """Return the campaign to this version."""
+        return next(order for order in self.campaigns if order.release == version)
 
     def line(self, name: str) -> Line:
         """Return a line by its name."""

@@ -1,8 +1,6 @@
 """What came of a run: the same for sockets and for virtual time."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from device_sim.scenario.faults import Mode
 
@@ -39,7 +37,7 @@ class CampaignOutcome:
     """Devices that are on line at the end, in the scenario's cast, and whose hardware the release is for."""
     reachable_unconfirmed: int = 0
     """Those of them that do not run it, confirmed."""
-    reasons: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    reasons: dict[str, int] = field(default_factory=dict)
     """How many devices gave which reason."""
 
 

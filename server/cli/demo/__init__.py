@@ -1,7 +1,8 @@
 """``tidegate demo``: the main job on real parts, in three minutes.
 
-Three processes, as in the field: the server (`tidegate serve`), the devices (`tidegate sim run`) and this driver, which
-talks to the server by REST alone. A good release goes out to everybody; then a bad one, which must halt by itself.
+Three processes, as in the field: the server (`tidegate serve`), the devices (`tidegate sim fleet`) and this driver,
+which talks to the server by REST alone. A good release goes out to everybody; then a bad one, which must halt by
+itself.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ async def fleet(
     root: Path | None = None,
     options: Sequence[str] = (),
 ) -> AsyncIterator[Simulated]:
-    """Run `tidegate sim run` for the block; with ``keep`` it lives on.
+    """Run `tidegate sim fleet` for the block; with ``keep`` it lives on.
 
     ``folder`` has the fleet file and the server's data directory, and gets the devices' own folders. ``root`` is what
     the devices have pinned, if it is not what the server has.
@@ -88,7 +88,7 @@ async def fleet(
     pinned = folder / "server" / "keys" / ROOT_FILE if root is None else root
     ledger = folder / "ledger.jsonl"
     arguments = [
-        *("sim", "run", "--seed", str(seed), *options),
+        *("sim", "fleet", "--seed", str(seed), *options),
         *(() if fault is None else ("--fault", fault)),
         *("--devices-file", str(folder / devices_file), "--dir", str(folder / "devices")),
         *("--root", str(pinned), "--ledger", str(ledger)),

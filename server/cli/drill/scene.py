@@ -176,7 +176,7 @@ async def serve(scene: Scene, stack: AsyncExitStack) -> Client:
 
 
 def write_devices(file: Path, added: Sequence[Mapping[str, Any]]) -> None:
-    """Write what `tidegate sim run` needs to be these devices."""
+    """Write what `tidegate sim fleet` needs to be these devices."""
     file.touch(mode=0o600)  # it holds credentials
     with file.open("w", encoding="utf-8") as stream:
         for device in added:

@@ -1,0 +1,244 @@
+"""What befalls a device that plays a role of a scenario's cast: absences, faults and effects, each at its time."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.device import Connect, connect_mqtt
+from device_sim.agent.events import Note
+from device_sim.agent.http_client import Http
+from device_sim.agent.slots import SlotBackend
+from device_sim.line import Line
+from device_sim.scenario.behaviour import Tongue
+from device_sim.scenario.cast import Role
+from device_sim.scenario.channel import Channel
+from device_sim.scenario.draws import generator
+from device_sim.scenario.faults import (
+    AfterBoot,
+    AppDies,
+    BootLoop,
+    Brick,
+    CrashRate,
+    Effect,
+    FlapsAfterBoot,
+    Hang,
+    Lies,
+    NeverConfirms,
+    NoNetwork,
+    PowerCut,
+    Replays,
+    Unhealthy,
+)
+from device_sim.scenario.faulty_slots import FaultySlots, Medium
+from device_sim.wire.carried_link import CarriedHttp, carried
+from device_sim.wire.fleet_clock import FleetClock
+from device_sim.wire.speaking_link import speaking
+
+REBOOT_S: Final = 60.0
+"""Of the fleet, in the median; lognormal."""
+REBOOT_SPREAD: Final = 0.3
+LOOP_S: Final = 5.0
+"""How long a device that restarts again and again is up each time."""
+OFF_S: Final = 30.0
+"""How long the power is away, where a fault does not say."""
+
+_STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
+"""What a power cut calls the state that begins with a note."""
+
+
+_Kind = TypeVar("_Kind", bound=AfterBoot)
+
+
+class Handle(Protocol):
+    """What a life does to its device."""
+
+    def reset(self) -> None: ...
+    def die(self) -> None: ...
+
+
+class RoleLife:
+    """See ``Life``."""
+
+    def __init__(self, role: Role, device: Handle, clock: FleetClock, *, seed: int) -> None:
+        self.line = Line()
+        self._role = role
+        self._device = device
+        self._clock = clock
+        self._rng = generator(seed, role.id, "life")
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._is_over = self._is_off_net = False
+        self._without_power_s: float | None = None
+        self._cuts = [fault for fault in role.faults if isinstance(fault, PowerCut)]
+        self.tongue = Tongue()
+        self._channel = Channel(role.line, role.faults, generator(seed, role.id, "channel"))
+        self._medium = Medium(
+            role.faults, now=lambda: clock.now, rng=generator(seed, role.id, "medium"), on_step=self._cut_at_step
+        )
+        self.connect: Connect = self.line.carry(self._speaking(self._carried()))
+
+    # --- what the device asks ---
+
+    def begin(self) -> None:
+        self._await_absence(0)
+        for number, cut in enumerate(self._cuts):
+            if cut.step is None and cut.during is None:
+                self._timers[f"cut {number}"] = self._clock.call_at(cut.at, partial(self._cut_power, cut))
+
+    def stop(self) -> None:
+        self._is_over = True
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def http(self, http: Http) -> Http:
+        return http if self._channel.is_plain else CarriedHttp(http, self._channel, self._clock)
+
+    def slots(self, slots: SlotBackend) -> SlotBackend:
+        running = next(slot for slot in slots.slots() if slot.name == slots.booted())
+        confirms = self._effect(NeverConfirms, running.version) is None
+        self._medium.has_power = True
+        return FaultySlots(slots, self._medium, confirms=confirms, on_confirm=partial(self._cut_in_state, "confirming"))
+
+    def boots(self, slot: SlotInfo) -> bool:
+        return self._effect(Hang, slot.version) is None
+
+    def returns_with(self, version: str) -> bool:
+        brick = self._effect(Brick, version)
+        return brick is None or brick.after > 0
+
+    def is_healthy(self, version: str) -> bool:
+        return self._effect(Unhealthy, version) is None
+
+    def without_power_s(self, *, came_up: bool) -> float:
+        if self._without_power_s is not None:
+            fleet_s, self._without_power_s = self._without_power_s, None
+        elif came_up:
+            fleet_s = REBOOT_S * self._rng.lognormvariate(0, REBOOT_SPREAD)
+        else:
+            hangs = (
+                effect for effects in self._role.effects.values() for effect in effects if isinstance(effect, Hang)
+            )
+            fleet_s = max((hang.watchdog for hang in hangs), default=REBOOT_S)
+        return self._clock.real_s(fleet_s)
+
+    def noted(self, note: Note) -> None:
+        if note.event == "booted":
+            self._booted(note.version)
+        elif note.event == "rebooting":
+            self.tongue.lies |= self._effect(Lies, note.version) is not None
+        if note.event in _STATES:
+            self._cut_in_state(_STATES[note.event])
+
+    # --- effects of the release that runs ---
+
+    def _booted(self, version: str) -> None:
+        for name in [name for name in self._timers if name.startswith("effect")]:
+            self._timers.pop(name).cancel()
+        if self._is_off_net:
+            self._is_off_net = False
+            self.line.mend()
+        for number, effect in enumerate(self._role.effects.get(version, ())):
+            act = self._begins(effect)
+            if act is not None:
+                self._later(f"effect {number}", effect.after, act)
+
+    def _begins(self, effect: Effect) -> Callable[[], None] | None:
+        """Return what happens when an effect begins, for those that are not asked for."""
+        match effect:
+            case NoNetwork() if not effect.after:
+                self._leave_net()
+            case NoNetwork():
+                return self._leave_net
+            case AppDies():
+                return self._device.die
+            case Brick() if effect.after:
+                return self._device.die
+            case BootLoop():
+                return partial(self._later, "effect loop", LOOP_S, self._device.reset)
+            case CrashRate():
+                return partial(self._crash_later, effect)
+            case FlapsAfterBoot():
+                return partial(self._flap, effect)
+        return None
+
+    def _leave_net(self) -> None:
+        self._is_off_net = True
+        self.line.cut()
+
+    def _crash_later(self, effect: CrashRate) -> None:
+        self._later("effect crash", self._rng.expovariate(effect.per_hour / 3600), self._device.reset)
+
+    def _flap(self, effect: FlapsAfterBoot) -> None:
+        self._later("effect flap", self._rng.uniform(0.5, 1.5) * effect.every, partial(self._lose, effect))
+
+    def _lose(self, effect: FlapsAfterBoot) -> None:
+        self._leave_net()
+        self._later("effect flap", self._rng.uniform(0.5, 1.5) * effect.off, partial(self._find, effect))
+
+    def _find(self, effect: FlapsAfterBoot) -> None:
+        self._is_off_net = False
+        self.line.mend()
+        self._flap(effect)
+
+    def _effect(self, kind: type[_Kind], version: str) -> _Kind | None:
+        effects = self._role.effects.get(version, ())
+        return next((effect for effect in effects if isinstance(effect, kind)), None)
+
+    # --- the background, and what strikes in time ---
+
+    def _await_absence(self, number: int) -> None:
+        if number < len(self._role.absences):
+            start, _ = self._role.absences[number]
+            self._timers["absence"] = self._clock.call_at(start, partial(self._leave, number))
+
+    def _leave(self, number: int) -> None:
+        self.line.cut()
+        _, end = self._role.absences[number]
+        if end < float("inf"):
+            self._timers["absence"] = self._clock.call_at(end, partial(self._come_back, number))
+
+    def _come_back(self, number: int) -> None:
+        self.line.mend()
+        self._await_absence(number + 1)
+
+    def _cut_power(self, cut: PowerCut) -> None:
+        self._without_power_s = OFF_S if cut.lasts is None else cut.lasts
+        self._medium.has_power = False
+        self._device.reset()
+
+    def _cut_once(self, cut: PowerCut) -> None:
+        self._cuts.remove(cut)
+        self._cut_power(cut)
+
+    def _cut_in_state(self, state: str) -> None:
+        for cut in self._cuts:
+            if cut.during == state and cut.at <= self._clock.now:
+                self._cut_once(cut)
+                return
+
+    def _cut_at_step(self, step: int) -> None:
+        for cut in self._cuts:
+            if cut.step == step and cut.at <= self._clock.now:
+                self._cut_once(cut)
+                return
+
+    # --- what it says, and how that travels ---
+
+    def _carried(self) -> Connect:
+        return connect_mqtt if self._channel.is_plain else carried(connect_mqtt, self._channel, self._clock)
+
+    def _speaking(self, connect: Connect) -> Connect:
+        lies = any(isinstance(effect, Lies) for effects in self._role.effects.values() for effect in effects)
+        replays = [fault for fault in self._role.faults if isinstance(fault, Replays)]
+        if not lies and not replays:
+            return connect
+
+        def says_again() -> bool:
+            return any(fault.at <= self._clock.now < fault.until for fault in replays)
+
+        return speaking(connect, self.tongue, says_again)
+
+    def _later(self, name: str, fleet_s: float, act: Callable[[], None]) -> None:
+        if not self._is_over:
+            self._timers[name] = self._clock.call_later(fleet_s, act)

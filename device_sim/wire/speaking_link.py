@@ -1,0 +1,62 @@
+"""A device's link that says what the device's tongue makes of its reports, and says old ones again."""
+
+import asyncio
+from collections.abc import Callable
+
+from device_sim.agent.device import Connect, DeviceConfig, Link
+from device_sim.scenario.behaviour import Tongue
+from server.mqtt.link import Incoming, Will
+from server.protocol.topics import Up
+
+
+def speaking(connect: Connect, tongue: Tongue, says_again: Callable[[], bool]) -> Connect:
+    """Return a ``connect`` whose links speak with ``tongue``; with ``says_again``, each begins with what was said."""
+
+    def connect_speaking(
+        config: DeviceConfig,
+        *,
+        will: Will,
+        on_message: Callable[[Incoming], None],
+        on_up: Callable[[bool], None],
+        on_down: Callable[[str], None],
+    ) -> Link:
+        def repeat(session_present: bool) -> None:
+            on_up(session_present)
+            if says_again():
+                for topic, payload in tongue.again():
+                    link.publish(topic, payload, qos=0)
+
+        link = connect(config, will=will, on_message=on_message, on_up=repeat, on_down=on_down)
+        return _SpeakingLink(link, tongue)
+
+    return connect_speaking
+
+
+class _SpeakingLink:
+    def __init__(self, link: Link, tongue: Tongue) -> None:
+        self._link = link
+        self._tongue = tongue
+
+    @property
+    def connected(self) -> bool:
+        return self._link.connected
+
+    async def run(self) -> None:
+        await self._link.run()
+
+    async def close(self, *, graceful: bool = True) -> None:
+        await self._link.close(graceful=graceful)
+
+    def drop(self) -> None:
+        self._link.drop()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[None] | None:
+        if topic.endswith(f"/{Up.REPORT}"):
+            payload = self._tongue.say(topic, payload)
+        return self._link.publish(topic, payload, qos=qos, retain=retain)
+
+    def subscribe(self, topics: list[tuple[str, int]]) -> None:
+        self._link.subscribe(topics)
+
+    def unsubscribe(self, topics: list[str]) -> None:
+        self._link.unsubscribe(topics)
