@@ -3,17 +3,20 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, Final, Literal
 
 from aiohttp import web
+from pydantic import Field
 
 from server.api.delivery import deliver
 from server.api.parameters import CohortName, RegionNames
-from server.api.routing import Call, Empty, Example, Media, Model, route
+from server.api.routing import Call, Example, Media, Model, route
 from server.api.store import MEDIA_TYPE
 from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy
 from server.services import identifiers
 from server.services.rehearsals import Rehearsal
+from server.services.replay.rehearsal import BRICKED
 from server.services.tokens import Right
 
 LINES = Media(
@@ -22,8 +25,30 @@ LINES = Media(
     shown='{"done": 3, "complete": false}\n',
 )
 
+EFFECTS_MOST: Final = 8
+"""Bad releases of one rehearsal: each takes as long as a good one."""
 
-class RehearsalDraft(Model):
+
+class BadRelease(Model):
+    """One that never lets a share of the devices return from its reboot."""
+
+    kind: Literal["brick"] = "brick"
+    share: float = Field(gt=0, le=1)
+
+
+class RehearsalOf(Model):
+    """``effects``: the bad releases that are played beside a good one."""
+
+    effects: tuple[BadRelease, ...] = Field(
+        tuple(BadRelease(share=share) for share in BRICKED), min_length=1, max_length=EFFECTS_MOST
+    )
+
+    @property
+    def bricked(self) -> tuple[float, ...]:
+        return tuple(effect.share for effect in self.effects)
+
+
+class RehearsalDraft(RehearsalOf):
     """A campaign that need not be there, for every device of its regions. Without a plan the default one is taken."""
 
     cohort: CohortName
@@ -39,12 +64,14 @@ class RehearsalDraft(Model):
     body=RehearsalDraft,
     gives=LINES,
     problems=(404, 409),
-    example=Example(body={"cohort": "main", "regions": ["eu"]}),
+    example=Example(body={"cohort": "main", "regions": ["eu"], "effects": [{"kind": "brick", "share": 0.02}]}),
 )
 async def rehearse_draft(call: Call[RehearsalDraft]) -> web.StreamResponse:
     """Rehearse a campaign that is not there yet."""
     body = call.body
-    prepared = await call.context.rehearsals.of_draft(body.cohort, body.regions, body.plan, body.policy)
+    prepared = await call.context.rehearsals.of_draft(
+        body.cohort, body.regions, body.plan, body.policy, bricked=body.bricked
+    )
     return await _answer(call, prepared)
 
 
@@ -52,24 +79,24 @@ async def rehearse_draft(call: Call[RehearsalDraft]) -> web.StreamResponse:
     "POST",
     "/v1/campaigns/{campaign}/rehearse",
     right=Right.OPERATE,
-    body=Empty,
+    body=RehearsalOf,
     gives=LINES,
     problems=(409,),
 )
-async def rehearse_campaign(call: Call[Empty]) -> web.StreamResponse:
+async def rehearse_campaign(call: Call[RehearsalOf]) -> web.StreamResponse:
     """Rehearse a campaign as if it began now."""
     campaign = CampaignId(identifiers.parse(identifiers.CAMPAIGN, call.request.match_info["campaign"]))
-    return await _answer(call, await call.context.rehearsals.of_campaign(campaign))
+    return await _answer(call, await call.context.rehearsals.of_campaign(campaign, bricked=call.body.bricked))
 
 
-async def _answer(call: Call[Empty] | Call[RehearsalDraft], prepared: Rehearsal) -> web.StreamResponse:
+async def _answer(call: Call[Any], prepared: Rehearsal) -> web.StreamResponse:
     response = web.StreamResponse()
     response.content_type = MEDIA_TYPE
     async with aclosing(_lines(call, prepared)) as pieces:  # the process ends with its listener
         return await deliver(call.request, response, pieces)
 
 
-async def _lines(call: Call[Empty] | Call[RehearsalDraft], prepared: Rehearsal) -> AsyncGenerator[bytes, None]:
+async def _lines(call: Call[Any], prepared: Rehearsal) -> AsyncGenerator[bytes, None]:
     async with aclosing(call.context.rehearsals.run(prepared)) as lines:
         async for line in lines:
             yield json.dumps(line).encode() + b"\n"

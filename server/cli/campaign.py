@@ -175,7 +175,14 @@ def explain(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, ou
 
 
 @app.command
-def rehearse(target: str, *, token: Token, server: Url = DEFAULT_URL, output: Format = "table") -> None:
+def rehearse(
+    target: str,
+    *,
+    token: Token,
+    server: Url = DEFAULT_URL,
+    effect: Annotated[list[str] | None, Parameter(help="A bad release, such as brick=2%.", negative="")] = None,
+    output: Format = "table",
+) -> None:
     """Play a campaign in virtual time on the fleet as it is: how long it takes, and what bad releases would cost.
 
     Parameters
@@ -186,7 +193,7 @@ def rehearse(target: str, *, token: Token, server: Url = DEFAULT_URL, output: Fo
     from server.cli.rehearsed import rehearse as ask
     from server.cli.rehearsed import rehearsed
 
-    report = ask(server, token, target)
+    report = ask(server, token, target, effect or ())
     if output == "table":
         print(*rehearsed(report), sep="\n")
     else:

@@ -1,21 +1,26 @@
 """``tidegate campaign rehearse``: ask for a rehearsal, show how far it is, and say what came of it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from firmware_store.errors import InvalidInputError, StoreUnavailableError
 from server.cli.client import Client, call
 from server.cli.words import printable
 
 
-def rehearse(server: str, token: str, target: str) -> dict[str, Any]:
-    """Return the last line of the answer; ``target`` is a campaign's id or a file of one."""
+def rehearse(server: str, token: str, target: str, effects: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the last line of the answer; ``target`` is a campaign's id or a file of one.
+
+    Raises:
+        InvalidInputError: an effect is no ``brick=2%``, or the file is not of one campaign.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from firmware_store.errors import StoreUnavailableError
-
     path, body = _asked(target)
+    if effects:
+        body["effects"] = [read_effect(text) for text in effects]
     console = Console(stderr=True)
 
     async def ask(client: Client) -> dict[str, Any]:
@@ -31,10 +36,25 @@ def rehearse(server: str, token: str, target: str) -> dict[str, Any]:
     return call(server, token, ask)
 
 
+def read_effect(text: str) -> dict[str, Any]:
+    """Return a bad release as the API has it: ``brick=2%`` or ``brick=0.02``.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    kind, _, amount = text.partition("=")
+    try:
+        share = float(amount.removesuffix("%")) / (100 if amount.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if kind != "brick" or not 0 < share <= 1:
+        raise InvalidInputError(f"An effect is brick=2% (or any other share of the devices), and {text!r} is none.")
+    return {"kind": kind, "share": share}
+
+
 def _asked(target: str) -> tuple[str, dict[str, Any]]:
     if target.startswith("cmp_"):
         return f"/v1/campaigns/{target}/rehearse", {}
-    from firmware_store.errors import InvalidInputError
     from server.cli.campaign_file import read_campaigns
 
     found = read_campaigns(Path(target))
@@ -66,16 +86,15 @@ def rehearsed(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from map(_cost, bad)
     yield ""
-    yield (
-        "Not rehearsed: maintenance windows, caps on bytes and reboots of sites, people's words, outages of regions; "
-        "how long absences last is assumed."
-    )
+    for what in report["left_out"]:
+        yield f"Left out: {what}."
+    yield "Not rehearsed: outages of sites and regions. How long absences last is assumed."
 
 
 def _cost(effect: dict[str, Any]) -> str:
     from server.domain.decide import duration
 
-    release, runs, stopped = f"A release that bricks {effect['bricked']:.0%}", effect["runs"], effect["stopped"]
+    release, runs, stopped = f"A release that bricks {100 * effect['bricked']:.3g}%", effect["runs"], effect["stopped"]
     counted = f"{effect['started']:,} devices started, {effect['lost']:,} lost"
     in_runs = f" in {stopped} of {runs} runs" if runs > 1 else ""
     if stopped == 0:

@@ -23,7 +23,7 @@ from server.services.device import Device
 from server.services.fleet import Fleet
 from server.services.replay import rehearsal
 from server.services.replay.inventory import Picture
-from server.services.replay.rehearsal import Job, dump_job
+from server.services.replay.rehearsal import BRICKED, Job, dump_job
 from server.services.visible import check_whole
 
 DEVICES_MOST: Final = 20_000
@@ -41,11 +41,15 @@ Play = Callable[[Job], AsyncGenerator[dict[str, Any], None]]
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What is played: ``devices`` there are for it, of which the job has some; ``numbers`` are its waves', from 1."""
+    """What is played: ``devices`` there are for it, of which the job has some; ``numbers`` are its waves', from 1.
+
+    ``left_out``: what its plan and policy say that a rehearsal does not play.
+    """
 
     job: Job
     devices: int
     numbers: tuple[int, ...]
+    left_out: tuple[str, ...]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -54,7 +58,8 @@ class Rehearsal:
             {"number": number, "target": wave.target, "regions": list(wave.regions)}
             for number, wave in zip(self.numbers, self.job.plan.waves, strict=True)
         ]
-        return {"devices": self.devices, "rehearsed": len(self.job.picture.ids), "waves": waves}
+        played = {"devices": self.devices, "rehearsed": len(self.job.picture.ids)}
+        return {**played, "waves": waves, "left_out": list(self.left_out)}
 
 
 class Rehearsals:
@@ -76,8 +81,10 @@ class Rehearsals:
         self._clock = clock
         self._is_busy = False
 
-    async def of_campaign(self, campaign: CampaignId, *, scope: Scope = EVERYTHING) -> Rehearsal:
-        """Prepare what a campaign would be if it began now.
+    async def of_campaign(
+        self, campaign: CampaignId, *, bricked: Sequence[float] = BRICKED, scope: Scope = EVERYTHING
+    ) -> Rehearsal:
+        """Prepare what a campaign would be if it began now; ``bricked``: shares that bad releases never let return.
 
         Raises:
             NotFoundError: there is no such campaign, or it has no devices.
@@ -89,7 +96,8 @@ class Rehearsals:
         bundle = await self._campaigns.bundle_of(record)
         target = Target(bundle.vendor_id, frozenset(bundle.class_ids), bundle.manifest_digest)
         regions = [one.region for one in record.regions]
-        return await self._prepared(record.cohort, regions, record.plan, record.policy, target)
+        mine = await self._members(record.cohort, regions, target)
+        return self._prepared(mine, regions, record.plan, record.policy, bricked)
 
     async def of_draft(
         self,
@@ -98,6 +106,7 @@ class Rehearsals:
         plan: Plan | None,
         policy: Policy,
         *,
+        bricked: Sequence[float] = BRICKED,
         scope: Scope = EVERYTHING,
     ) -> Rehearsal:
         """Prepare a campaign that is not there, for every device of these regions; without a plan by the default one.
@@ -112,11 +121,9 @@ class Rehearsals:
         if plan is None:
             first = sum(1 for _ in self._fleet.members(cohort, regions[0]))
             plan = default_plan(regions, first, largest_step=policy.largest_step, holdout=policy.holdout)
-        return await self._prepared(cohort, regions, plan, policy, None)
+        return self._prepared(await self._members(cohort, regions, None), regions, plan, policy, bricked)
 
-    async def _prepared(
-        self, cohort: Cohort, regions: Sequence[Region], plan: Plan, policy: Policy, target: Target | None
-    ) -> Rehearsal:
+    async def _members(self, cohort: Cohort, regions: Sequence[Region], target: Target | None) -> list[Device]:
         mine: list[Device] = []
         for region in regions:
             members = list(self._fleet.members(cohort, region))
@@ -125,6 +132,11 @@ class Rehearsals:
                 await asyncio.sleep(0)
         if not mine:
             raise NotFoundError("There is no device in these regions that such a release would be for.")
+        return mine
+
+    def _prepared(
+        self, mine: list[Device], regions: Sequence[Region], plan: Plan, policy: Policy, bricked: Sequence[float]
+    ) -> Rehearsal:
         numbers = tuple(number for number, wave in enumerate(plan.waves, 1) if not wave.devices)
         if not numbers:
             raise InvalidInputError("A rehearsal knows levels, and all waves name devices.", pointer="/plan")
@@ -132,7 +144,8 @@ class Rehearsals:
         now = self._clock()
         some = mine if len(mine) <= DEVICES_MOST else random.Random(0).sample(mine, DEVICES_MOST)
         picture = picture_of(self._fleet, some, list(regions), now)
-        return Rehearsal(Job(picture, level, policy, self._heartbeat_s, now), len(mine), numbers)
+        job = Job(picture, level, policy, self._heartbeat_s, now, tuple(bricked))
+        return Rehearsal(job, len(mine), numbers, left_out(plan, policy))
 
     async def run(self, rehearsal: Rehearsal, *, scope: Scope = EVERYTHING) -> AsyncGenerator[dict[str, Any], None]:
         """Yield how far it is, and at last, with ``complete``, what came of it.
@@ -151,6 +164,26 @@ class Rehearsals:
                     yield {**line, **rehearsal.about} if line["complete"] else line
         finally:
             self._is_busy = False
+
+
+def left_out(plan: Plan, policy: Policy) -> tuple[str, ...]:
+    """Say what a plan and its policy want that no rehearsal plays."""
+    named = [number for number, wave in enumerate(plan.waves, 1) if wave.devices]
+    manual = [number for number, wave in enumerate(plan.waves, 1) if wave.gate.manual]
+    asking = [number for number, wave in enumerate(plan.waves, 1) if wave.gate.webhook is not None]
+    said = (
+        (policy.windows, "maintenance windows: they would make it longer"),
+        (policy.region_bytes_per_s_most, "the cap on bytes of a region: it would make downloads longer"),
+        (policy.site_reboots_most, "the cap on reboots of a site: it would make it longer"),
+        (named, f"devices that are let in by name, in {_waves(named)}"),
+        (manual, f"the word of a person, for {_waves(manual)}: it is taken as given"),
+        (asking, f"the word of a webhook, for {_waves(asking)}: it is taken as given"),
+    )
+    return tuple(text for is_so, text in said if is_so)
+
+
+def _waves(numbers: Sequence[int]) -> str:
+    return f"wave{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def picture_of(fleet: Fleet, devices: Sequence[Device], regions: Sequence[Region], now: float) -> Picture:

@@ -4,11 +4,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.cli.rehearsed import rehearsed
-from server.domain.plan import Plan, Policy, Wave
+from firmware_store.errors import InvalidInputError
+from server.cli.rehearsed import read_effect, rehearsed
+from server.domain.identity import DeviceId
+from server.domain.plan import Gate, MaintenanceWindow, Plan, Policy, Wave
+from server.services.rehearsals import left_out
 from server.services.replay.inventory import LOST_S, Picture, absences
 from server.services.replay.rehearsal import Effect, Job, dump_job, lines, load_job, rehearse
 
@@ -115,7 +119,8 @@ def test_a_report_reads_as_text_and_says_what_the_policy_cannot_see() -> None:
         effect(0.3, stopped=3, started=5, lost=2, seconds=1200.0, sentence="Halted."),
     ]
 
-    text = "\n".join(rehearsed({"devices": 90, "rehearsed": 90, "waves": waves, "effects": effects}))
+    report = {"devices": 90, "rehearsed": 90, "waves": waves, "left_out": ["the word of a person, for wave 2"]}
+    text = "\n".join(rehearsed(report | {"effects": effects}))
 
     assert text.startswith("Rehearsed for 90 devices (all of them), by how often each was away lately.\n")
     assert "A good release is through after 2.0 h.\n  wave 2: 5 devices eu opens after 60 s\n" in text
@@ -123,3 +128,45 @@ def test_a_report_reads_as_text_and_says_what_the_policy_cannot_see() -> None:
     assert "bricks 1% is not stopped in any of 3 runs: 90 devices started, 1 lost. This policy cannot see it" in text
     assert "bricks 5% is stopped in 2 of 3 runs only: 90 devices started, 4 lost (median), after 20 min." in text
     assert "bricks 30% is stopped in 3 of 3 runs after 20 min: 5 devices started, 2 lost. Halted." in text
+    assert "Left out: the word of a person, for wave 2." in text
+
+
+@pytest.mark.parametrize(("text", "share"), [("brick=2%", 0.02), ("brick=0.02", 0.02), ("brick=100%", 1.0)])
+def test_an_effect_is_a_share_of_the_devices(text: str, share: float) -> None:
+    assert read_effect(text) == {"kind": "brick", "share": share}
+
+
+@pytest.mark.parametrize("text", ["brick", "brick=", "brick=0", "brick=2", "brick=101%", "brick=x%", "melt=2%", "2%"])
+def test_what_is_no_effect_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="An effect is brick=2%"):
+        read_effect(text)
+
+
+def test_only_the_bad_releases_that_were_asked_for_are_played() -> None:
+    small = replace(job(6), plan=Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=60, soak_s=60),)), bricked=(0.5,))
+
+    effects = rehearse(small, lambda done, what: None, runs=1)
+
+    assert [effect.bricked for effect in effects] == [0.0, 0.5]
+
+
+def test_what_a_rehearsal_does_not_play_is_named() -> None:
+    waves = (
+        Wave(ratio=None, count=None, devices=(DeviceId("gw-1"),)),
+        Wave(ratio=0.5, count=None, gate=Gate(manual=True)),
+        Wave(ratio=1.0, count=None, gate=Gate(manual=True, webhook="https://gate.example/")),
+    )
+    night = MaintenanceWindow(opens="0 2 * * *", duration_s=3600)
+    policy = Policy(windows=(night,), region_bytes_per_s_most=1_000_000, site_reboots_most=1, in_flight_most=10)
+
+    said = left_out(Plan(waves=waves), policy)
+
+    assert [what.partition(":")[0] for what in said] == [
+        "maintenance windows",
+        "the cap on bytes of a region",
+        "the cap on reboots of a site",
+        "devices that are let in by name, in wave 1",
+        "the word of a person, for waves 2, 3",
+        "the word of a webhook, for wave 3",
+    ]
+    assert left_out(PLAN, Policy()) == ()

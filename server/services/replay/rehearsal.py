@@ -22,8 +22,8 @@ from server.services.replay.inventory import Clock, Picture, trace_of
 from server.services.replay.run import Result, replay
 from server.services.replay.world import Count, population_of
 
-BRICKED: Final = (0.0, 0.01, 0.05, 0.3)
-"""Shares of the devices that the rehearsed releases never let return; the first is a good one."""
+BRICKED: Final = (0.01, 0.05, 0.3)
+"""Shares of the devices that bad releases never let return, where nobody asks for others."""
 
 SEEDS: Final = 3
 SEEDS_UP_TO: Final = 5000
@@ -38,13 +38,14 @@ _ORDINARY: Final = HaltPolicy()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be rehearsed, from ``begins`` (Unix seconds) on."""
+    """What is to be rehearsed, from ``begins`` (Unix seconds) on: a good release, then one for each of ``bricked``."""
 
     picture: Picture
     plan: Plan
     policy: Policy
     heartbeat_s: float
     begins: float
+    bricked: tuple[float, ...] = BRICKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Effect:
 
 
 def rehearse(job: Job, on_progress: Callable[[float, str], None], *, runs: int | None = None) -> list[Effect]:
-    """Play each release; ``on_progress`` hears the share that is done, and of what.
+    """Play each release, the good one first; ``on_progress`` hears the share that is done, and of what.
 
     ``runs`` of each; None: ``SEEDS``, or one where the fleet is large.
 
@@ -77,12 +78,12 @@ def rehearse(job: Job, on_progress: Callable[[float, str], None], *, runs: int |
         InvalidInputError: the plan names devices.
     """
     seeds = range(1, 1 + (runs or (SEEDS if len(job.picture.ids) <= SEEDS_UP_TO else 1)))
-    effects = []
-    for number, bricked in enumerate(BRICKED):
+    effects, releases = [], (0.0, *job.bricked)
+    for number, bricked in enumerate(releases):
         results = []
         for turn, seed in enumerate(seeds):
-            base = number + turn / len(seeds)
-            results.append(_play(job, bricked, seed, _share(on_progress, base, 1 / len(seeds), bricked)))
+            base, part = (number + turn / len(seeds)) / len(releases), 1 / len(seeds) / len(releases)
+            results.append(_play(job, bricked, seed, _share(on_progress, base, part, bricked)))
         effects.append(_effect(bricked, results))
     return effects
 
@@ -90,12 +91,12 @@ def rehearse(job: Job, on_progress: Callable[[float, str], None], *, runs: int |
 def _share(
     on_progress: Callable[[float, str], None], base: float, part: float, bricked: float
 ) -> Callable[[float, Count], None]:
-    what = f"a release that bricks {bricked:.0%}" if bricked else "a good release"
+    what = f"a release that bricks {100 * bricked:.3g}%" if bricked else "a good release"
     said = -1.0
 
     def note(done: float, _count: Count) -> None:
         nonlocal said
-        share = (base + done * part) / len(BRICKED)
+        share = base + done * part
         if share - said >= _LINE_EVERY:
             said = share
             on_progress(share, what)
