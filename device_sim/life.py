@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.device import Connect, DeviceConfig, connect_mqtt
 from device_sim.agent.events import Note
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 from device_sim.agent.http_client import Http
 from device_sim.agent.slots import SlotBackend
 from device_sim.faults import DeviceFaults
@@ -23,6 +24,8 @@ class Life(Protocol):
     """The simulated device asks it what happens, and tells it what the device has done."""
 
     line: Line
+    files: Filesystem
+    """Where the device keeps what it keeps."""
     connect: Connect
     """How the device reaches its broker."""
 
@@ -68,6 +71,7 @@ class OrdinaryLife:
         on_death: Callable[[], None],
     ) -> None:
         self.line = Line()
+        self.files: Filesystem = SYSTEM_FILES
         self._faults = faults
         self._script = script
         self._reboot_s = reboot_s

@@ -10,6 +10,7 @@ import structlog
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.bootloader import boot
 from device_sim.agent.device import DeviceConfig
+from device_sim.agent.durable_file import make_directory
 from device_sim.agent.events import Note
 from device_sim.agent.file_slots import FileSlots, provision
 from device_sim.agent.http_client import Http
@@ -99,13 +100,13 @@ class SimulatedDevice:
 
     async def _live_one_boot(self) -> bool:
         """Return whether the device boots again; tries of a slot that does not come up take their time."""
-        directory = self._config.directory
-        directory.mkdir(parents=True, exist_ok=True)
-        provision(directory, version=self._factory_version, seeds=self._factory, durable=False)
-        booted = boot(directory, boots=self._life.boots, durable=False)
+        directory, files = self._config.directory, self._life.files
+        make_directory(directory, durable=False, files=files)
+        provision(directory, version=self._factory_version, seeds=self._factory, durable=False, files=files)
+        booted = boot(directory, boots=self._life.boots, durable=False, files=files)
         for _ in range(booted.attempts - 1):
             await self._without_power(self._life.without_power_s(came_up=False))
-        slots = FileSlots(directory, durable=False)
+        slots = FileSlots(directory, durable=False, files=files)
         running = next(slot for slot in slots.slots() if slot.name == slots.booted())
         self._version = running.version
         if booted.slot is None or not self._life.returns_with(running.version):
@@ -119,6 +120,7 @@ class SimulatedDevice:
             observe=self._observe,
             connect=self._life.connect,
             http=self._http,
+            files=files,
         )
         if self._stopping.is_set():
             return False
@@ -136,8 +138,9 @@ class SimulatedDevice:
     def _note_by_itself(self, event: str, running: SlotInfo) -> None:
         """What a device cannot say of itself: that it boots, or never will again."""
         factory = AgentState(self._config.region, self._config.cohort)
-        slots = FileSlots(self._config.directory, durable=False)
-        update = Storage(self._config.directory, slots, durable=False).load(factory).update
+        directory, files = self._config.directory, self._life.files
+        slots = FileSlots(directory, durable=False, files=files)
+        update = Storage(directory, slots, durable=False, files=files).load(factory).update
         campaign = update.campaign if update is not None and update.slot == running.name else None
         self._observe(Note(event, campaign, running.version, running.name))
 

@@ -37,6 +37,7 @@ from device_sim.agent.events import (
     Tick,
     Unsubscribe,
 )
+from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 from device_sim.agent.health import ask_health, assume_healthy
 from device_sim.agent.http_client import Gets, Http
 from device_sim.agent.sleep import Sleep
@@ -91,10 +92,11 @@ class Runner:
         observe: Callable[[Note], None] = ignore_note,
         connect: Connect = connect_mqtt,
         http: Http | None = None,
+        files: Filesystem = SYSTEM_FILES,
     ) -> None:
         self._config = config
         self._topics = Topics(config.topic_root)
-        self._storage = Storage(config.directory, slots, durable=config.durable)
+        self._storage = Storage(config.directory, slots, durable=config.durable, files=files)
         self._check_health = check_health
         self._observe = observe
         self._connect = connect

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.device import Connect, connect_mqtt
 from device_sim.agent.events import Note
+from device_sim.agent.filesystem import Filesystem
 from device_sim.agent.http_client import Http
 from device_sim.agent.slots import SlotBackend
 from device_sim.line import Line
@@ -34,6 +35,7 @@ from device_sim.scenario.faults import (
 from device_sim.scenario.faulty_slots import FaultySlots, Medium
 from device_sim.wire.carried_link import CarriedHttp, carried
 from device_sim.wire.fleet_clock import FleetClock
+from device_sim.wire.memory_files import MemoryFiles, Pool
 from device_sim.wire.speaking_link import speaking
 
 REBOOT_S: Final = 60.0
@@ -61,8 +63,9 @@ class Handle(Protocol):
 class RoleLife:
     """See ``Life``."""
 
-    def __init__(self, role: Role, device: Handle, clock: FleetClock, *, seed: int) -> None:
+    def __init__(self, role: Role, device: Handle, clock: FleetClock, *, seed: int, pool: Pool) -> None:
         self.line = Line()
+        self.files: Filesystem = MemoryFiles(pool)
         self._role = role
         self._device = device
         self._clock = clock

@@ -12,6 +12,7 @@ from device_sim.agent.slots import Installation, Release
 from device_sim.scenario.cast import draw_cast
 from device_sim.scenario.model import Scenario
 from device_sim.wire.fleet_clock import FleetClock
+from device_sim.wire.memory_files import Pool
 from device_sim.wire.role_life import RoleLife
 from firmware_store.errors import TidegateError
 
@@ -93,7 +94,7 @@ async def lives(device: Device) -> AsyncIterator[Callable[..., RoleLife]]:
             }
         )
         (role,) = draw_cast(scenario, devices=1, seed=1).roles
-        life = RoleLife(role, device, device.clock, seed=1)
+        life = RoleLife(role, device, device.clock, seed=1, pool=Pool())
         made.append(life)
         device.clock.begin()
         life.begin()

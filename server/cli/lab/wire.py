@@ -24,6 +24,7 @@ from device_sim.serve import raise_file_limit
 from device_sim.simulated_device import SimulatedDevice
 from device_sim.wire.facts import Facts, Progress
 from device_sim.wire.fleet_clock import FleetClock
+from device_sim.wire.memory_files import Pool
 from device_sim.wire.role_life import RoleLife
 from firmware_store.errors import (
     AuthenticationError,
@@ -45,6 +46,8 @@ COHORT: Final = "lab"
 CONNECTS_PER_S: Final = 100.0
 DEVICES_MOST: Final = 15_000
 """A process has some 20,000 file descriptors, and each device takes one, or two for moments."""
+DEVICES: Final = Path("/devices")
+"""Of each device's own files, which are in memory."""
 ONLINE_S: Final = 60.0
 """How long the last devices may take to come up."""
 LOOK_S: Final = 0.5
@@ -175,7 +178,7 @@ class _Run:
         entries, root_bytes = await add_devices(self._server.url, self._server.token, wanted)
         configs = [
             entry.config(
-                directory=self._folder / "devices",
+                directory=DEVICES,
                 root_bytes=root_bytes,
                 host=None,
                 port=None,
@@ -185,8 +188,10 @@ class _Run:
             for entry in entries
         ]
 
+        pool = Pool()
+
         def life(config: DeviceConfig, device: SimulatedDevice) -> RoleLife:
-            return RoleLife(roles[config.device_id], device, self._clock, seed=self._cast.seed)
+            return RoleLife(roles[config.device_id], device, self._clock, seed=self._cast.seed, pool=pool)
 
         factory = {COMPONENT: write_image(self._scenario, FACTORY, self._scenario.releases[0].size, self._folder)}
         options = FleetOptions(connects_per_s=CONNECTS_PER_S, factory=factory, factory_version=FACTORY, has_http=False)
