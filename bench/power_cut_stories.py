@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from device_sim.agent.boot_environment import SlotInfo, SlotState
-from device_sim.agent.durable_file import read_file
+from device_sim.agent.slots import SlotBackend
+from device_sim.disk.simulated import SimulatedDisk
 from firmware_store.errors import TidegateError
 from server.domain.execution import State
 from server.protocol.orders import Action
-from tests.agent_world import HTTP, FilePlatform, World, delta, make_bundle
+from tests.agent_world import HTTP, FilePlatform, Platform, UBootPlatform, World, delta, make_bundle
 
 DEVICE: Final = Path("/device")
 FACTORY_VERSION: Final = "1.0.0"
@@ -40,22 +41,32 @@ class UnverifiedBootError(Exception):
     """What boots is not what was signed."""
 
 
-class WatchedPlatform(FilePlatform):
-    """Looks, at each boot, at what the bootloader has chosen: byte by byte, whatever the device itself believes."""
+class Watched:
+    """A platform of which each boot is looked at, byte by byte, whatever the device itself believes."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.files, self.durable = platform.files, platform.durable
+        self._platform = platform
+
+    def provision(self, directory: Path) -> None:
+        self._platform.provision(directory)
 
     def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None:
         try:
-            slot = super().boot(directory, boots)
+            slot = self._platform.boot(directory, boots)
+            if slot is None:
+                raise BrickError("not even the confirmed slot boots")
             slots = {info.name: info for info in self.slots(directory).slots()}
         except TidegateError as exc:
             raise BrickError(str(exc)) from exc
-        if slot is None:
-            raise BrickError("not even the confirmed slot boots")
         self._check(directory, slots[slot])
         return slot
 
+    def slots(self, directory: Path) -> SlotBackend:
+        return self._platform.slots(directory)
+
     def image(self, directory: Path, slot: str, name: str) -> bytes:
-        return read_file(directory / "slots" / slot / f"{name}.img", files=self.files)
+        return self._platform.image(directory, slot, name)
 
     def _check(self, directory: Path, slot: SlotInfo) -> None:
         if slot.state not in {SlotState.TRIAL, SlotState.CONFIRMED}:
@@ -66,8 +77,22 @@ class WatchedPlatform(FilePlatform):
                 found = self.image(directory, slot.name, name)
             except OSError as exc:
                 raise UnverifiedBootError(f"slot {slot.name} has no {name}: {exc.strerror}") from exc
-            if found != content:
+            if found[: len(content)] != content:
                 raise UnverifiedBootError(f"slot {slot.name} does not hold the {name} of {slot.version}")
+
+
+def _on_files(disk: SimulatedDisk, seeds: Mapping[str, Path]) -> Platform:
+    return FilePlatform(disk, durable=True, factory=seeds)
+
+
+def _on_partitions(disk: SimulatedDisk, _seeds: Mapping[str, Path]) -> Platform:
+    return UBootPlatform(disk, FACTORY.images)
+
+
+PLATFORMS: Final[Mapping[str, Callable[[SimulatedDisk, Mapping[str, Path]], Platform]]] = {
+    "files": _on_files,
+    "u-boot": _on_partitions,
+}
 
 
 @dataclass(frozen=True)

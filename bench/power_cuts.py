@@ -20,18 +20,20 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 from bench.power_cut_stories import (
     DEVICE,
     FACTORY,
+    PLATFORMS,
     RELEASE,
     STORIES,
     BrickError,
     Story,
     UnverifiedBootError,
-    WatchedPlatform,
+    Watched,
 )
 from device_sim.disk.losses import SCATTERED, losses
 from device_sim.disk.medium import Medium
@@ -77,8 +79,11 @@ class Tally:
 class Enumeration:
     """All cuts of one story."""
 
-    def __init__(self, story: Story, *, seed: int, scattered: int = SCATTERED, twice: bool = True) -> None:
+    def __init__(
+        self, story: Story, *, platform: str = "files", seed: int, scattered: int = SCATTERED, twice: bool = True
+    ) -> None:
         self._story = story
+        self._platform = PLATFORMS[platform]
         self._seed = seed
         self._scattered = scattered
         self._twice = twice
@@ -86,17 +91,28 @@ class Enumeration:
         self.tally = Tally()
 
     def run(self) -> Tally:
-        moments = self._record(_factory_medium())
+        moments = self._record(self._make())
         self.tally.cut_points = len(moments)
         self.tally.calls = Counter(moment.call.partition(" ")[0] for moment, _ in moments)
         for number, (moment, now) in enumerate(moments):
             self._cut(moment, now, seed=f"{self._seed}/{number}")
         return self.tally
 
+    def _make(self) -> Medium:
+        """Return the medium of a device as the factory has made it."""
+        disk = SimulatedDisk()
+        with tempfile.TemporaryDirectory() as folder:
+            seeds = {name: Path(folder) / name for name in FACTORY.images}
+            for name, path in seeds.items():
+                path.write_bytes(FACTORY.images[name])
+            self._platform(disk, seeds).provision(DEVICE)
+        disk.sync()
+        return disk.medium
+
     def _record(self, medium: Medium) -> list[tuple[Moment, float]]:
         """Tell the story once, and return all moments at which the power could have gone, each with its time."""
         disk = SimulatedDisk(medium)
-        world = World(DEVICE, platform=WatchedPlatform(disk, durable=True))
+        world = World(DEVICE, platform=Watched(self._platform(disk, {})))
         moments: list[tuple[Moment, float]] = []
         disk.before = lambda moment: moments.append((moment, world.now))
         self._story.tell(world)
@@ -127,7 +143,7 @@ class Enumeration:
         worlds: list[World] = []
         disk.before = lambda moment: moments.append((moment, worlds[0].now if worlds else now))
         try:
-            world = World(DEVICE, platform=WatchedPlatform(disk, durable=True), now=now + 1)
+            world = World(DEVICE, platform=Watched(self._platform(disk, {})), now=now + 1)
             worlds.append(world)
             world.counter = LATER_COUNTER
             self._story.retell(world)
@@ -152,17 +168,6 @@ class Enumeration:
         self.tally.unfinished.append(f"{where}: {end}, slot {slot}")
 
 
-def _factory_medium() -> Medium:
-    disk = SimulatedDisk()
-    with tempfile.TemporaryDirectory() as folder:
-        seeds = {name: Path(folder) / name for name in FACTORY.images}
-        for name, path in seeds.items():
-            path.write_bytes(FACTORY.images[name])
-        WatchedPlatform(disk, durable=True, factory=seeds).provision(DEVICE)
-    disk.sync()
-    return disk.medium
-
-
 def _end(world: World) -> tuple[State | None, str]:
     """How the last update has ended on the device, and the slot that runs."""
     update = world.agent.state.update
@@ -177,13 +182,13 @@ def main() -> None:
     arguments = parser.parse_args()
     documents: dict[str, Any] = {}
     problems: list[str] = []
-    for name in arguments.story or STORIES:
+    for platform, name in product(PLATFORMS, arguments.story or STORIES):
         began = time.monotonic()
-        tally = Enumeration(STORIES[name], seed=arguments.seed).run()
-        documents[name] = tally.document()
+        tally = Enumeration(STORIES[name], platform=platform, seed=arguments.seed).run()
+        documents.setdefault(platform, {})[name] = tally.document()
         problems += [*tally.bricks, *tally.unverified_boots, *tally.unfinished]
         print(
-            f"{name}: {tally.cut_points} cut points, {tally.media} media, {tally.second_cuts} second cuts;"
+            f"{platform}, {name}: {tally.cut_points} cut points, {tally.media} media, {tally.second_cuts} second cuts;"
             f" {len(tally.bricks)} bricks, {len(tally.unverified_boots)} unverified boots,"
             f" {len(tally.unfinished)} unfinished; ends {dict(tally.ends)}; {time.monotonic() - began:.0f} s"
         )
@@ -191,7 +196,7 @@ def main() -> None:
         print(f"    {line}")
     if arguments.out is not None:
         path = arguments.out / "power_cuts.json"
-        path.write_text(json.dumps({"seed": arguments.seed, "stories": documents}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({"seed": arguments.seed, "platforms": documents}, indent=2) + "\n", encoding="utf-8")
     sys.exit(1 if problems else 0)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.boot_environment import Image, SlotInfo
 from device_sim.agent.bootloader import boot
 from device_sim.agent.core import Agent
+from device_sim.agent.durable_file import make_directory, read_file, replace_file
 from device_sim.agent.events import (
     Answer,
     CheckHealth,
@@ -41,10 +42,13 @@ from device_sim.agent.events import (
 )
 from device_sim.agent.file_slots import FileSlots, provision
 from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
+from device_sim.agent.partitions import Partitions
 from device_sim.agent.slots import SlotBackend
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.agent.trust import Identity
+from device_sim.agent.uboot_bootloader import boot_uboot
+from device_sim.agent.uboot_environment import Copy, UBootStore, Variables, encode_copy
 from firmware_store.chunks import chunk_image, decode_index, decode_page
 from firmware_store.codec import encode
 from firmware_store.deltas import Codec, codecs, make_delta
@@ -245,6 +249,7 @@ class Platform(Protocol):
     def provision(self, directory: Path) -> None: ...
     def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None: ...
     def slots(self, directory: Path) -> SlotBackend: ...
+    def image(self, directory: Path, slot: str, name: str) -> bytes: ...
 
 
 @dataclass
@@ -263,6 +268,65 @@ class FilePlatform:
 
     def slots(self, directory: Path) -> SlotBackend:
         return FileSlots(directory, durable=self.durable, files=self.files)
+
+    def image(self, directory: Path, slot: str, name: str) -> bytes:
+        return read_file(directory / "slots" / slot / f"{name}.img", files=self.files)
+
+
+@dataclass
+class UBootPlatform:
+    """Slots as partitions, of the names and sizes of ``factory``'s images, and U-Boot with a redundant environment."""
+
+    files: Filesystem
+    factory: Mapping[str, bytes]
+    durable: bool = True
+    booted: str = "a"
+    environment_bytes: int = 8192
+
+    def variables(self, directory: Path) -> Variables:
+        return Variables(
+            [Copy(str(directory / f"env{n}"), 0, self.environment_bytes) for n in (0, 1)], files=self.files
+        )
+
+    def path(self, directory: Path, slot: str, name: str) -> Path:
+        return directory / f"{name}-{slot}"
+
+    def provision(self, directory: Path) -> None:
+        try:
+            self.files.stat(str(directory / "env1"))
+        except FileNotFoundError:
+            make_directory(directory, durable=True, files=self.files)
+            for name, image in self.factory.items():
+                for slot, content in (("a", image), ("b", b"")):
+                    partition = content.ljust(len(image) + 5000, b"\xff")
+                    replace_file(self.path(directory, slot, name), partition, durable=True, files=self.files)
+            variables = {"bootdelay": "2", "BOOT_ORDER": "A", "BOOT_A_LEFT": "3", "BOOT_B_LEFT": "0"}
+            for number in (0, 1):
+                content = encode_copy(variables, flag=number, size_bytes=self.environment_bytes)
+                replace_file(directory / f"env{number}", content, durable=True, files=self.files)
+
+    def boot(self, directory: Path, boots: Callable[[SlotInfo], bool]) -> str | None:
+        variables = self.variables(directory)
+
+        def comes_up(slot: str) -> bool:
+            self.booted = slot
+            store = UBootStore(variables, booted=slot)
+            images = (Image(name, hashlib.sha256(data).digest(), len(data)) for name, data in self.factory.items())
+            store.provision("1.0.0", tuple(images))
+            return boots(store.read().slots[slot])
+
+        slot = boot_uboot(variables, boots=comes_up)
+        if slot is not None:
+            UBootStore(variables, booted=slot).settle()
+        return slot
+
+    def slots(self, directory: Path) -> SlotBackend:
+        paths = {slot: {name: str(self.path(directory, slot, name)) for name in self.factory} for slot in ("a", "b")}
+        store = UBootStore(self.variables(directory), booted=self.booted)
+        return FileSlots(directory, files=self.files, environment=store, places=Partitions(paths, files=self.files))
+
+    def image(self, directory: Path, slot: str, name: str) -> bytes:
+        return read_file(self.path(directory, slot, name), files=self.files)
 
 
 class PowerCutError(Exception):
@@ -598,7 +662,7 @@ class World:
         return any(isinstance(effect, kind) for effect in self.effects)
 
     def image(self, slot: str, name: str) -> bytes:
-        return (self.directory / "slots" / slot / f"{name}.img").read_bytes()
+        return self.platform.image(self.directory, slot, name)
 
 
 def crossing(at: int) -> Ramp:

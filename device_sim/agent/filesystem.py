@@ -6,6 +6,7 @@ been written is on the medium once its file has been synced, and a name once its
 
 import mmap
 import os
+import stat
 from collections.abc import Sequence
 from errno import EINVAL
 from typing import Final, NamedTuple, Protocol, TypeAlias
@@ -106,11 +107,22 @@ class SystemFiles:
 
     def stat(self, path: str) -> Status:
         found = os.stat(path)  # noqa: PTH116 - the same
+        if stat.S_ISBLK(found.st_mode):
+            size_bytes = _size_of_device(path)
+            return Status(size_bytes, size_bytes)
         return Status(found.st_size, found.st_blocks * 512)
 
     def free_bytes(self, path: str) -> int:
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
+
+
+def _size_of_device(path: str) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)
 
 
 SYSTEM_FILES: Final = SystemFiles()

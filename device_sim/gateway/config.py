@@ -48,7 +48,21 @@ class FileSlotsTable(_Table):
     kind: Literal["files"] = Field(description="`files`")
 
 
-SlotsTable: TypeAlias = Annotated[FileSlotsTable, Field(discriminator="kind")]
+class UBootSlotsTable(_Table):
+    """Slots as partitions, chosen by U-Boot's boot script (`deploy/u-boot/boot.cmd`)."""
+
+    kind: Literal["u-boot"] = Field(description="`u-boot`")
+    environment: Path = Field(
+        default=Path("/etc/fw_env.config"), description="Where U-Boot's redundant environment is, as for `fw_printenv`."
+    )
+    a: Mapping[str, Path] = Field(min_length=1, description="A partition, or a file, for each component of slot a.")
+    b: Mapping[str, Path] = Field(min_length=1, description="The same for slot b.")
+    kernel_command_line: Path = Field(default=Path("/proc/cmdline"), description="Where the running slot is named,")
+    slot_parameter: str = Field(default="tidegate.slot", description="by this parameter: `a` or `b`.")
+    factory_version: str = Field(default="1.0.0", description="The version of what is there before the first update.")
+
+
+SlotsTable: TypeAlias = Annotated[FileSlotsTable | UBootSlotsTable, Field(discriminator="kind")]
 
 
 class HealthTable(_Table):

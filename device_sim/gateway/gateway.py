@@ -86,7 +86,7 @@ class Gateway:
     async def _run_once(self, http: HttpClient | None) -> Outcome:
         """Run until a reboot is due, or the settings have changed, or the end."""
         settings: DeviceConfig = replace(device_config(self._config), health_timeout_s=self._health.longest_s)
-        slots = open_slots(self._config)
+        slots = open_slots(self._config, at_start=True)
         self._runner = Runner(settings, slots, check_health=self._health.check, observe=_write_down, http=http)
         self._runner.tell_conditions(find_obstacle(self._config.gates, self._config.state))
         self._manager.tell("READY=1")

@@ -62,7 +62,7 @@ def device_config(config: AgentConfig) -> DeviceConfig:
         cohort=part,
         vendor=config.vendor,
         hardware_class=hardware_class(config.hardware),
-        components=None if config.components is None else frozenset(config.components),
+        components=_components(config),
         labels=config.labels,
         root_bytes=pinned_root(config),
         directory=config.state,
@@ -88,7 +88,7 @@ def identity_of(config: AgentConfig) -> Identity:
         config.vendor,
         hardware_class(config.hardware),
         AGENT,
-        None if config.components is None else frozenset(config.components),
+        _components(config),
     )
 
 
@@ -129,6 +129,13 @@ def utc_offset_minutes(config: AgentConfig) -> int:
     offset = local.utcoffset()
     assert offset is not None
     return round(offset.total_seconds() / 60)
+
+
+def _components(config: AgentConfig) -> frozenset[str] | None:
+    """Those that are named, else those that have a partition, else any."""
+    if config.components is not None:
+        return frozenset(config.components)
+    return frozenset(config.slots.a) if config.slots.kind == "u-boot" else None
 
 
 def _broker(config: AgentConfig, known: dict[str, Any]) -> dict[str, Any]:

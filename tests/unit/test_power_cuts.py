@@ -16,6 +16,13 @@ def test_a_power_cut_at_any_moment_bricks_nothing_and_the_update_ends(name: str)
     assert tally.media > tally.cut_points
 
 
+def test_a_power_cut_does_no_harm_to_partitions_and_u_boots_environment_either() -> None:
+    tally = Enumeration(STORIES["update by delta"], platform="u-boot", seed=1, scattered=1, twice=False).run()
+
+    assert (tally.bricks, tally.unverified_boots, tally.unfinished) == ([], [], [])
+    assert tally.cut_points > 80
+
+
 def test_the_enumeration_finds_a_sync_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proof that cannot fail is none: without the sync of its name, a slot that boots may be gone."""
     whole = durable_file.sync_directory
