@@ -4,7 +4,6 @@ A restart goes on with the same test: the rule's state and the order of its devi
 happened while nobody looked counts as time in which we were blind.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from server.domain.halt.view import Indices
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import Reason
 from server.services.roster import Roster, Sighting
+from server.services.turns import beside
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class Evidence:
         now = sighting.now
         looked_at = now if case.looked_at is None else case.looked_at
         is_blind = now - looked_at > LATE_S or looked_at < hearing_since < now
-        verdict = case.rule.step(self._moment(campaign, case, roster, sighting, progress, is_blind=is_blind))
+        verdict = await beside(len(roster), self._step, campaign, case, roster, sighting, progress, is_blind=is_blind)
         is_news = progress != case.known or verdict.in_flight > 0
         case.looked_at, case.known, case.drops = now, dict(progress), sighting.drops
         _note_weather(campaign, case, verdict, now)
@@ -135,9 +135,9 @@ class Evidence:
         saved = await self._repository.load(campaign.id, campaign.run)
         population, policy = roster.population, campaign.policy.halt
         if saved is None:
-            return _Case(campaign.run, await asyncio.to_thread(HaltRule, population, policy, seed))
+            return _Case(campaign.run, await beside(len(roster), HaltRule, population, policy, seed))
         try:
-            rule = await asyncio.to_thread(HaltRule.load, saved.body, population, policy)
+            rule = await beside(len(roster), HaltRule.load, saved.body, population, policy)
         except ValueError as exc:
             log.exception("halt_state_unreadable", campaign=campaign.id.hex, reason=str(exc))
             return _Case(campaign.run, HaltRule(population, policy, seed), looked_at=0.0)
@@ -151,11 +151,23 @@ class Evidence:
         await self._repository.save(
             campaign.id,
             campaign.run,
-            await asyncio.to_thread(case.rule.dump),  # of a large fleet it takes a while, and nobody else changes it
+            await beside(len(roster), case.rule.dump),
             roster=roster.ids if joined else None,
             now=datetime.fromtimestamp(now, UTC),
         )
         case.saved_at, case.saved_devices = now, len(roster)
+
+    def _step(
+        self,
+        campaign: CampaignRecord,
+        case: _Case,
+        roster: Roster,
+        sighting: Sighting,
+        progress: Mapping[DeviceId, Progress],
+        *,
+        is_blind: bool,
+    ) -> Verdict:
+        return case.rule.step(self._moment(campaign, case, roster, sighting, progress, is_blind=is_blind))
 
     def _moment(
         self,

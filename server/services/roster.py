@@ -143,7 +143,7 @@ class Roster:
             )
         return self._population
 
-    def sight(self, present: Indices, now: float) -> Sighting:
+    def sight(self, present: Sequence[Indices], now: float) -> Sighting:
         """Look at everybody; ``present`` are those who may be compared."""
         rows = self._everybody.row
         columns = self._fleet.columns
@@ -152,7 +152,8 @@ class Roster:
         online = is_known & self._fleet.are_online(rows, now)
         drops = np.where(is_known, columns.drops[rows], 0)
         here = np.zeros(len(self), np.bool_)
-        here[present] = True
+        for some in present:
+            here[some] = True
         return Sighting(now, last_seen, online, here, drops)
 
     def indices(self, devices: Iterable[DeviceId]) -> Indices:

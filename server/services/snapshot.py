@@ -28,7 +28,7 @@ from server.services.heights import Heights
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
 from server.services.tally import Candidate, Tally
-from server.services.turns import each_rows
+from server.services.turns import beside, each_rows
 
 _NOBODY: Final = np.empty(0, np.int64)
 _WRITTEN: Final = AWAY | {State.INSTALLING}
@@ -109,7 +109,7 @@ class Surveyor:
         counts = await self._count(campaign, bundle, progress, crowd, classes, now=now, offered=offered)
         in_classes = [*counts.snapshot.starting_in_classes, *[0] * len(roster.classes)][: len(roster.classes)]
         counts = replace(counts, snapshot=replace(counts.snapshot, starting_in_classes=in_classes))
-        sighting = roster.sight(np.concatenate([_NOBODY, *present]), now)
+        sighting = await beside(len(roster), roster.sight, present, now)
         self.glances.keep(counts.glance, campaign, EVERYTHING, took_s=time.monotonic() - began)
         return Survey(counts, roster, sighting, progress)
 

@@ -1,8 +1,8 @@
 """Long loops over the fleet, in slices between which others get their turn on the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final, ParamSpec, TypeVar
 
 from server.services.columns import Rows
 
@@ -13,6 +13,8 @@ ROWS: Final = 4096
 """About a quarter of a millisecond of counting by arrays."""
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 def slices(items: Iterable[T]) -> Iterator[Sequence[T]]:
@@ -29,6 +31,13 @@ async def each_rows(rows: Rows) -> AsyncIterator[Rows]:
         yield some
         if len(some) == ROWS:
             await asyncio.sleep(0)
+
+
+async def beside(devices: int, calculate: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calculate with arrays of so many devices: of a large fleet in a thread, while others have their turn."""
+    if devices < ROWS:
+        return calculate(*args, **kwargs)
+    return await asyncio.to_thread(calculate, *args, **kwargs)
 
 
 async def others_turn(slice_done: Collection[object]) -> None:

@@ -58,7 +58,7 @@ def test_a_device_keeps_its_index_and_one_that_is_not_known_any_more_its_place()
     assert known.ids == ["gone", "a"]
     assert known.population.region.tolist() == [0, 1]
     assert known.population.height.tolist() == [height(HEIGHTS_OF, DeviceId(name)) for name in ("gone", "a")]
-    assert known.sight(known.meet(everybody(fleet)), 0.0).present.tolist() == [False, True]
+    assert known.sight([known.meet(everybody(fleet))], 0.0).present.tolist() == [False, True]
 
 
 def test_a_wake_interval_that_changes_makes_another_population() -> None:
