@@ -27,6 +27,7 @@ class Crowd:
         self._classes = np.asarray(sorted(fingerprint(name) for name in target.class_ids), np.uint64)
         self._running = fingerprint(target.manifest_digest)
         self._begun = self._mask(progress)
+        self._through = self._mask(name for name, one in progress.items() if one.state is State.CONFIRMED)
         over = (name for name, one in progress.items() if one.is_earlier or one.state is State.SKIPPED)
         self._over = self._mask(over)
         self._named = self._mask(campaign.named)
@@ -52,11 +53,15 @@ class Crowd:
         found: Rows = rows[fit & free & (self._begun[rows] | (columns.running[rows] != self._running))]
         return found
 
+    def through(self, rows: Rows) -> Bools:
+        """Tell who has confirmed the release."""
+        return self._through[rows]
+
     def counted_alone(self, rows: Rows) -> Bools:
-        """Tell of whom there is more to say than whether it is due and online."""
+        """Tell of whom there is more to say than whether it is due, or through, and online."""
         columns = self._fleet.columns
-        has_more = self._begun[rows] | self._named[rows] | columns.has_admit[rows]
-        return has_more | (columns.wake_interval_s[rows] > 0)
+        is_under_way = self._begun[rows] & ~self._through[rows]
+        return is_under_way | self._named[rows] | columns.has_admit[rows] | (columns.wake_interval_s[rows] > 0)
 
     @property
     def classes(self) -> int:

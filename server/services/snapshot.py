@@ -159,7 +159,10 @@ class Surveyor:
                 eligible = crowd.eligible(some)
                 tall, hardware = heights.of(eligible), classes(eligible)
                 alone = crowd.counted_alone(eligible)
-                tally.count_crowd(eligible[~alone], tall[~alone], hardware[~alone])
+                through = crowd.through(eligible) & ~alone
+                tally.count_through(eligible[through], tall[through])
+                rest = ~(alone | through)
+                tally.count_crowd(eligible[rest], tall[rest], hardware[rest])
                 for each in np.flatnonzero(alone).tolist():
                     device = self._fleet.at(int(eligible[each]))
                     tally.count(

@@ -1,7 +1,7 @@
 """One region of a campaign, counted: who is due, under way, and nobody's concern.
 
-Devices that have said a word of the campaign, sleep, are named or admitted are counted one by one. The crowd of all
-others, who are due or not, and online or not, is counted by arrays; in a large fleet that is nearly everybody.
+Devices that are under way or have failed, sleep, are named or admitted are counted one by one. The crowd of all
+others, who are due or not, or through, and online or not, is counted by arrays: of a large fleet nearly everybody.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from server.db.executions import Progress
 from server.domain.bounds import excess
 from server.domain.execution import State
 from server.domain.gate import is_due
-from server.domain.halt.view import Indices
+from server.domain.halt.view import Bools, Indices
 from server.domain.late import Waiting
 from server.domain.paced import Startable, counted_s
 from server.domain.snapshot import RegionView
@@ -123,13 +123,9 @@ class Tally:
 
         They have said nothing of the campaign, do not sleep, are not named, and hold no admit.
         """
-        self.note_candidates(heights)
+        online = self._count_present(rows, heights)
         columns = self.fleet.columns
-        online = self.fleet.are_online(rows, self.now)
         due = heights < self.level
-        self.eligible += len(rows)
-        self.eligible_online += int(np.count_nonzero(online))
-        self.targeted_online += int(np.count_nonzero(online & (heights < self.region.target)))
         starting = online & due
         count = int(np.count_nonzero(starting))
         self.waiting += count
@@ -144,6 +140,20 @@ class Tally:
         compared = ~due & (last_seen >= self.horizon)
         self.controls += int(np.count_nonzero(compared))
         self.control_silent += int(np.count_nonzero(compared & (last_seen < self._silent_before)))
+
+    def count_through(self, rows: Indices, heights: Indices) -> None:
+        """Count eligible devices that have confirmed, as ``count`` does; none of them sleeps."""
+        self._count_present(rows, heights)
+        self.reached += len(rows)
+
+    def _count_present(self, rows: Indices, heights: Indices) -> Bools:
+        """Count who is eligible, and return which of them are online; nobody is named."""
+        self.note_candidates(heights)
+        online = self.fleet.are_online(rows, self.now)
+        self.eligible += len(rows)
+        self.eligible_online += int(np.count_nonzero(online))
+        self.targeted_online += int(np.count_nonzero(online & (heights < self.region.target)))
+        return online
 
     def count(self, one: Candidate) -> None:
         """Count an eligible device; one that is named is due without a level, as soon as it has its offer.

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from server.db.campaign_records import CampaignRecord, RegionRecord
 from server.db.devices import DeviceRecord
+from server.db.executions import Progress
 from server.domain.campaign import State
 from server.domain.eligibility import Target, fits
+from server.domain.execution import State as Execution
 from server.domain.gate import FULL, Ramp
 from server.domain.identity import BundleId, CampaignId, Cohort, DeviceId, Region
 from server.domain.plan import Plan, Policy, Wave
@@ -25,6 +27,7 @@ AT = datetime.fromtimestamp(NOW - 3600, UTC)
 EU, MAIN = Region("eu"), Cohort("main")
 VENDOR, CLASSES = b"v" * 16, (b"rev-b-is-a-class", b"rev-c-is-a-class")
 RUNNING = b"r" * 32
+CONFIRMED = Progress(Execution.CONFIRMED, 0, NOW - 600, is_judged=True, is_earlier=False)
 CAMPAIGN = CampaignRecord(
     id=CampaignId(UUID(int=9)),
     name="all",
@@ -65,9 +68,10 @@ def begin(fleet: Fleet, level: int) -> Tally:
     return Tally.begin(fleet, CAMPAIGN, region, bundle_bytes=1, now=NOW)
 
 
-def is_eligible(device: Device, target: Target) -> bool:
+def is_eligible(device: Device, target: Target, *, has_begun: bool) -> bool:
     fit = fits(target, vendor_id=device.vendor_id, class_id=device.class_id)
-    return fit and not device.held and not device.revoked and device.running_digest != target.manifest_digest
+    free = not device.held and not device.revoked
+    return fit and free and (has_begun or device.running_digest != target.manifest_digest)
 
 
 @given(fleets(), st.integers(0, FULL))
@@ -75,20 +79,26 @@ def test_a_crowd_is_counted_as_its_devices_are_one_by_one(fleet: Fleet, level: i
     target = Target(VENDOR, frozenset(CLASSES), RUNNING)
     heights = Heights(CAMPAIGN.id, fleet)
     at_once, one_by_one = begin(fleet, level), begin(fleet, level)
-    crowd = Crowd(fleet, CAMPAIGN, target, {})
+    through = {device.id for device in fleet if device.row % 3 == 0}
+    progress = dict.fromkeys(through, CONFIRMED)
+    crowd = Crowd(fleet, CAMPAIGN, target, progress)
     members = crowd.members(EU)
     eligible = crowd.eligible(members)
     hardware = eligible % 2
 
     at_once.note_candidates(heights.of(crowd.unknown(members)))
-    at_once.count_crowd(eligible, heights.of(eligible), hardware)
+    confirmed = crowd.through(eligible)
+    at_once.count_through(eligible[confirmed], heights.of(eligible[confirmed]))
+    at_once.count_crowd(eligible[~confirmed], heights.of(eligible[~confirmed]), hardware[~confirmed])
     for device in fleet:
         tall = heights.of(np.asarray([device.row]))
         if not device.vendor_id and not device.held:
             one_by_one.note_candidates(tall)
-        elif is_eligible(device, target):
+        elif is_eligible(device, target, has_begun=device.id in through):
             one_by_one.count(
-                Candidate(device, None, height=int(tall[0]), hardware=device.row % 2, is_named=False, is_offered=False)
+                Candidate(
+                    device, progress.get(device.id), int(tall[0]), device.row % 2, is_named=False, is_offered=False
+                )
             )
 
     there, here = at_once.view(), one_by_one.view()
