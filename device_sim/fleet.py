@@ -91,6 +91,17 @@ class Fleet:
         for device in self._devices.values():
             device.stop()
 
+    def cut_off(self) -> None:
+        """Cut the lines of all devices; they run on by themselves."""
+        for device in self._devices.values():
+            device.cut_off()
+
+    async def let_back(self) -> None:
+        """Mend all lines, no faster than devices come up."""
+        for device in self._devices.values():
+            device.let_back()
+            await asyncio.sleep(1 / self._options.connects_per_s)
+
     async def _strike(self, outage: Outage) -> None:
         """Cut an outage's victims off when its time has come; they are let back no faster than devices come up."""
         regions = {name: device.region for name, device in self._devices.items()}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.clock import Clock
 from device_sim.agent.device import Connect, DeviceConfig, connect_mqtt
 from device_sim.agent.events import Note
 from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
@@ -40,6 +41,9 @@ class Life(Protocol):
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         """Return what the agent sees of its slots in this boot."""
+
+    def clock(self) -> Clock | None:
+        """Return the clock of this boot; None: it is the true one."""
 
     def boots(self, slot: SlotInfo) -> bool:
         """Tell whether a slot comes up."""
@@ -99,6 +103,9 @@ class OrdinaryLife:
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         return slots
+
+    def clock(self) -> Clock | None:
+        return None
 
     def boots(self, slot: SlotInfo) -> bool:
         return self._faults.boots(slot.version)

@@ -17,11 +17,7 @@ from device_sim.ledger import Ledger
 
 async def serve(configs: Sequence[DeviceConfig], *, options: FleetOptions, ledger: Path | None) -> None:
     """Run the fleet until SIGINT or SIGTERM, which let every device disconnect in order."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    log_to_stderr(logging.INFO)
     raise_file_limit()
     truth = Ledger(ledger)
     fleet = Fleet(configs, options=options, ledger=truth)
@@ -39,6 +35,15 @@ async def serve(configs: Sequence[DeviceConfig], *, options: FleetOptions, ledge
 async def _say_when_ready(fleet: Fleet, count: int) -> None:
     await fleet.connected.wait()
     print(f"READY {count}", file=sys.stderr, flush=True)
+
+
+def log_to_stderr(level: int) -> None:
+    """Let devices log what is of this level (of ``logging``) or above it; standard output is not theirs."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
 
 
 def raise_file_limit() -> None:

@@ -18,6 +18,7 @@ from device_sim.agent.runner import Outcome, Runner
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
 from device_sim.life import Life
+from device_sim.takeover import take_over
 
 CRASH_PAUSE_S: Final = 5.0
 
@@ -48,6 +49,7 @@ class SimulatedDevice:
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
         self._version = ""
+        self._takeovers: set[asyncio.Task[bool]] = set()
         self._life = make_life(config, self)
 
     def begin(self) -> None:
@@ -58,6 +60,8 @@ class SimulatedDevice:
         """Let it say goodbye and end."""
         self._stopping.set()
         self._life.stop()
+        for taking in self._takeovers:
+            taking.cancel()
         if self._runner is not None:
             self._runner.stop()
 
@@ -74,6 +78,12 @@ class SimulatedDevice:
         """Take its power away for as long as a reboot takes; nothing that waits is said any more."""
         if self._runner is not None:
             self._runner.reset()
+
+    def lend(self) -> None:
+        """Let somebody with its credential take its session over, once."""
+        taking = asyncio.create_task(take_over(self._config), name=f"takeover {self.device_id}")
+        self._takeovers.add(taking)
+        taking.add_done_callback(self._takeovers.discard)
 
     def die(self) -> None:
         """Let it go dark for good."""
@@ -121,6 +131,7 @@ class SimulatedDevice:
             connect=self._life.connect,
             http=self._http,
             files=files,
+            clock=self._life.clock(),
         )
         if self._stopping.is_set():
             return False

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from device_sim.agent.clock import Clock, LoopClock
 from device_sim.agent.core import Agent
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
 from device_sim.agent.events import (
@@ -93,6 +94,7 @@ class Runner:
         connect: Connect = connect_mqtt,
         http: Http | None = None,
         files: Filesystem = SYSTEM_FILES,
+        clock: Clock | None = None,
     ) -> None:
         self._config = config
         self._topics = Topics(config.topic_root)
@@ -102,6 +104,7 @@ class Runner:
         self._connect = connect
         self._boot_id = secrets.token_bytes(BOOT_ID_BYTES)
         self._loop = asyncio.get_running_loop()
+        self._clock = clock or LoopClock()
         self._queue: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._session_over = asyncio.Event()
@@ -110,6 +113,7 @@ class Runner:
         self._is_asleep = False
         self._outcome: asyncio.Future[Outcome] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._checking: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._gets = Gets(http, self._put)
@@ -132,7 +136,7 @@ class Runner:
             slots=slots.slots(),
             booted=slots.booted(),
             boot_id=self._boot_id,
-            now=self._loop.time(),
+            now=self._clock.now(),
             topics=self._topics,
             has_http=http is not None,
             codecs=codecs(),
@@ -274,7 +278,7 @@ class Runner:
                 handled += 1
                 is_last = handled % EVENTS_PER_TURN == 0 or not self._queue
                 then = None if is_last else self._queue[0]
-                await self._carry_out(self._agent.handle(event, self._loop.time(), then=then))
+                await self._carry_out(self._agent.handle(event, self._clock.now(), then=then))
                 if handled % EVENTS_PER_TURN == 0:
                     await asyncio.sleep(0)
             self._set_timer()
@@ -333,10 +337,11 @@ class Runner:
     def _set_timer(self) -> None:
         at = self._agent.wake_at
         if self._timer is not None:
-            if self._timer.when() == at:
+            if self._timer_at == at:
                 return
             self._timer.cancel()
-        self._timer = None if at is None else self._loop.call_at(at, self._tick)
+        self._timer_at = at
+        self._timer = None if at is None else self._loop.call_later(self._clock.seconds_until(at), self._tick)
 
     def _tick(self) -> None:
         self._timer = None

@@ -17,12 +17,13 @@ from device_sim.scenario.faults import (
     Latency,
     Loss,
     Reordered,
+    SlowStorage,
     TimedFault,
     Truncated,
 )
 from device_sim.scenario.model import Line
 
-ON_THE_LINE: Final = (Latency, Loss, Bandwidth, Duplicate, Late, Reordered, Flipped, Truncated)
+ON_THE_LINE: Final = (Latency, Loss, Bandwidth, Duplicate, Late, Reordered, Flipped, Truncated, SlowStorage)
 """The faults that a channel carries out."""
 
 _APART_S: Final = 1e-6
@@ -66,7 +67,7 @@ class Channel:
             payload = self._damaged(payload, active)
         arrives_at = at + self._latency(active)
         if to_device:
-            arrives_at = max(arrives_at, self._through_bottleneck(len(payload), at, active))
+            arrives_at = max(arrives_at, self._through_bottleneck(len(payload), at, active, is_piece=is_piece))
         arrives_at, keeps_its_place = self._displaced(arrives_at, active, to_device=to_device)
         if keeps_its_place:
             arrives_at = self._last_at[to_device] = max(arrives_at, self._last_at[to_device] + _APART_S)
@@ -89,8 +90,8 @@ class Channel:
                 latency, jitter = latency + fault.latency, jitter + fault.jitter
         return latency + (self._rng.uniform(0, jitter) if jitter else 0.0)
 
-    def _through_bottleneck(self, size_bytes: int, at: float, active: Sequence[TimedFault]) -> float:
-        rate = min(_rates(self._line, active), default=None)
+    def _through_bottleneck(self, size_bytes: int, at: float, active: Sequence[TimedFault], *, is_piece: bool) -> float:
+        rate = min(_rates(self._line, active, is_piece=is_piece), default=None)
         if rate is None:
             return at
         self._free_at = max(self._free_at, at) + size_bytes / rate
@@ -110,7 +111,9 @@ class Channel:
         return any(isinstance(fault, Duplicate) and self._rng.random() < fault.ratio for fault in active)
 
 
-def _rates(line: Line, active: Sequence[TimedFault]) -> Iterator[float]:
+def _rates(line: Line, active: Sequence[TimedFault], *, is_piece: bool) -> Iterator[float]:
     if line.bandwidth is not None:
         yield line.bandwidth
+    if is_piece:  # the next piece is taken from the line when this one is written
+        yield from (fault.bandwidth for fault in active if isinstance(fault, SlowStorage))
     yield from (fault.bandwidth for fault in active if isinstance(fault, Bandwidth))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from device_sim.agent.boot_environment import SlotInfo
+from device_sim.agent.clock import Clock
 from device_sim.agent.device import Connect, connect_mqtt
 from device_sim.agent.events import Note
 from device_sim.agent.filesystem import Filesystem
@@ -15,6 +16,7 @@ from device_sim.line import Line
 from device_sim.scenario.behaviour import Tongue
 from device_sim.scenario.cast import Role
 from device_sim.scenario.channel import Channel
+from device_sim.scenario.device_clock import DeviceClock
 from device_sim.scenario.draws import generator
 from device_sim.scenario.faults import (
     AfterBoot,
@@ -30,12 +32,14 @@ from device_sim.scenario.faults import (
     NoNetwork,
     PowerCut,
     Replays,
+    SessionTakeover,
     Unhealthy,
 )
 from device_sim.scenario.faulty_slots import FaultySlots, Medium
 from device_sim.wire.carried_link import CarriedHttp, carried
 from device_sim.wire.fleet_clock import FleetClock
 from device_sim.wire.memory_files import MemoryFiles, Pool
+from device_sim.wire.skewed_clock import SkewedClock
 from device_sim.wire.speaking_link import speaking
 
 REBOOT_S: Final = 60.0
@@ -58,6 +62,8 @@ class Handle(Protocol):
 
     def reset(self) -> None: ...
     def die(self) -> None: ...
+    def lend(self) -> None:
+        """Let somebody else take its session over, once."""
 
 
 class RoleLife:
@@ -70,6 +76,7 @@ class RoleLife:
         self._device = device
         self._clock = clock
         self._rng = generator(seed, role.id, "life")
+        self._own_clock = DeviceClock(role.faults)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_over = self._is_off_net = False
         self._without_power_s: float | None = None
@@ -89,6 +96,11 @@ class RoleLife:
             if cut.step is None and cut.during is None:
                 self._timers[f"cut {number}"] = self._clock.call_at(cut.at, partial(self._cut_power, cut))
 
+        for number, takeover in enumerate(one for one in self._role.faults if isinstance(one, SessionTakeover)):
+            self._timers[f"takeover {number}"] = self._clock.call_at(
+                takeover.at, partial(self._take_over, f"takeover {number}", takeover)
+            )
+
     def stop(self) -> None:
         self._is_over = True
         for timer in self._timers.values():
@@ -102,6 +114,9 @@ class RoleLife:
         confirms = self._effect(NeverConfirms, running.version) is None
         self._medium.has_power = True
         return FaultySlots(slots, self._medium, confirms=confirms, on_confirm=partial(self._cut_in_state, "confirming"))
+
+    def clock(self) -> Clock | None:
+        return None if self._own_clock.is_true else SkewedClock(self._own_clock, self._clock)
 
     def boots(self, slot: SlotInfo) -> bool:
         return self._effect(Hang, slot.version) is None
@@ -204,6 +219,11 @@ class RoleLife:
     def _come_back(self, number: int) -> None:
         self.line.mend()
         self._await_absence(number + 1)
+
+    def _take_over(self, name: str, fault: SessionTakeover) -> None:
+        if self._clock.now < fault.until:
+            self._device.lend()
+            self._later(name, fault.every, partial(self._take_over, name, fault))
 
     def _cut_power(self, cut: PowerCut) -> None:
         self._without_power_s = OFF_S if cut.lasts is None else cut.lasts

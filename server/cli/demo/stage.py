@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from firmware_store.errors import StoreUnavailableError
 from firmware_store.root import ROOT_FILE
@@ -45,11 +46,17 @@ def end_when_told() -> None:
 
 @asynccontextmanager
 async def server(
-    data_dir: Path, *, heartbeat_s: int, keep: bool, settings: Mapping[str, str] = MappingProxyType({})
+    data_dir: Path,
+    *,
+    heartbeat_s: int,
+    keep: bool,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    before: Served | None = None,
 ) -> AsyncIterator[Served]:
     """Run `tidegate serve` on a free port for the block; with ``keep`` it lives on.
 
-    ``settings`` go by its environment.
+    ``settings`` go by its environment. ``before``: it has run on this data directory already, and comes back where it
+    was.
 
     Raises:
         StoreUnavailableError: it did not come up; the log says why.
@@ -57,12 +64,14 @@ async def server(
     log = data_dir / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= settings
-    arguments = ("serve", "--data-dir", str(data_dir), "--port", "0", "--heartbeat-s", str(heartbeat_s))
+    port = 0 if before is None else urlsplit(before.url).port
+    arguments = ("serve", "--data-dir", str(data_dir), "--port", str(port), "--heartbeat-s", str(heartbeat_s))
     async with _process(arguments, log, environment, keep=keep, piped=True) as process:
         try:
             async with asyncio.timeout(START_S):
                 url = await _line(process, "listening on ")
-                token = await _line(process, "first admin token (shown once): ")
+                shown = "first admin token (shown once): "
+                token = await _line(process, shown) if before is None else before.token
         except (TimeoutError, EOFError) as exc:
             raise StoreUnavailableError(f"The server did not start; see {log}:\n{_tail(log)}") from exc
         yield Served(url, token, process)

@@ -45,14 +45,18 @@ def run(
         Write what was expected to this file, as JUnit XML.
     """
     import asyncio
+    import logging
 
     from device_sim.scenario.expectations import judge
     from device_sim.scenario.load import load
     from device_sim.scenario.report import as_junit, as_text, write_report
+    from device_sim.serve import log_to_stderr
     from firmware_store.errors import InvalidInputError
     from server.cli import ERROR, OK
     from server.cli.lab import wire
+    from server.cli.lab.host import Address
 
+    log_to_stderr(logging.WARNING)
     play = load(scenario)
     if devices is not None and not 1 <= devices <= wire.DEVICES_MOST:
         raise InvalidInputError(f"With sockets, a process has 1 to {wire.DEVICES_MOST} devices.")
@@ -60,7 +64,7 @@ def run(
     if server is not None:
         if not token or keys is None:
             raise InvalidInputError("--server needs --token, and --keys for the releases.")
-        address = wire.Address(server, token, keys)
+        address = Address(server, token, keys)
     try:
         outcome = asyncio.run(wire.run(play, devices=devices, seed=seed, speed=speed, server=address, ledger=ledger))
     except asyncio.CancelledError:

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from device_sim.ledger import Ledger
 from device_sim.naps import Nap
 from device_sim.scenario.cast import Cast, Role, draw_cast
 from device_sim.scenario.faster import faster_plan, faster_policy
-from device_sim.scenario.faults import Mode
+from device_sim.scenario.faults import BrokerRestart, Defect, Mode
 from device_sim.scenario.model import REFUSED, CampaignOrder, Scenario
 from device_sim.scenario.outcome import CampaignOutcome, Moment, Outcome
 from device_sim.serve import raise_file_limit
@@ -34,10 +33,11 @@ from firmware_store.errors import (
     StoreUnavailableError,
     TidegateError,
 )
-from firmware_store.root import init_dev_keys
 from server.cli.client import BUNDLE_MEDIA_TYPE, Client
 from server.cli.demo import stage
+from server.cli.lab import trust
 from server.cli.lab.found import Seen, outcome_of, refused
+from server.cli.lab.host import Address, Host, hosted
 from server.cli.lab.releases import COMPONENT, FACTORY, VENDOR, build_release, write_image
 from server.cli.lab.view import LiveView
 from server.domain.identity import DeviceId
@@ -50,6 +50,8 @@ DEVICES: Final = Path("/devices")
 """Of each device's own files, which are in memory."""
 ONLINE_S: Final = 60.0
 """How long the last devices may take to come up."""
+EXPIRES_S: Final = 1
+"""How long before its start the trust documents of a campaign hold whose defect is that they have expired."""
 LOOK_S: Final = 0.5
 SETTLE_S: Final = 300.0
 """Of the fleet: so long the devices have to come to rest once nothing more can come of any campaign."""
@@ -57,15 +59,6 @@ MOMENTS_MOST: Final = 500
 
 _OUTSIDE: Final = (StoreUnavailableError, AuthenticationError, ForbiddenError, RateLimitedError)
 """These say nothing of the release, only of the way to the server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A server that runs already, and the folder with the keys of its releases."""
-
-    url: str
-    token: str
-    keys: Path
 
 
 async def run(
@@ -90,8 +83,8 @@ async def run(
     cast = draw_cast(scenario, devices=devices, seed=seed)
     folder = Path(tempfile.mkdtemp(prefix="tidegate-lab-"))
     try:
-        async with _served(folder, server, heartbeat_s=_heartbeat_s(scenario, speed or scenario.speed)) as address:
-            return await _Run(cast, folder, address, speed=speed or scenario.speed, ledger=ledger).play()
+        async with hosted(folder, server, heartbeat_s=_heartbeat_s(scenario, speed or scenario.speed)) as host:
+            return await _Run(cast, folder, host, speed=speed or scenario.speed, ledger=ledger).play()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -100,30 +93,21 @@ def _heartbeat_s(scenario: Scenario, speed: float) -> int:
     return max(1, round(scenario.heartbeat / speed))
 
 
-@asynccontextmanager
-async def _served(folder: Path, server: Address | None, *, heartbeat_s: int) -> AsyncIterator[Address]:
-    if server is not None:
-        yield server
-        return
-    keys = folder / "server" / "keys"
-    init_dev_keys(keys, fleet=None, now=int(time.time()))
-    async with stage.server(folder / "server", heartbeat_s=heartbeat_s, keep=False) as served:
-        yield Address(served.url, served.token, keys)
-
-
 class _Run:
     """One run, from the first device to the outcome."""
 
-    def __init__(self, cast: Cast, folder: Path, server: Address, *, speed: float, ledger: Path | None) -> None:
+    def __init__(self, cast: Cast, folder: Path, host: Host, *, speed: float, ledger: Path | None) -> None:
         self._cast = cast
         self._scenario = cast.scenario
         self._folder = folder
-        self._server = server
+        self._host = host
+        self._server = host.address
         self._speed = speed
         self._clock = FleetClock(speed)
         self._ledger_path = ledger
         self._began_at = 0.0
         self._campaigns: dict[str, str] = {}
+        self._to_revoke = {one.version for one in cast.scenario.releases if one.defect is Defect.REVOKED}
         self._refused: dict[str, CampaignOutcome] = {}
         self._seen: dict[str, Seen] = {}
         self._course: list[Moment] = []
@@ -140,7 +124,7 @@ class _Run:
                 await stack.enter_async_context(_living(fleet, len(self._cast)))
                 self._clock.begin()
                 self._began_at = time.time()
-                await self._direct(client, bundles, facts, view)
+                await self._direct(client, bundles, facts, fleet, view)
                 at = self._clock.now
                 campaigns = tuple(self._outcome(order.release, facts, at) for order in self._scenario.campaigns)
         return Outcome(
@@ -204,17 +188,25 @@ class _Run:
 
     # --- the play ---
 
-    async def _direct(self, client: Client, bundles: Mapping[str, str], facts: Facts, view: LiveView) -> None:
+    async def _direct(
+        self, client: Client, bundles: Mapping[str, str], facts: Facts, fleet: Fleet, view: LiveView
+    ) -> None:
         """Start campaigns at their times, and look on until nothing more can come of any."""
         waiting = sorted(self._scenario.campaigns, key=lambda order: order.at)
+        restarts = sorted(
+            (one for one in self._scenario.faults if isinstance(one, BrokerRestart)), key=lambda one: one.at
+        )
         settled_at: float | None = None
         while self._clock.now < self._scenario.duration:
             while waiting and waiting[0].at <= self._clock.now:
                 await self._start(client, waiting.pop(0), bundles)
+            while restarts and restarts[0].at <= self._clock.now:
+                await self._host.restart(away_s=self._clock.real_s(restarts.pop(0).lasts or 0), fleet=fleet)
             await self._look(client)
+            await self._take_back(client, facts)
             states = {release: seen.view["state"] for release, seen in self._seen.items()}
             view.show(self._moment(facts), states | dict.fromkeys(self._refused, REFUSED))
-            if waiting or not all(seen.is_settled for seen in self._seen.values()):
+            if waiting or restarts or not all(seen.is_settled for seen in self._seen.values()):
                 settled_at = None
             elif settled_at is None:
                 settled_at = self._clock.now
@@ -235,6 +227,9 @@ class _Run:
             "reason": "lab",
         }
         try:
+            if self._scenario.release(order.release).defect is Defect.EXPIRED:
+                await trust.let_expire(client, self._server.keys, within_s=EXPIRES_S)
+                await asyncio.sleep(EXPIRES_S)
             campaign = (await client.post("/v1/campaigns", draft))["id"]
             await client.post(f"/v1/campaigns/{campaign}/start", {"reason": "lab"})
         except _OUTSIDE:
@@ -243,6 +238,13 @@ class _Run:
             self._refused[order.release] = refused(order.release, str(exc))
         else:
             self._campaigns[order.release] = str(campaign)
+
+    async def _take_back(self, client: Client, facts: Facts) -> None:
+        """Revoke releases that are to be revoked, once they have reached their first devices."""
+        for release in list(self._to_revoke):
+            if facts.releases[release].rebooted:
+                self._to_revoke.remove(release)
+                await trust.revoke(client, self._server.keys, self._folder / f"{release}.tgb")
 
     async def _look(self, client: Client) -> None:
         for release, campaign in self._campaigns.items():
