@@ -1,7 +1,7 @@
 """The slot backend that keeps images as files, for the simulator and for boards whose slots are mounted folders."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,8 @@ from firmware_store.suit_values import is_component_name
 class FileSlots:
     """Slots as files beside the boot environment, unless ``places`` and ``environment`` say otherwise.
 
-    One process at a time.
+    ``before_bootable`` is called with a slot whose bytes have been found to be the ones that were signed, before it is
+    bootable; what it raises keeps it from that. One process at a time.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class FileSlots:
         files: Filesystem = SYSTEM_FILES,
         environment: EnvironmentStore | None = None,
         places: Places | None = None,
+        before_bootable: Callable[[SlotInfo], None] | None = None,
     ) -> None:
         self._directory = directory
         self._files = files
         self._store = environment or EnvironmentFile(directory, durable=durable, files=files)
         self._places = places or Folders(directory, durable=durable, files=files)
+        self._before_bootable = before_bootable
         self._environment = self._store.read()
 
     def slots(self) -> tuple[SlotInfo, ...]:
@@ -94,10 +97,7 @@ class FileSlots:
             DigestError: the slot's bytes have changed since they were sealed; it is unbootable now.
             IllegalTransitionError: the slot was never sealed, or is the running one.
         """
-        info = self._environment.slots[slot]
-        if slot == self.booted() or info.state not in {SlotState.BOOTABLE, SlotState.TRIAL}:
-            raise _illegal(info, "activate", SlotState.BOOTABLE)
-        self.check(info)
+        info = self.check_activatable(slot)
         environment = self._environment.with_slot(replace(info, state=SlotState.TRIAL))
         self._save(replace(environment, tries_left=TRIAL_BOOTS))
 
@@ -107,9 +107,7 @@ class FileSlots:
         Raises:
             IllegalTransitionError: the running slot is not on trial.
         """
-        info = self._environment.slots[self.booted()]
-        if info.state not in {SlotState.TRIAL, SlotState.CONFIRMED}:
-            raise _illegal(info, "confirm", SlotState.TRIAL)
+        info = self.check_confirmable()
         environment = self._environment.with_slot(replace(info, state=SlotState.CONFIRMED))
         self._save(replace(environment, active=info.name, tries_left=0))
 
@@ -119,15 +117,35 @@ class FileSlots:
         Raises:
             ConflictError: the other slot is not confirmed, or with ``verify`` not intact; nothing has changed.
         """
+        back = self.check_way_back(slot, verify=verify)
+        info = self._environment.slots[slot]
+        if info.state is not SlotState.EMPTY:
+            info = replace(info, state=SlotState.UNBOOTABLE)
+        self._save(replace(self._environment.with_slot(info), active=back.name, tries_left=0))
+
+    def check_activatable(self, slot: str) -> SlotInfo:
+        """Return the slot, if it may be activated. Raises: see ``activate``."""
+        info = self._environment.slots[slot]
+        if slot == self.booted() or info.state not in {SlotState.BOOTABLE, SlotState.TRIAL}:
+            raise _illegal(info, "activate", SlotState.BOOTABLE)
+        self.check(info)
+        return info
+
+    def check_confirmable(self) -> SlotInfo:
+        """Return the running slot, if it may be confirmed. Raises: see ``confirm``."""
+        info = self._environment.slots[self.booted()]
+        if info.state not in {SlotState.TRIAL, SlotState.CONFIRMED}:
+            raise _illegal(info, "confirm", SlotState.TRIAL)
+        return info
+
+    def check_way_back(self, slot: str, *, verify: bool) -> SlotInfo:
+        """Return the slot that boots instead of ``slot``. Raises: see ``revert``."""
         back = self._environment.slots[other(slot)]
         if back.state is not SlotState.CONFIRMED:
             raise ConflictError(f"slot {back.name} is {back.state}: there is no way back to it")
         if verify and not self._is_intact(back):
             raise ConflictError(f"slot {back.name} is damaged: there is no way back to it")
-        info = self._environment.slots[slot]
-        if info.state is not SlotState.EMPTY:
-            info = replace(info, state=SlotState.UNBOOTABLE)
-        self._save(replace(self._environment.with_slot(info), active=back.name, tries_left=0))
+        return back
 
     def seal(self, slot: str) -> None:
         """Make an installed slot bootable, if its bytes are the ones that were signed.
@@ -140,6 +158,8 @@ class FileSlots:
             raise _illegal(info, "seal", SlotState.INSTALLING)
         self._places.sync(slot, info.images)
         self.check(info)
+        if self._before_bootable is not None:
+            self._before_bootable(info)
         self._save(self._environment.with_slot(replace(info, state=SlotState.BOOTABLE)))
 
     def check(self, slot: SlotInfo) -> None:

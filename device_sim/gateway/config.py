@@ -62,7 +62,18 @@ class UBootSlotsTable(_Table):
     factory_version: str = Field(default="1.0.0", description="The version of what is there before the first update.")
 
 
-SlotsTable: TypeAlias = Annotated[FileSlotsTable | UBootSlotsTable, Field(discriminator="kind")]
+class RaucSlotsTable(_Table):
+    """Slots that RAUC writes and switches; releases have one component, a RAUC bundle. Needs the extra `[rauc]`."""
+
+    kind: Literal["rauc"] = Field(description="`rauc`")
+    component: str = Field(default="rauc", description="The component's name in releases.")
+    a: str = Field(default="A", description="The boot name of slot a, as RAUC's system.conf has it.")
+    b: str = Field(default="B", description="The boot name of slot b.")
+    bus: str = Field(default="SYSTEM", description="The bus where RAUC is: `SYSTEM`, or a D-Bus address.")
+    factory_version: str = Field(default="1.0.0", description="The version of what is there before the first update.")
+
+
+SlotsTable: TypeAlias = Annotated[FileSlotsTable | UBootSlotsTable | RaucSlotsTable, Field(discriminator="kind")]
 
 
 class HealthTable(_Table):

@@ -135,6 +135,8 @@ def _components(config: AgentConfig) -> frozenset[str] | None:
     """Those that are named, else those that have a partition, else any."""
     if config.components is not None:
         return frozenset(config.components)
+    if config.slots.kind == "rauc":
+        return frozenset({config.slots.component})
     return frozenset(config.slots.a) if config.slots.kind == "u-boot" else None
 
 

@@ -197,7 +197,7 @@ b = {app = "app-b"}
 def test_a_gateway_finds_its_slots_as_its_files_say(tmp_path: Path) -> None:
     environment(tmp_path, {"BOOT_ORDER": "B A", "BOOT_A_LEFT": "3", "BOOT_B_LEFT": "2"})
     (tmp_path / "agent.toml").write_text(CONFIG)
-    (tmp_path / "fw_env.config").write_text(f"{tmp_path}/env0 0 {SIZE}\n{tmp_path}/env1 0 {SIZE}\n")
+    (tmp_path / "fw_env.config").write_text(f"{tmp_path}/env0 0 {SIZE:x}\n{tmp_path}/env1 0 {SIZE:#x}\n")
     (tmp_path / "cmdline").write_text("console=ttyS0 tidegate.slot=b quiet\n")
     config = read_config(tmp_path / "agent.toml")
     with pytest.raises(StorageError, match="nothing of the slots"):
