@@ -6,6 +6,7 @@ hashes, the devices below the level are a random sample of the region, and those
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -21,8 +22,14 @@ DEAD_MAN_S: Final = 120
 
 def height(campaign: CampaignId, device: DeviceId) -> int:
     """Return the device's height in the campaign, 0 .. 2^32 - 1."""
-    digest = hashlib.sha256(campaign.bytes + device.encode("ascii")).digest()
-    return int.from_bytes(digest[:4], "big")
+    return heights_of(campaign, [device])[0]
+
+
+def heights_of(campaign: CampaignId, devices: Iterable[DeviceId]) -> list[int]:
+    """Return the height of each of many devices."""
+    prefix = campaign.bytes
+    sha256, number = hashlib.sha256, int.from_bytes
+    return [number(sha256(prefix + device.encode("ascii")).digest()[:4], "big") for device in devices]
 
 
 def level_for_ratio(ratio: float) -> int:

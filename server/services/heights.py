@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from server.domain.gate import height
+from server.domain.gate import height, heights_of
 from server.domain.identity import CampaignId, DeviceId
 from server.services.columns import Rows
 from server.services.fleet import Fleet
@@ -28,7 +28,8 @@ class Heights:
         found = self._known[rows]
         unknown = rows[found == _UNKNOWN]
         if len(unknown):
-            self._known[unknown] = [height(self._campaign, self._fleet.at(row).id) for row in unknown.tolist()]
+            names = [self._fleet.at(row).id for row in unknown.tolist()]
+            self._known[unknown] = heights_of(self._campaign, names)
             found = self._known[rows]
         return found
 

@@ -3,9 +3,9 @@
 A device keeps its index for the run of a campaign; new ones are appended.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from server.services.heights import Heights
 
 _GONE: Final = float("-inf")
 _NOT_MET: Final = -1
+_INDEX, _HARDWARE, _WAKE_S = range(3)
+"""What is kept of a device by its row of the fleet's columns."""
 
 
 class _Piece(NamedTuple):
@@ -82,7 +84,7 @@ class Roster:
         self.index: dict[DeviceId, int] = {}
         self._pieces: list[_Piece] = []
         self._all = _Piece.none()
-        self._of_row = np.full(0, _NOT_MET, np.int64)
+        self._by_row = np.full((3, 0), _NOT_MET, np.int64)
         self._sites: dict[tuple[Region, str], int] = {}
         self._named = frozenset(named)
         self._population: Population | None = None
@@ -105,24 +107,26 @@ class Roster:
 
         Whoever has none is given one now, in the order of the rows; new wake intervals are taken in.
         """
-        spare = len(self._fleet.columns) - len(self._of_row)
+        spare = len(self._fleet.columns) - self._by_row.shape[1]
         if spare > 0:
-            self._of_row = np.concatenate([self._of_row, np.full(max(spare, len(self._of_row)), _NOT_MET, np.int64)])
-        new = rows[self._of_row[rows] == _NOT_MET]
+            more = np.full((3, max(spare, self._by_row.shape[1])), _NOT_MET, np.int64)
+            self._by_row = np.concatenate([self._by_row, more], axis=1)
+        new = rows[self._by_row[_INDEX, rows] == _NOT_MET]
         if len(new):
             self._append(new)
-        found = self._of_row[rows]
+        found: Indices = self._by_row[_INDEX, rows]
         wake_s = self._fleet.columns.wake_interval_s[rows]
-        met = self._everybody
-        changed = met.wake_s[found] != wake_s
+        changed = self._by_row[_WAKE_S, rows] != wake_s
         if changed.any():
-            met.wake_s[found[changed]] = wake_s[changed]
+            self._everybody.wake_s[found[changed]] = wake_s[changed]
+            self._by_row[_WAKE_S, rows] = wake_s
             self._population = None
         return found
 
-    def hardware(self, indices: Indices) -> Indices:
-        """Return the hardware classes of these devices, as indices of ``classes``."""
-        return self._everybody.hardware[indices]
+    def hardware(self, rows: Rows) -> Indices:
+        """Return the hardware classes of devices that were met, as indices of ``classes``."""
+        found: Indices = self._by_row[_HARDWARE, rows]
+        return found
 
     @property
     def population(self) -> Population:
@@ -168,25 +172,25 @@ class Roster:
 
     def _append(self, rows: Rows) -> None:
         columns = self._fleet.columns
-        first = len(self.ids)
         devices = [self._fleet.at(row) for row in rows.tolist()]
-        for index, device in enumerate(devices, first):
-            self.index[device.id] = index
-            self.ids.append(device.id)
+        names = [device.id for device in devices]
+        indices = np.arange(len(self.ids), len(self.ids) + len(names))
+        self.ids += names
+        self.index.update(zip(names, indices.tolist(), strict=True))
+        hardware = _each(columns.hardware[rows], lambda first: self._class(devices[first].hardware))
+        wake_s = columns.wake_interval_s[rows]
+        self._by_row[:, rows] = indices, hardware, wake_s
         away = columns.absences_at(rows, columns.last_seen[rows], ABSENCE_HALF_LIFE_S)
-        self._of_row[rows] = np.arange(first, len(self.ids))
         self._pieces.append(
             _Piece(
                 row=rows,
-                region=np.asarray([self._regions.get(device.region, 0) for device in devices], np.int64),
-                hardware=np.asarray(
-                    [self._classes.setdefault(device.hardware, len(self._classes)) for device in devices], np.int64
-                ),
+                region=_each(columns.audience[rows], lambda first: self._regions.get(devices[first].region, 0)),
+                hardware=hardware,
                 height=self._heights.of(rows),
                 unsteady=away >= UNSTEADY_FROM,
                 by_habit=away >= HABIT_FROM,
-                wake_s=columns.wake_interval_s[rows],
-                site=np.asarray([self._site(device, index) for index, device in enumerate(devices, first)], np.int64),
+                wake_s=wake_s,
+                site=self._sites_of(devices, indices),
             )
         )
         self._population = None
@@ -195,10 +199,25 @@ class Roster:
         """A device that is not known any more: it is of no class that others are, and at a site of its own."""
         index = self.index[name] = len(self.ids)
         self.ids.append(name)
-        hardware = self._classes.setdefault("", len(self._classes))
+        hardware = self._class("")
         self._pieces.append(_Piece.gone(hardware=hardware, height=self._heights.of_stranger(name), site=-1 - index))
 
-    def _site(self, device: Device, index: int) -> int:
+    def _class(self, hardware: str) -> int:
+        return self._classes.setdefault(hardware, len(self._classes))
+
+    def _sites_of(self, devices: Sequence[Device], indices: Indices) -> Indices:
         """One that says nothing of its site is a site of its own."""
-        place = (device.region, device.site)
-        return self._sites.setdefault(place, len(self._sites)) if device.site else -1 - index
+        sites = -1 - indices
+        for place, device in enumerate(devices):
+            if device.site:
+                sites[place] = self._sites.setdefault((device.region, device.site), len(self._sites))
+        return sites
+
+
+def _each(kinds: npt.NDArray[Any], index_of: Callable[[int], int]) -> Indices:
+    """Return the index of each one's kind; ``index_of`` is asked once a kind, by the first of that kind, in order."""
+    _, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
+    index = np.zeros(len(first), np.int64)
+    for kind in np.argsort(first).tolist():
+        index[kind] = index_of(int(first[kind]))
+    return index[inverse]

@@ -101,9 +101,8 @@ class Surveyor:
         present: list[Indices] = []
 
         def classes(rows: Rows) -> Indices:
-            indices = roster.meet(rows)
-            present.append(indices)
-            return roster.hardware(indices)
+            present.append(roster.meet(rows))
+            return roster.hardware(rows)
 
         crowd = self._crowd(campaign, bundle, progress)
         counts = await self._count(campaign, bundle, progress, crowd, classes, now=now, offered=offered)
