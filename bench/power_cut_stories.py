@@ -1,18 +1,35 @@
 """What may happen to a device whose power is cut: its releases, its slots under watch, and the stories told of it."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from device_sim.agent.boot_environment import SlotInfo, SlotState
 from device_sim.agent.slots import SlotBackend
+from device_sim.agent.trust import Identity
 from device_sim.disk.simulated import SimulatedDisk
+from device_sim.gateway.offline import install_file
+from firmware_store.chunks import decode_index, decode_page
 from firmware_store.errors import TidegateError
+from firmware_store.suit import open_envelope
 from server.domain.execution import State
 from server.protocol.orders import Action
-from tests.agent_world import HTTP, FilePlatform, Platform, UBootPlatform, World, delta, make_bundle
+from tests.agent_world import (
+    HARDWARE,
+    HTTP,
+    LIMITS,
+    VENDOR,
+    FilePlatform,
+    Platform,
+    UBootPlatform,
+    World,
+    delta,
+    make_bundle,
+)
 
 DEVICE: Final = Path("/device")
 FACTORY_VERSION: Final = "1.0.0"
@@ -177,9 +194,55 @@ def _discarded_again(world: World) -> None:
     world.pass_time(200)
 
 
+def _from_a_file(world: World) -> None:
+    _install_file(world)
+    world.power_cycle()  # what the technician does
+    world.pass_time(61)
+
+
+def _from_a_file_again(world: World) -> None:
+    """Whoever finds that it has not been installed does it once more."""
+    world.pass_time(61)
+    if world.booted == "a":
+        _from_a_file(world)
+
+
+def _install_file(world: World) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "release.tgb"
+        _write_bundle(bundle)
+        asyncio.run(
+            install_file(
+                bundle,
+                storage=world.storage,
+                slots=world.slots,
+                factory=world.agent.state,
+                identity=Identity(world.device_id, VENDOR, HARDWARE, "bench"),
+                pinned=world.keys.root,
+                deadlines=LIMITS,
+            )
+        )
+
+
+def _write_bundle(path: Path) -> None:
+    """The release as a file: its envelope, and its blobs in the order of the manifest."""
+    path.write_bytes(b"TGB1" + len(RELEASE.envelope).to_bytes(4, "big") + RELEASE.envelope + b"".join(_blobs()))
+
+
+def _blobs() -> Iterator[bytes]:
+    for component in open_envelope(RELEASE.envelope).read()[0].components:
+        index = RELEASE.blobs[component.fetch.index_digest]
+        pages = decode_index(index, component.fetch)
+        yield from (index, *(RELEASE.blobs[page.digest] for page in pages))
+        for page in pages:
+            for chunk in decode_page(RELEASE.blobs[page.digest], page):
+                yield RELEASE.blobs[chunk.wire_digest]
+
+
 STORIES: Final[Mapping[str, Story]] = {
     "update": Story(_update, _update_again, State.CONFIRMED, "b"),
     "update by delta": Story(_by_delta, _by_delta_again, State.CONFIRMED, "b"),
+    "from a file": Story(_from_a_file, _from_a_file_again, State.CONFIRMED, "b"),
     "halted trial": Story(_halted, _halted_again, State.ROLLED_BACK, "a"),
     "discarded": Story(_discarded, _discarded_again, State.CANCELLED, "a"),
     "rollback": Story(_rolled_back, _rolled_back_again, State.ROLLED_BACK, "a"),

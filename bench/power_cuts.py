@@ -192,11 +192,18 @@ def main() -> None:
             f" {len(tally.bricks)} bricks, {len(tally.unverified_boots)} unverified boots,"
             f" {len(tally.unfinished)} unfinished; ends {dict(tally.ends)}; {time.monotonic() - began:.0f} s"
         )
+    made = [document for stories in documents.values() for document in stories.values()]
+    counted = ("cut_points", "media", "second_cuts", "bricks", "unverified_boots", "unfinished")
+    totals = {name: sum(document[name] for document in made) for name in counted}
+    print(f"in all: {totals}")
     for line in problems[:PROBLEMS_SHOWN]:
         print(f"    {line}")
     if arguments.out is not None:
         path = arguments.out / "power_cuts.json"
-        path.write_text(json.dumps({"seed": arguments.seed, "platforms": documents}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"seed": arguments.seed, "totals": totals, "platforms": documents}, indent=2) + "\n",
+            encoding="utf-8",
+        )
     sys.exit(1 if problems else 0)
 
 

@@ -92,9 +92,10 @@ def fleet(
     """
     import asyncio
 
+    from device_sim.agent.authorities import read_authorities
     from device_sim.faults import Fault
     from device_sim.fleet import FleetOptions
-    from device_sim.inventory import Added, add_devices, newcomers_of, read_authorities, read_devices
+    from device_sim.inventory import Added, add_devices, newcomers_of, read_devices
     from device_sim.naps import draw_sleepers, naps_of
     from device_sim.outages import Outage
     from device_sim.script import scripts_of

@@ -138,20 +138,6 @@ def read_devices(path: Path) -> list[Entry]:
     return entries
 
 
-def read_authorities(path: Path | None) -> ssl.SSLContext | None:
-    """Return what trusts the authorities in a PEM file and no others; None, the system's, without one.
-
-    Raises:
-        InvalidInputError: it has no certificate that can be read.
-    """
-    if path is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as exc:
-        raise InvalidInputError(f"{path} has no certificates of authorities: {exc}") from exc
-
-
 async def add_devices(
     server: str, token: str, wanted: Sequence[Newcomer], *, authorities: ssl.SSLContext | None = None
 ) -> tuple[list[Entry], bytes]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from device_sim.agent.authorities import read_authorities
 from device_sim.agent.device import DeviceConfig
 from device_sim.agent.events import Note
 from device_sim.agent.http_client import HttpClient
@@ -19,7 +20,6 @@ from device_sim.gateway.gates import find_obstacle
 from device_sim.gateway.health_checks import HealthChecks
 from device_sim.gateway.settings import device_config, enrolled_folder, utc_offset_minutes
 from device_sim.gateway.watchdog import ServiceManager, keep_alive
-from device_sim.inventory import read_authorities
 from firmware_store.errors import TidegateError
 
 RENEWAL_LOOK_S: Final = 3600.0
@@ -111,13 +111,11 @@ class Gateway:
             await self._pause(self._config.reboot.timeout_s)
 
     async def _watch_conditions(self) -> None:
-        """Tell the agent whenever a gate of the device has opened or shut."""
-        before = None
+        """Tell the agent again and again whether a gate of the device is shut."""
         while True:
             found = await asyncio.to_thread(find_obstacle, self._config.gates, self._config.state)
-            if found != before and self._runner is not None:
+            if self._runner is not None:
                 self._runner.tell_conditions(found)
-                before = found
             await asyncio.sleep(self._config.gates.look_again_s)
 
     async def _watch_settings(self) -> None:

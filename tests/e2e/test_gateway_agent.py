@@ -18,7 +18,7 @@ from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess
 pytestmark = pytest.mark.slow
 
 WAIT_S = 60.0
-APP = os.urandom(3_000_000)
+APP = os.urandom(6_000_000)  # takes half a second to come, in which the agent is killed
 POLICY = {"halt": QUICK_RULE, "trial_s": 1, "confirm_s": 120, "watch_s": 1}
 
 
