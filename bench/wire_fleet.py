@@ -34,7 +34,7 @@ SAMPLE_S: Final = 1.0
 STARTS_PER_S: Final = 40
 """How many devices begin their update each real second: what one process of devices can follow."""
 SPEED: Final = 10.0
-HEARTBEAT_S: Final = 60.0
+HEARTBEAT_S: Final = 20.0
 
 
 def scenario(devices: int) -> Scenario:
@@ -66,7 +66,7 @@ def scenario(devices: int) -> Scenario:
                 "policy": {
                     "halt": {name: value * SPEED if name.endswith("_s") else value for name, value in halt.items()},
                     "trial_s": round(5 * SPEED),
-                    "watch_s": 0,
+                    "watch_s": round(30 * SPEED),
                 },
             }
         ],

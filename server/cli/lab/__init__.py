@@ -12,7 +12,7 @@ def run(
     devices: int | None = None,
     seed: int = 1,
     speed: float | None = None,
-    server: Annotated[str | None, Parameter(env_var="TIDEGATE_URL")] = None,
+    server: str | None = None,
     token: Annotated[str, Parameter(env_var="TIDEGATE_TOKEN")] = "",
     keys: Path | None = None,
     ledger: Path | None = None,

@@ -37,6 +37,12 @@ class Seen:
     speed: float
 
     @property
+    def summary(self) -> str:
+        """Its state, and why it is in it, if the server says so."""
+        sentence = self.view["sentence"]
+        return f"{self.view['state']} ({sentence})" if sentence else str(self.view["state"])
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing more can come of it by itself."""
         state = self.view["state"]

@@ -204,7 +204,7 @@ class _Run:
                 await self._host.restart(away_s=self._clock.real_s(restarts.pop(0).lasts or 0), fleet=fleet)
             await self._look(client)
             await self._take_back(client, facts)
-            states = {release: seen.view["state"] for release, seen in self._seen.items()}
+            states = {release: seen.summary for release, seen in self._seen.items()}
             view.show(self._moment(facts), states | dict.fromkeys(self._refused, REFUSED))
             if waiting or restarts or not all(seen.is_settled for seen in self._seen.values()):
                 settled_at = None
