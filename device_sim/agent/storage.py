@@ -56,13 +56,17 @@ class Storage:
 
         A lost state loses no safety: nothing starts without a welcome, and the slots know what was confirmed.
         """
+        return self.read() or factory
+
+    def read(self) -> AgentState | None:
+        """Return what was stored, if anything was that can be read."""
         try:
             return decode_state(read_file(self._path, files=self._files))
         except FileNotFoundError:
-            return factory
+            return None
         except (OSError, CodecError):
             log.exception("agent_state_lost", path=str(self._path))
-            return factory
+            return None
 
     def perform(self, effect: Effect) -> Event | None:
         """Carry out a storage effect; others are none of ours, and answer nothing.

@@ -98,11 +98,9 @@ def status(*, config: Config = DEFAULT_CONFIG, output: Format = "table") -> None
     """Show the slots, and what became of the last update."""
     import sys
 
-    from device_sim.agent.state import AgentState
     from device_sim.agent.storage import Storage
     from device_sim.gateway.backends import open_slots
     from device_sim.gateway.config import read_config
-    from device_sim.gateway.settings import places_of
 
     told = read_config(config)
     slots = open_slots(told)
@@ -118,8 +116,9 @@ def status(*, config: Config = DEFAULT_CONFIG, output: Format = "table") -> None
         for slot in slots.slots()
     ]
     show(rows, _COLUMNS, output)
-    update = Storage(told.state, slots).load(AgentState(*places_of(told))).update
-    if update is not None:
+    state = Storage(told.state, slots).read()
+    if state is not None and state.update is not None:
+        update = state.update
         ended = update.phase.name.lower() if update.ended is None else update.ended.value
         why = f" ({update.reason.name.lower()}) {update.detail}".rstrip() if update.reason else ""
         print(f"last update: {update.version or update.manifest_digest.hex()[:16]}: {ended}{why}", file=sys.stderr)

@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ class Machine:
             '[reboot]\ncommand = ["sh", "-c", "kill -TERM $PPID"]\n'
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear.bind(str(folder / "notify"))
+        self._ear.setblocking(False)
+        self._environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "4000000"}
 
     def boot(self) -> None:
         agent.boot(config=self.config)
@@ -53,7 +58,9 @@ class Machine:
     def start(self) -> None:
         command = [sys.executable, "-m", "server", "agent", "run", "--config", str(self.config), "--log-json"]
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=log)
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stderr=log
+            )
 
     def end(self, number: signal.Signals) -> int:
         assert self._process is not None
@@ -63,6 +70,15 @@ class Machine:
     def cut(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.end(signal.SIGKILL)
+        self._ear.close()
+
+    def heard(self) -> list[bytes]:
+        """What it has said to systemd since the last time."""
+        said: list[bytes] = []
+        with suppress(BlockingIOError):
+            while True:
+                said.append(self._ear.recv(100))
+        return said
 
     @property
     def notes(self) -> list[str]:
@@ -114,12 +130,14 @@ async def test_an_agent_that_is_killed_in_mid_install_goes_on_reboots_and_confir
 
         await machine.until(writing=True)
         assert machine.end(signal.SIGKILL) == -signal.SIGKILL
+        assert {b"READY=1", b"WATCHDOG=1"} == set(machine.heard())
         state_after_kill = read_environment(machine.state).slots["b"].state
         machine.start()
         await machine.until(off=True)  # the reboot's command has ended it
         machine.boot()
         await machine.until(note="confirmed")
         assert machine.end(signal.SIGTERM) == 0
+        assert machine.heard()[-1] == b"STOPPING=1"
     finally:
         power.close()
         await api.close()

@@ -1,5 +1,6 @@
 """A release from a file: as much trust as over the wire, and a trial that needs no server."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from device_sim.gateway.offline import install_file
 from firmware_store.bundle import build_bundle, read_envelope, replace_envelope
 from firmware_store.errors import CompatibilityError, ConflictError, DigestError, RollbackError, SignatureError
 from firmware_store.suit import sign_envelope
+from server.cli import agent
 from server.domain.identity import HardwareClass
 from server.protocol.orders import Deadlines
 from tests.agent_world import DEVICE, EU, HARDWARE, MAIN, VENDOR, World, dev_keys, picture
@@ -116,3 +118,42 @@ async def test_it_does_not_come_between_an_update_and_its_end(tmp_path: Path, de
 
     with pytest.raises(ConflictError, match="runs already"):
         await install(device, bundle)
+
+
+CONFIG = f"""
+state = "device"
+root = "root.cbor"
+device = "{DEVICE}"
+region = "eu"
+cohort = "main"
+vendor = "{VENDOR}"
+hardware = "{HARDWARE}"
+slots = {{kind = "files"}}
+broker = {{host = "broker.example"}}
+"""
+
+
+def test_the_commands_of_a_technician(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(CONFIG)
+    (tmp_path / "root.cbor").write_bytes(dev_keys().root_bytes)
+    agent.boot(config=config, factory_version="0.9.0")
+    agent.check_config(config=config)
+    assert "slots: a confirmed, b empty; a runs" in capsys.readouterr().out
+    agent.status(config=config)
+    assert "0.9.0" in capsys.readouterr().out
+
+    agent.install(make_file(tmp_path), config=config)
+    assert capsys.readouterr().out == "1.1.0 is in slot b: reboot to try it.\n"
+    agent.boot(config=config)
+    assert capsys.readouterr().out == f"{tmp_path}/device/slots/b\n"
+    agent.status(config=config, output="json")
+
+    said = capsys.readouterr()
+    assert [(row["slot"], row["state"], row["runs"]) for row in json.loads(said.out)] == [
+        ("a", "confirmed", ""),
+        ("b", "trial", "yes"),
+    ]
+    assert "last update: 1.1.0: trial" in said.err
+    with pytest.raises(ConflictError, match="under way"):
+        agent.install(make_file(tmp_path, number=3), config=config)

@@ -3,14 +3,22 @@
 import asyncio
 import socket
 import stat
+from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from device_sim.agent.device import DeviceConfig
+from device_sim.agent.file_slots import provision
 from device_sim.agent.health import UnhealthyError, ask_health
+from device_sim.agent.runner import Runner
+from device_sim.gateway import gateway
 from device_sim.gateway.config import AgentConfig, GatesTable, read_config
+from device_sim.gateway.device_folder import DeviceFolder
 from device_sim.gateway.gates import battery_percent, find_obstacle
+from device_sim.gateway.gateway import Gateway
 from device_sim.gateway.health_checks import HealthChecks, find_checks
 from device_sim.gateway.settings import device_config, sole_agent
 from device_sim.gateway.watchdog import ServiceManager, keep_alive
@@ -18,6 +26,7 @@ from firmware_store.errors import ConfigurationError, ConflictError
 from server.protocol.messages import MAX_DETAIL_CHARACTERS
 from server.protocol.reasons import Reason
 from tests.agent_world import dev_keys
+from tests.ports import free_port
 
 LEAST = """
 state = "state"
@@ -214,6 +223,61 @@ async def test_systemd_is_told_that_the_agent_lives(tmp_path: Path) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
     assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+
+
+async def test_a_certificate_that_is_due_is_renewed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {
+        "device": "gw-0001",
+        "region": "eu",
+        "cohort": "main",
+        "certificate": "-",
+        "renew_at": "2020-01-01T00:00:00+00:00",
+        "expires_at": "2020-02-01T00:00:00+00:00",
+        "root": b64encode(dev_keys().root_bytes).decode(),
+        "broker": {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "tls": False,
+            "username": "u",
+            "password": "first",
+            "client_id": None,
+            "topic_root": "tg/1",
+        },
+    }
+    DeviceFolder(tmp_path / "identity").keep(answer)
+    provision(tmp_path / "state", durable=False)
+    config = configured(
+        tmp_path,
+        'state = "state"\nidentity = "identity"\nvendor = "acme.example"\nhardware = "gw100"\n'
+        'slots = {kind = "files"}\nenrolment = {server = "https://updates.example"}\n',
+    )
+    used: list[str | None] = []
+    is_used = asyncio.Event()
+
+    def connect(settings: DeviceConfig) -> None:
+        used.append(settings.password)
+        if settings.password == "second":
+            is_used.set()
+
+    def renew() -> None:
+        later = {"renew_at": "2100-01-01T00:00:00+00:00", "broker": {**answer["broker"], "password": "second"}}
+        DeviceFolder(config.identity or tmp_path).keep({**answer, **later})
+
+    class Watched(Runner):
+        def __init__(self, settings: DeviceConfig, *arguments: Any, **options: Any) -> None:
+            connect(settings)
+            super().__init__(settings, *arguments, **options)
+
+    monkeypatch.setattr(gateway, "RENEWAL_LOOK_S", 0.02)
+    monkeypatch.setattr(gateway, "Runner", Watched)
+    device = Gateway(config, manager=ServiceManager({}), renew=renew)
+    task = asyncio.create_task(device.run())
+    async with asyncio.timeout(20):
+        await is_used.wait()
+        device.stop()
+        await task
+
+    assert used == ["first", "second"]
 
 
 async def test_nobody_there_to_tell_is_no_error(tmp_path: Path) -> None:
