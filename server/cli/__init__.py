@@ -47,6 +47,7 @@ app.command("server.cli.audit:app", name="audit", help="See who has changed what
 app.command("server.cli.token:app", name="token", help="Make API tokens.")
 app.command("server.cli.doctor:doctor", name="doctor", help="Look at a server from the outside: what is wrong?")
 app.command("server.cli.agent:app", name="agent", help="Update this device.")
+app.command("server.cli.conformance:conformance", name="conformance", help="Try the protocol's rules on a device.")
 app.command("device_sim.cli:app", name="sim", help="Play scenarios, and run simulated devices.")
 
 
