@@ -344,6 +344,7 @@ class World:
     region: Region = EU
     cohort: Cohort = MAIN
     healthy: bool = True
+    answers_health: bool = True
     held: bool = False
     admits: bool = True
     """Whoever reports to be late is admitted at once."""
@@ -486,7 +487,7 @@ class World:
                     self._inbox.append(got)
             case StopGets():
                 self._inbox = [event for event in self._inbox if not isinstance(event, Got)]
-            case CheckHealth():
+            case CheckHealth() if self.answers_health:
                 self._inbox.insert(0, HealthChecked(self.healthy, "" if self.healthy else "self test failed"))
             case Reboot():
                 self.power_cycle()

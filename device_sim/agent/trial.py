@@ -167,7 +167,9 @@ class Trial:
     def _why_not_confirmed(self) -> Reason:
         if not self._was_up:
             return Reason.NO_BROKER
-        return Reason.TRIAL_DEADLINE if self._was_welcomed else Reason.NO_WELCOME
+        if not self._was_welcomed:
+            return Reason.NO_WELCOME
+        return Reason.TRIAL_DEADLINE if self._situation.is_up else Reason.LINE_LOST
 
     def _save_at(self, update: Update) -> float:
         step_s = max(update.deadlines.confirm_s / SAVES_PER_TRIAL, 1)

@@ -63,6 +63,7 @@ class Reason(IntEnum):
     TRIAL_DEADLINE = 61
     NO_BROKER = 62
     NO_WELCOME = 63
+    LINE_LOST = 64
     # health
     HEALTH_CHECK_FAILED = 70
     # operator
@@ -99,6 +100,6 @@ EXPLICIT_FAILURES: Final = frozenset(
     reason
     for reason in Reason
     if reason.family in {Family.SIGNATURE, Family.BOOT, Family.HEALTH}
-    and reason not in {Reason.NO_BROKER, Reason.NO_WELCOME, Reason.WENT_SILENT}
+    and reason not in {Reason.NO_BROKER, Reason.NO_WELCOME, Reason.LINE_LOST, Reason.WENT_SILENT}
 )
-"""Failures a device says itself. Going silent, or not reaching the broker, is judged by comparison instead."""
+"""Failures a device says itself. Going silent, and being off line, is judged by comparison instead."""

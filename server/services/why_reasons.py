@@ -48,6 +48,7 @@ SAID: Final[Mapping[Reason, tuple[str, str]]] = MappingProxyType(
         Reason.TRIAL_DEADLINE: ("the trial was not finished in its time", "look at the release, or raise confirm_s"),
         Reason.NO_BROKER: ("the new image never reached the broker", "look at the release's network setup"),
         Reason.NO_WELCOME: ("the new image reached the broker and was never welcomed", "look at its trust documents"),
+        Reason.LINE_LOST: ("the new image was off line when its time was over", "look at its line, or raise confirm_s"),
         Reason.HEALTH_CHECK_FAILED: ("its own check says that the new image does not work", "look at the release"),
         Reason.HALTED: ("the campaign was halted", "a resume opens another run; what ended then is not tried again"),
         Reason.ROLLED_BACK: ("the campaign was rolled back", "make another campaign"),

@@ -84,7 +84,7 @@ def test_a_release_that_falls_ill_during_its_trial_goes_back(world: World) -> No
 
 @pytest.mark.parametrize(
     ("reaches", "reason"),
-    [("nothing", Reason.NO_BROKER), ("the broker", Reason.NO_WELCOME), ("a welcome, once", Reason.TRIAL_DEADLINE)],
+    [("nothing", Reason.NO_BROKER), ("the broker", Reason.NO_WELCOME), ("a welcome, once", Reason.LINE_LOST)],
 )
 def test_a_trial_that_cannot_prove_itself_goes_back_in_time(tmp_path: Path, reaches: str, reason: Reason) -> None:
     world = World(tmp_path)
@@ -104,6 +104,15 @@ def test_a_trial_that_cannot_prove_itself_goes_back_in_time(tmp_path: Path, reac
     world.settle()
 
     assert world.outcome == (State.ROLLED_BACK, reason)
+
+
+def test_a_trial_whose_health_check_never_ends_goes_back_in_time(world: World) -> None:
+    world.answers_health = False
+    world.offer(BUNDLE)
+    world.connect()
+    world.pass_time(700)
+
+    assert world.outcome == (State.ROLLED_BACK, Reason.TRIAL_DEADLINE)
 
 
 def test_time_on_trial_counts_over_reboots(world: World) -> None:
