@@ -11,6 +11,7 @@ WAKE_MOST_S: Final = 31 * 86_400
 
 app = App(name="sim", help="Play scenarios, and run simulated devices.")
 app.command("server.cli.lab:run", name="run", help="Play a scenario, and say whether it came to what it expects.")
+app.command("server.cli.lab:replay", name="replay", help="Play a run in virtual time once more, from its trace.")
 app.command("server.cli.lab:ls", name="ls", help="List the scenarios that are shipped.")
 
 

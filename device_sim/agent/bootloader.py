@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from device_sim.agent.boot_environment import EnvironmentFile, SlotInfo, SlotState
+from device_sim.agent.boot_environment import BootEnvironment, EnvironmentFile, SlotInfo, SlotState
 from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 
 
@@ -38,13 +38,22 @@ def boot(
         StorageError: the boot environment cannot be read or written.
     """
     store = EnvironmentFile(directory, durable=durable, files=files)
-    environment = store.read()
+    return boot_from(store.read(), boots=boots, save=store.write)
+
+
+def boot_from(
+    environment: BootEnvironment,
+    *,
+    save: Callable[[BootEnvironment], None],
+    boots: Callable[[SlotInfo], bool] = always_boots,
+) -> Boot:
+    """Pick the slot to run; ``save`` stores the environment, wherever it is kept, before each step that counts."""
     attempts = 0
     trial = environment.trial
     while trial is not None and environment.tries_left > 0:
         # Counted before the try: a loss of power in the middle of it is a failed try, too.
         environment = replace(environment, tries_left=environment.tries_left - 1, booted=trial)
-        store.write(environment)
+        save(environment)
         attempts += 1
         if boots(environment.slots[trial]):
             return Boot(trial, attempts)
@@ -52,6 +61,6 @@ def boot(
         environment = environment.with_slot(replace(environment.slots[trial], state=SlotState.UNBOOTABLE))
     if trial is not None or environment.booted != environment.active:
         environment = replace(environment, booted=environment.active, tries_left=0)
-        store.write(environment)
+        save(environment)
     alive = boots(environment.slots[environment.active])
     return Boot(environment.active if alive else None, attempts + 1)

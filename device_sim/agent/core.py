@@ -103,6 +103,14 @@ class Agent:
     @property
     def wake_at(self) -> float | None:
         """When to feed a ``Tick`` at the latest (monotonic seconds)."""
+        if self._is_over or self._session is None:
+            return self.acts_at
+        acts_at = self.acts_at
+        return self._session.beat_at if acts_at is None else min(acts_at, self._session.beat_at)
+
+    @property
+    def acts_at(self) -> float | None:
+        """When it has something to do, beats apart: a simulator need not live through each of them."""
         if self._is_over:
             return None
         parts = [self._reports.next_at, self._updates.next_at, self._trial.next_at]

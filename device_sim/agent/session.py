@@ -31,14 +31,17 @@ class Session:
         self._root = situation.trust.root
 
     @property
-    def next_at(self) -> float:
-        """When this session has something to do (monotonic seconds)."""
-        times = [self._beat_at]
-        if self._situation.welcome is None:
-            times.append(self._hello_at)
+    def beat_at(self) -> float:
+        """When the next beat is due (monotonic seconds)."""
+        return self._beat_at
+
+    @property
+    def next_at(self) -> float | None:
+        """When this session has something to do, beats apart (monotonic seconds)."""
+        times = [] if self._situation.welcome is not None else [self._hello_at]
         if self._ask_at is not None:
             times.append(self._ask_at)
-        return min(times)
+        return min(times, default=None)
 
     def begin(self) -> None:
         here = self._situation

@@ -1,11 +1,12 @@
 """Devices that do not tell the truth: they claim success, or say again what they once said (pure)."""
 
 from collections import deque
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from firmware_store.errors import CodecError
 from server.domain.execution import State
-from server.protocol.messages import decode_report, encode_report
+from server.protocol.messages import decode_hello, decode_report, encode_hello, encode_report
 from server.protocol.reasons import Reason
 
 REMEMBERED_MOST: Final = 32
@@ -32,6 +33,15 @@ class Tongue:
         spoken = claim_success(payload) if self.lies else payload
         self._said.append(Said(topic, spoken))
         return spoken
+
+    def greet(self, payload: bytes) -> bytes:
+        """Return what goes out in the place of a hello, which repeats the last report."""
+        if not self.lies:
+            return payload
+        hello = decode_hello(payload)
+        if hello.execution is None:
+            return payload
+        return encode_hello(replace(hello, execution=decode_report(claim_success(encode_report(hello.execution)))))
 
     def again(self) -> list[Said]:
         """Return the reports of its past, the oldest first."""

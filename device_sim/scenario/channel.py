@@ -54,20 +54,24 @@ class Channel:
         """Whether every message arrives at once, as it was sent, whatever the time."""
         return not self._faults and self._line == Line()
 
-    def carry(self, payload: bytes, at: float, *, to_device: bool, is_piece: bool = False) -> list[Delivery]:
+    def carry(
+        self, payload: bytes, at: float, *, to_device: bool, is_piece: bool = False, stands_for: float | None = None
+    ) -> list[Delivery]:
         """Return what arrives of a message sent ``at``; nothing, where it is lost.
 
         ``is_piece``: it is a piece of what the device fetches, which only signatures and digests protect.
+        ``stands_for``: so many bytes, for the line; None: those that it has.
         """
         active = [fault for fault in self._faults if fault.at <= at < fault.until]
         losses = [self._line.loss, *(fault.loss for fault in active if isinstance(fault, Loss))]
         if any(loss and self._rng.random() < loss for loss in losses):
             return []
+        size_bytes = len(payload) if stands_for is None else stands_for
         if is_piece:
             payload = self._damaged(payload, active)
         arrives_at = at + self._latency(active)
         if to_device:
-            arrives_at = max(arrives_at, self._through_bottleneck(len(payload), at, active, is_piece=is_piece))
+            arrives_at = max(arrives_at, self._through_bottleneck(size_bytes, at, active, is_piece=is_piece))
         arrives_at, keeps_its_place = self._displaced(arrives_at, active, to_device=to_device)
         if keeps_its_place:
             arrives_at = self._last_at[to_device] = max(arrives_at, self._last_at[to_device] + _APART_S)
@@ -90,7 +94,9 @@ class Channel:
                 latency, jitter = latency + fault.latency, jitter + fault.jitter
         return latency + (self._rng.uniform(0, jitter) if jitter else 0.0)
 
-    def _through_bottleneck(self, size_bytes: int, at: float, active: Sequence[TimedFault], *, is_piece: bool) -> float:
+    def _through_bottleneck(
+        self, size_bytes: float, at: float, active: Sequence[TimedFault], *, is_piece: bool
+    ) -> float:
         rate = min(_rates(self._line, active, is_piece=is_piece), default=None)
         if rate is None:
             return at

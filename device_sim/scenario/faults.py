@@ -192,6 +192,7 @@ class WrongDeltaBase(Timed):
 
     fault: Literal["wrong-delta-base"]
     group = Group.PAYLOAD
+    acts_in = WIRE_ONLY
 
 
 class Defect(StrEnum):
@@ -222,6 +223,11 @@ DEFECTS: Final = {
     Defect.WRONG_DELTA_BASE: "As `wrong-delta-base` below, for every device.",
 }
 """What each defect does."""
+
+DEFECTS_ON_THE_WIRE: Final = frozenset(
+    {Defect.EXPIRED, Defect.REVOKED, Defect.DOWNGRADE, Defect.WRONG_HARDWARE, Defect.WRONG_DELTA_BASE}
+)
+"""Those that virtual time has not: what they are about is how a server is told, and not what devices do."""
 
 
 # --- storage ---

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from device_sim.scenario.faults import BOTH, Dated, Defect, Effect, Mode, Struck, TimedFault
+from device_sim.scenario.faults import BOTH, DEFECTS_ON_THE_WIRE, Dated, Defect, Effect, Mode, Struck, TimedFault
 from device_sim.scenario.quantities import Rate, Seconds, Share, Size
 from firmware_store.errors import InvalidInputError
 from firmware_store.suit import parse_version
@@ -257,6 +257,18 @@ class Scenario(_Part):
             if expectation.release is not None and expectation.release not in targets:
                 yield f"there is no campaign to {expectation.release!r}"
         yield from self._contradictions_of_faults()
+        if Mode.VIRTUAL in self.modes:
+            yield from self._needs_the_wire()
+
+    def _needs_the_wire(self) -> Iterator[str]:
+        for release in self.releases:
+            if release.defect in DEFECTS_ON_THE_WIRE:
+                yield f"a release that is {release.defect} needs the wire: say so under modes"
+        for campaign in self.campaigns:
+            if any(wave.devices for wave in campaign.plan.waves):
+                yield "waves that name devices need the wire: say so under modes"
+            if campaign.policy.site_reboots_most:
+                yield "reboots that are admitted site by site need the wire: say so under modes"
 
     def _contradictions_of_faults(self) -> Iterator[str]:
         effects = [effect for release in self.releases for effect in release.effects]

@@ -18,6 +18,7 @@ from device_sim.scenario.cast import Role
 from device_sim.scenario.channel import Channel
 from device_sim.scenario.device_clock import DeviceClock
 from device_sim.scenario.draws import generator
+from device_sim.scenario.fate import LOOP_S, OFF_S, REBOOT_S, REBOOT_SPREAD
 from device_sim.scenario.faults import (
     AfterBoot,
     AppDies,
@@ -41,14 +42,6 @@ from device_sim.wire.fleet_clock import FleetClock
 from device_sim.wire.memory_files import MemoryFiles, Pool
 from device_sim.wire.skewed_clock import SkewedClock
 from device_sim.wire.speaking_link import speaking
-
-REBOOT_S: Final = 60.0
-"""Of the fleet, in the median; lognormal."""
-REBOOT_SPREAD: Final = 0.3
-LOOP_S: Final = 5.0
-"""How long a device that restarts again and again is up each time."""
-OFF_S: Final = 30.0
-"""How long the power is away, where a fault does not say."""
 
 _STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
 """What a power cut calls the state that begins with a note."""

@@ -53,6 +53,8 @@ class _SpeakingLink:
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[None] | None:
         if topic.endswith(f"/{Up.REPORT}"):
             payload = self._tongue.say(topic, payload)
+        elif topic.endswith(f"/{Up.HELLO}"):
+            payload = self._tongue.greet(payload)
         return self._link.publish(topic, payload, qos=qos, retain=retain)
 
     def subscribe(self, topics: list[tuple[str, int]]) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from device_sim.agent.events import Note
 from device_sim.scenario.cast import draw_cast
+from device_sim.scenario.facts import Facts
 from device_sim.scenario.faster import faster_plan, faster_policy
 from device_sim.scenario.load import load
 from device_sim.scenario.model import standard_plan, standard_policy
-from device_sim.wire.facts import Facts
 from device_sim.wire.fleet_clock import FleetClock
 from server.cli.lab.found import Seen, outcome_of
 from server.domain.identity import CampaignId, DeviceId

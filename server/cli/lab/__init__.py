@@ -1,7 +1,7 @@
-"""``tidegate sim run``: scenarios, played on a server with sockets."""
+"""``tidegate sim run``: scenarios, played on a server with sockets or in virtual time."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ def run(
     token: Annotated[str, Parameter(env_var="TIDEGATE_TOKEN")] = "",
     keys: Path | None = None,
     ledger: Path | None = None,
+    mode: Literal["wire", "virtual"] | None = None,
     report: Path | None = None,
     junit: Path | None = None,
 ) -> int:
@@ -38,7 +39,11 @@ def run(
     keys
         The folder with that server's release keys, release-1.pem and release-2.pem.
     ledger
-        Write what really happens on the devices to this file, as JSON lines.
+        Write what really happens on the devices to this file, as JSON lines. In virtual time that is the run's trace,
+        which `tidegate sim replay` plays once more.
+    mode
+        With sockets, or in virtual time: without a server, and the same to the last line for the same seed. Default:
+        with sockets, where the scenario can be played so.
     report
         Write the report to this folder: report.txt, report.json, report.html.
     junit
@@ -48,25 +53,32 @@ def run(
     import logging
 
     from device_sim.scenario.expectations import judge
+    from device_sim.scenario.faults import Mode
     from device_sim.scenario.load import load
     from device_sim.scenario.report import as_junit, as_text, write_report
     from device_sim.serve import log_to_stderr
     from firmware_store.errors import InvalidInputError
     from server.cli import ERROR, OK
-    from server.cli.lab import wire
+    from server.cli.lab import virtual, wire
     from server.cli.lab.host import Address
 
     log_to_stderr(logging.WARNING)
     play = load(scenario)
-    if devices is not None and not 1 <= devices <= wire.DEVICES_MOST:
-        raise InvalidInputError(f"With sockets, a process has 1 to {wire.DEVICES_MOST} devices.")
-    address = None
-    if server is not None:
-        if not token or keys is None:
-            raise InvalidInputError("--server needs --token, and --keys for the releases.")
-        address = Address(server, token, keys)
+    chosen = Mode(mode) if mode is not None else Mode.WIRE if Mode.WIRE in play.modes else Mode.VIRTUAL
+    most = wire.DEVICES_MOST if chosen is Mode.WIRE else virtual.DEVICES_MOST
+    if devices is not None and not 1 <= devices <= most:
+        raise InvalidInputError(f"In this mode, a process has 1 to {most} devices.")
+    if chosen is Mode.VIRTUAL and (server is not None or speed is not None):
+        raise InvalidInputError("In virtual time there is no server, and no speed: leave out --server and --speed.")
+    if server is not None and (not token or keys is None):
+        raise InvalidInputError("--server needs --token, and --keys for the releases.")
+    address = None if server is None or keys is None else Address(server, token, keys)
     try:
-        outcome = asyncio.run(wire.run(play, devices=devices, seed=seed, speed=speed, server=address, ledger=ledger))
+        if chosen is Mode.VIRTUAL:
+            outcome = virtual.run(play, devices=devices, seed=seed, ledger=ledger)
+        else:
+            wired = wire.run(play, devices=devices, seed=seed, speed=speed, server=address, ledger=ledger)
+            outcome = asyncio.run(wired)
     except asyncio.CancelledError:
         return ERROR  # told to end
     findings = judge(play, outcome)
@@ -76,6 +88,25 @@ def run(
     if junit is not None:
         junit.write_text(as_junit(outcome, findings), encoding="utf-8")
     return OK if all(finding.held for finding in findings) else ERROR
+
+
+def replay(trace: Path) -> int:
+    """Play a run in virtual time once more, from its trace, and say whether it is the same: exit code 0, else 1.
+
+    Parameters
+    ----------
+    trace
+        What `tidegate sim run --mode virtual --ledger` has written.
+    """
+    from device_sim.virtual.again import replay as play_again
+    from server.cli import ERROR, OK
+
+    again = play_again(trace)
+    if again.line is None:
+        print(f"{again.scenario}: the same {again.lines} lines; trace {again.digest}")
+        return OK
+    print(f"{again.scenario}: line {again.line} is another one")
+    return ERROR
 
 
 def ls() -> None:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from device_sim.scenario.cast import Cast
+from device_sim.scenario.facts import Facts, Progress
 from device_sim.scenario.faults import Defect
 from device_sim.scenario.model import REFUSED
 from device_sim.scenario.outcome import CampaignOutcome
-from device_sim.wire.facts import Facts, Progress
 from server.domain.campaign import Cause, State
 from server.domain.identity import CampaignId, DeviceId
 

@@ -15,13 +15,13 @@ from device_sim.inventory import Newcomer, add_devices
 from device_sim.ledger import Ledger
 from device_sim.naps import Nap
 from device_sim.scenario.cast import Cast, Role, draw_cast
+from device_sim.scenario.facts import Facts, Progress
 from device_sim.scenario.faster import faster_plan, faster_policy
 from device_sim.scenario.faults import BrokerRestart, Defect, Mode
 from device_sim.scenario.model import REFUSED, CampaignOrder, Scenario
 from device_sim.scenario.outcome import CampaignOutcome, Moment, Outcome
 from device_sim.serve import raise_file_limit
 from device_sim.simulated_device import SimulatedDevice
-from device_sim.wire.facts import Facts, Progress
 from device_sim.wire.fleet_clock import FleetClock
 from device_sim.wire.memory_files import Pool
 from device_sim.wire.role_life import RoleLife

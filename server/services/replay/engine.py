@@ -6,6 +6,7 @@ while it is online starts by itself. One that was away is late, and is admitted 
 there is room. A line of ``decide`` never reaches further than ``DEAD_MAN_S``, so that none needs to be renewed here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -64,8 +65,14 @@ class Engine:
         campaign: CampaignId,
         begins: float,
         grace_s: float,
+        executions: Callable[..., Executions] = Executions,
+        recounts: bool = False,
     ) -> None:
-        """``begins``: in Unix seconds; ``grace_s``: how long a device may be silent and counts as online."""
+        """``begins``: in Unix seconds; ``grace_s``: how long a device may be silent and counts as online.
+
+        ``executions``: what counts the devices; ``recounts``: also while a campaign is watched, when counts decide
+        nothing and are only told.
+        """
         at = datetime.fromtimestamp(begins, UTC)
         self.campaign = CampaignRecord(
             id=campaign,
@@ -88,8 +95,9 @@ class Engine:
         self._population = population
         self._began = begins
         self._views: list[RegionView] = []
-        most = ceiling(self.campaign)
-        self._executions = Executions(population, policy, most=most, grace_s=grace_s)
+        self._was_watching = False
+        self._recounts = recounts
+        self._executions = executions(population, policy, most=ceiling(self.campaign), grace_s=grace_s)
         names = [record.region for record in self.campaign.regions]
         self._heights = dict(zip(names, self._executions.candidates, strict=True))
 
@@ -99,14 +107,23 @@ class Engine:
 
     def step(self, moment: Moment, verdict: Verdict, *, until: float) -> Indices:
         """Decide what is to be decided at this moment, and return the devices that start before ``until``."""
+        self.evaluate(moment, verdict)
+        if self.campaign.state not in OFFERING:
+            return np.empty(0, np.int64)
+        ramps = [record.ramp for record in self.campaign.regions]
+        late, sleepers = self.let_in(verdict, moment.now)
+        return np.concatenate([self._executions.crossed(ramps, moment.now, until), late, sleepers])
+
+    def evaluate(self, moment: Moment, verdict: Verdict) -> None:
+        """Decide what is to be decided at this moment."""
         now = moment.now
         self.decisions = []
         self._executions.hear(moment)
         if verdict.bad_weather or verdict.is_blind:
             bad = [verdict.is_blind or name in verdict.bad_weather for name in self._population.regions]
             self._executions.note_weather(np.array(bad))
-        is_watching = self.campaign.state is State.WATCHING
-        snapshot = self._snapshot(verdict, is_new=not is_watching)
+        self._was_watching = self.campaign.state is State.WATCHING
+        snapshot = self._snapshot(verdict, is_new=self._recounts or not self._was_watching)
         while (decision := decide(snapshot, now)).kind is not Kind.NOTHING:
             assert len(self.decisions) < _DECISIONS_MOST
             self.decisions.append(decision)
@@ -118,15 +135,16 @@ class Engine:
                     view if view.ramp == record.ramp else replace(view, ramp=record.ramp) for view, record in records
                 ]
             snapshot = self._snapshot(verdict, is_new=decision.kind is not Kind.PACE)
-        if self.campaign.state not in OFFERING:
-            return np.empty(0, np.int64)
+
+    def let_in(self, verdict: Verdict, now: float) -> tuple[Indices, Indices]:
+        """Return those who wait to be admitted and for whom there is room: the late, and those that sleep."""
         ramps = [record.ramp for record in self.campaign.regions]
         late, sleepers = self._executions.late(ramps), self._executions.sleepers(ramps)
         if len(late) or len(sleepers):
-            snapshot = self._snapshot(verdict, is_new=is_watching)
+            snapshot = self._snapshot(verdict, is_new=self._was_watching)
             late = self._admitted(late, snapshot, now)
             sleepers = self._admitted(sleepers, snapshot, now, most=verdict.room_of_sleepers)
-        return np.concatenate([self._executions.crossed(ramps, now, until), late, sleepers])
+        return late, sleepers
 
     def _snapshot(self, verdict: Verdict, *, is_new: bool = True) -> Snapshot:
         """Return what ``decide`` asks of; with counts of an earlier moment where they decide nothing."""

@@ -24,13 +24,17 @@ _BITS: Final = 33
 
 
 class Step(IntEnum):
-    """How far a device is. ``REBOOTED`` until it confirms: to the server, a reboot and a trial are one wait."""
+    """How far a device is. ``REBOOTED`` until it confirms: to the server, a reboot and a trial are one wait.
+
+    ``OVER``: it has ended in another way, which nobody does in a trace.
+    """
 
     WAITING = 0
     DOWNLOADING = 1
     REBOOTED = 2
     CONFIRMED = 3
     SILENT = 4
+    OVER = 5
 
 
 _WAITING, _DOWNLOADING, _REBOOTED = int(Step.WAITING), int(Step.DOWNLOADING), int(Step.REBOOTED)
@@ -79,15 +83,7 @@ class Executions:
         now, policy = moment.now, self._policy
         if moment.is_blind:
             self._fair_since[:] = now
-        self._move(moment.started, Step.DOWNLOADING)
-        self._move(moment.rebooted, Step.REBOOTED)
-        self._rebooted_at[moment.rebooted] = self._changed_at[moment.rebooted] = moment.rebooted_at
-        self._unjudged = np.concatenate([self._unjudged, moment.rebooted])
-        silent = np.flatnonzero(self._step == int(Step.SILENT))
-        back = silent[moment.last_seen[silent] > self._changed_at[silent]]
-        self._move(back, Step.REBOOTED)
-        self._changed_at[back] = now
-        self._move(moment.succeeded, Step.CONFIRMED)
+        self._take_news(moment)
         is_fair = now - self._fair_since >= policy.halt.g1_s
         self._judge(moment, is_fair)
         self._judge_trials(moment, is_fair)
@@ -101,6 +97,22 @@ class Executions:
         is_old = (self._wakes_s > 0) & (self._rebooted_at <= now - policy.halt.sleeper_s)
         resting = np.flatnonzero((self._step == _REBOOTED) & is_old & ~moment.online)
         self._resting = np.bincount(self._region[resting], minlength=self._regions)
+
+    def _take_news(self, moment: Moment) -> None:
+        """Take in how far devices have come since the moment before."""
+        self._move(moment.started, Step.DOWNLOADING)
+        self._reboot(moment)
+        silent = np.flatnonzero(self._step == int(Step.SILENT))
+        back = silent[moment.last_seen[silent] > self._changed_at[silent]]
+        self._move(back, Step.REBOOTED)
+        self._changed_at[back] = moment.now
+        self._move(moment.succeeded, Step.CONFIRMED)
+
+    def _reboot(self, moment: Moment) -> None:
+        """Those that have rebooted wait for their verdict from now on."""
+        self._move(moment.rebooted, Step.REBOOTED)
+        self._rebooted_at[moment.rebooted] = self._changed_at[moment.rebooted] = moment.rebooted_at
+        self._unjudged = np.concatenate([self._unjudged, moment.rebooted])
 
     def note_weather(self, is_bad: Bools) -> None:
         """The halt rule has seen bad weather in these regions at the last moment (mask)."""
@@ -169,7 +181,7 @@ class Executions:
     def _view(self, region: int, record: RegionRecord, tally: list[int], *, level: int, target: int) -> RegionView:
         begin, end = self._bounds[region : region + 2]
         waiting = int(np.count_nonzero(self._ready[begin:level]))
-        _, downloading, rebooted, confirmed, silent = tally
+        _, downloading, rebooted, confirmed, silent, over = tally
         judged, candidates = int(self._judged[region]), len(self.candidates[region])
         here = downloading - int(self._away[region])
         rebooted -= int(self._resting[region])
@@ -182,7 +194,7 @@ class Executions:
             candidates=candidates,
             targeted=min(target - begin, candidates),
             targeted_online=int(np.count_nonzero(self._here[begin:target])),
-            reached=waiting + here + rebooted + confirmed + silent,
+            reached=waiting + here + rebooted + confirmed + silent + over,
             waiting=waiting,
             in_flight=here + rebooted,
             confirmed=confirmed,

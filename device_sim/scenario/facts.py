@@ -2,17 +2,24 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from device_sim.agent.events import Note
 from device_sim.ledger import Witness
-from device_sim.wire.fleet_clock import FleetClock
 from server.domain.identity import CampaignId, DeviceId
 from server.protocol.reasons import Reason
 
 _ENDS: Final = frozenset({"failed", "refused", "stopped", "reverted", "no_way_back"})
 _WAITING: Final = frozenset({Reason.NONE, Reason.LATE, Reason.OUTSIDE_WINDOW})
 """These say why a device has not begun yet, not why an update has ended."""
+
+
+class FleetTime(Protocol):
+    """Whatever knows the fleet's time."""
+
+    @property
+    def now(self) -> float:
+        """Seconds of the fleet."""
 
 
 @dataclass(slots=True)
@@ -28,7 +35,7 @@ class Progress:
 class Facts:
     """``write`` takes a fact in. ``running`` is what each device runs, confirmed or on trial."""
 
-    def __init__(self, clock: FleetClock, ledger: Witness | None = None) -> None:
+    def __init__(self, clock: FleetTime, ledger: Witness | None = None) -> None:
         self._clock = clock
         self._ledger = ledger
         self.releases: dict[str, Progress] = defaultdict(Progress)

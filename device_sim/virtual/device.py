@@ -1,0 +1,354 @@
+"""One device in virtual time: the agent's own core, with a shell around it that has no sockets, no files and no clock.
+
+The shell does what ``Runner`` and the fleet simulator do: it carries out effects in order, connects and loses its
+connection, reboots through the bootloader, and lets what the cast has in store for it happen. Nothing here is alive
+between two events: a device that is idle costs nothing.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from typing import Final, Protocol
+
+from device_sim.agent.boot_environment import SlotInfo, SlotState
+from device_sim.agent.core import Agent
+from device_sim.agent.events import (
+    CheckHealth,
+    Effect,
+    Event,
+    HealthChecked,
+    LinkDown,
+    LinkUp,
+    Note,
+    Publish,
+    Reboot,
+    Received,
+    Reconnect,
+    Subscribe,
+    Unsubscribe,
+)
+from device_sim.agent.slots import SlotBackend
+from device_sim.agent.state import ACTIVE, AgentState
+from device_sim.agent.trust import Identity
+from device_sim.scenario import faults as kinds
+from device_sim.scenario.absences import losses
+from device_sim.scenario.behaviour import Tongue
+from device_sim.scenario.cast import Role
+from device_sim.scenario.device_clock import DeviceClock
+from device_sim.scenario.draws import generator
+from device_sim.scenario.fate import LOOP_S, OFF_S, Fate
+from device_sim.scenario.faulty_slots import ON_THE_MEDIUM, FaultySlots, Medium
+from device_sim.virtual.clock import Clock
+from device_sim.virtual.core_loop import CoreLoop
+from device_sim.virtual.line import VirtualLine
+from device_sim.virtual.memory_slots import MemorySlots, MemoryStorage
+from device_sim.virtual.orders import COHORT, Order
+from device_sim.virtual.presence import Presence
+from device_sim.virtual.release import VENDOR
+from firmware_store.root import Root
+from server.protocol.topics import Topics, Up
+from server.services.sites import SITE_LABEL
+
+FACTORY_VERSION: Final = "1.0.0"
+FACTORY: Final = SlotInfo("a", SlotState.CONFIRMED, 0, FACTORY_VERSION)
+NONCE_BYTES: Final = 16
+BOOT_ID_BYTES: Final = 8
+_NO_NETWORK: Final = "no network"
+_FLAPS: Final = "flaps"
+_STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
+"""What a power cut calls the state that begins with a note."""
+
+
+class World(Protocol):
+    """What a device meets."""
+
+    clock: Clock
+    topics: Topics
+    root: Root
+    kept: dict[bytes, bytes]
+    is_broker_up: bool
+
+    def published(self, device: "VirtualDevice", topic: str, payload: bytes) -> None:
+        """A device says something, and there is a broker to hear it."""
+
+    def subscribed(self, device: "VirtualDevice", topics: Sequence[str]) -> None:
+        """A device wants to hear of these."""
+
+    def concerns(self, device: "VirtualDevice") -> bool:
+        """Tell whether a device that sleeps would find something to do if it woke now."""
+
+    def order(self, device: "VirtualDevice") -> Order | None:
+        """Return what the device's region is told."""
+
+    def topic_of(self, device: "VirtualDevice") -> str:
+        """Return where it is told that."""
+
+    def went(self, device: "VirtualDevice", *, rests: bool) -> None:
+        """A session has ended. ``rests``: the device sleeps."""
+
+    def noted(self, device: "VirtualDevice", note: Note) -> None:
+        """A fact."""
+
+
+class VirtualDevice:
+    """``number``: its place in the cast. ``start`` it once."""
+
+    def __init__(self, number: int, role: Role, world: World, *, seed: int) -> None:
+        self.number = number
+        self.role = role
+        self.is_lost = False
+        """It never comes back."""
+        self.line = VirtualLine(role, seed=seed)
+        self._world = world
+        self._rng = generator(seed, role.id, "device")
+        self._fate = Fate(role, generator(seed, role.id, "life"))
+        self._own_clock = DeviceClock(role.faults)
+        self.presence = Presence(role, self, world.clock, self._rng, is_broker_up=lambda: world.is_broker_up)
+        self._loop = CoreLoop(world.clock, self._own_clock, perform=self._perform, news=self._newer_order)
+        self._slots = MemorySlots(FACTORY, world.kept)
+        self._storage = MemoryStorage(self._slots)
+        self._medium = self._make_medium(seed)
+        self._identity = Identity(
+            role.id,
+            VENDOR,
+            role.hardware,
+            "virtual",
+            labels={SITE_LABEL: role.site} if role.site else {},
+            wake_interval_s=None if role.wake_interval_s is None else round(role.wake_interval_s),
+        )
+        self._version = FACTORY_VERSION
+        self._boots = 0
+        self._heard = 0
+        self._replays = [fault for fault in role.faults if isinstance(fault, kinds.Replays)]
+        may_lie = any(isinstance(one, kinds.Lies) for effects in role.effects.values() for one in effects)
+        self._tongue = Tongue() if may_lie or self._replays else None
+        self._cuts = [fault for fault in role.faults if isinstance(fault, kinds.PowerCut)]
+
+    @property
+    def is_on(self) -> bool:
+        return self._loop.agent is not None
+
+    @property
+    def is_updating(self) -> bool:
+        """It is in the middle of an update."""
+        update = None if self._loop.agent is None else self._loop.agent.state.update
+        return update is not None and update.phase in ACTIVE
+
+    def start(self) -> None:
+        """Switch it on for the first time, and let what the cast has in store for it come."""
+        clock = self._world.clock
+        self.presence.start()
+        for fault in self.role.faults:
+            if isinstance(fault, (kinds.Jump, kinds.Skew)):
+                clock.at(fault.at, self._loop.look_again)
+                clock.at(fault.until, self._loop.look_again)
+        for cut in self._cuts:
+            if cut.during is None and cut.step is None:
+                clock.at(cut.at, partial(self._cut_power, cut))
+        self._run(self._boots)
+
+    # --- power ---
+
+    def _restart(self, off_s: float | None = None) -> None:
+        """The power goes, or the device resets itself; it is without an agent until the bootloader is through."""
+        self._loop.end()
+        self.presence.lose()
+        self._boots += 1
+        trial = self._slots.environment.trial
+        tried = self._version if trial is None else self._slots.environment.slots[trial].version
+        booted = self._slots.boot(lambda slot: self._fate.boots(slot.version))
+        running = self._slots.environment.slots[self._slots.booted()]
+        if booted.slot is None or not self._fate.returns_with(running.version):
+            self._be_lost("bricked", running.version)
+            return
+        tries_s = (booted.attempts - 1) * self._fate.try_s(tried)
+        pause_s = self._fate.reboot_s() if off_s is None else off_s
+        self._world.clock.after(pause_s + tries_s, partial(self._run, self._boots))
+
+    def _run(self, boot: int) -> None:
+        """The bootloader has handed over."""
+        if boot != self._boots or self.is_lost:
+            return
+        now = self._world.clock.now
+        running = self._slots.environment.slots[self._slots.booted()]
+        self._version = running.version
+        self.presence.forget(_NO_NETWORK, _FLAPS)
+        self._own_clock.boot(now)
+        self._storage.begin(self._seen_slots(running))
+        self._note(Note("booted", version=running.version, slot=running.name))
+        self._loop.begin(
+            Agent(
+                identity=self._identity,
+                root=self._world.root,
+                state=self._storage.load(AgentState(self.role.region, COHORT)),
+                slots=self._slots.slots(),
+                booted=self._slots.booted(),
+                boot_id=boot.to_bytes(BOOT_ID_BYTES, "big"),
+                now=self._own_clock.reading(now),
+                topics=self._world.topics,
+                rng=self._rng,
+            )
+        )
+        for after_s, effect in self._fate.coming(running.version):
+            if after_s:
+                self._world.clock.after(after_s, partial(self._suffer, effect, boot))
+            else:
+                self._suffer(effect, boot)
+        self.presence.connect()
+
+    def _suffer(self, effect: kinds.Effect, boot: int) -> None:
+        """An effect of the release begins."""
+        if not self._is_boot(boot):
+            return
+        match effect:
+            case kinds.Brick():
+                self._be_lost("bricked", self._version)
+            case kinds.AppDies():
+                self._be_lost("died", self._version)
+            case kinds.BootLoop():
+                self._world.clock.after(LOOP_S, partial(self._crash, boot))
+            case kinds.NoNetwork():
+                self.presence.bar(_NO_NETWORK)
+            case kinds.CrashRate():
+                self._world.clock.after(self._fate.crash_in_s(effect), partial(self._crash, boot))
+            case kinds.FlapsAfterBoot(every=every, off=off):
+                spans = losses(self._rng, every, off, start=self._world.clock.now, end=inf)
+                self.presence.flap(_FLAPS, spans, partial(self._is_boot, boot))
+
+    def _is_boot(self, boot: int) -> bool:
+        return boot == self._boots and self.is_on
+
+    def _crash(self, boot: int) -> None:
+        if self._is_boot(boot):
+            self._note(Note("crashed", version=self._version))
+            self._restart()
+
+    def _be_lost(self, event: str, version: str) -> None:
+        self.is_lost = True
+        self._loop.end()
+        self.presence.lose()
+        self._note(Note(event, version=version))
+
+    def _cut_power(self, cut: kinds.PowerCut) -> None:
+        if self.is_on:
+            if self._medium is not None:
+                self._medium.has_power = False
+            self._note(Note("power_cut", version=self._version))
+            self._restart(OFF_S if cut.lasts is None else cut.lasts)
+
+    def _cut_where(self, state: str | None = None, step: int | None = None) -> None:
+        """Cut the power once, if that is to happen here."""
+        for cut in self._cuts:
+            is_here = cut.during == state if step is None else cut.step == step
+            if is_here and self._world.clock.now >= cut.at:
+                self._cuts.remove(cut)
+                self._cut_power(cut)
+                return
+
+    # --- its storage ---
+
+    def _make_medium(self, seed: int) -> Medium | None:
+        """Return what is wrong with its storage; None, where nothing ever is."""
+        role = self.role
+        never_confirms = (one for effects in role.effects.values() for one in effects)
+        if not any(isinstance(fault, (*ON_THE_MEDIUM, kinds.PowerCut)) for fault in role.faults) and not any(
+            isinstance(one, kinds.NeverConfirms) for one in never_confirms
+        ):
+            return None
+        return Medium(
+            role.faults,
+            now=lambda: self._world.clock.now,
+            rng=generator(seed, role.id, "medium"),
+            on_step=lambda number: self._cut_where(step=number),
+        )
+
+    def _seen_slots(self, running: SlotInfo) -> SlotBackend:
+        if self._medium is None:
+            return self._slots
+        self._medium.has_power = True
+        confirms = self._fate.effect(kinds.NeverConfirms, running.version) is None
+        return FaultySlots(
+            self._slots, self._medium, confirms=confirms, on_confirm=lambda: self._cut_where("confirming")
+        )
+
+    # --- its sessions ---
+
+    def connected(self) -> None:
+        self._heard = 0
+        self._loop.feed(LinkUp(self._rng.randbytes(NONCE_BYTES)))
+        now = self._world.clock.now
+        if self._tongue is not None and any(fault.at <= now < fault.until for fault in self._replays):
+            for said in self._tongue.again():
+                self._world.published(self, said.topic, said.payload)
+
+    def disconnected(self, *, rests: bool) -> None:
+        self.line.cut()
+        self._world.went(self, rests=rests)
+        self._loop.feed(LinkDown())
+
+    def receive(self, session: int, topic: str, payload: bytes) -> None:
+        """A message of a session arrives, if that session is still there."""
+        if session == self.presence.session and self.presence.is_up:
+            self._loop.feed(Received(topic, payload))
+
+    def catch_up(self) -> None:
+        """Take in what the region is told by now."""
+        self._loop.catch_up()
+
+    def may_sleep(self) -> bool:
+        return self._loop.agent is not None and self._loop.agent.may_sleep
+
+    def has_something_to_do(self) -> bool:
+        agent = self._loop.agent
+        return self.is_updating or (agent is not None and bool(agent.state.unacked)) or self._world.concerns(self)
+
+    def _newer_order(self) -> Received | None:
+        """While an update is under way, another stretch of the same line is nothing to it."""
+        order = self._world.order(self) if self.presence.is_up else None
+        if order is None or order.counter.counter <= self._heard:
+            return None
+        if self._heard >= order.said_since and self.is_updating:
+            return None
+        self._heard = order.counter.counter
+        return Received(self._world.topic_of(self), order.sealed)
+
+    # --- what the core wants done ---
+
+    def _perform(self, effect: Effect) -> Event | None:
+        match effect:
+            case Note():
+                self._note(effect)
+            case Subscribe(topics):
+                if self.presence.is_up:
+                    self._world.subscribed(self, topics)
+            case Publish(topic, payload):
+                if self.presence.is_up:
+                    self._world.published(self, topic, self._said(topic, payload))
+            case CheckHealth():
+                is_healthy = self._fate.effect(kinds.Unhealthy, self._version) is None
+                self._loop.feed(HealthChecked(is_healthy, "" if is_healthy else "the health check says no"))
+            case Reboot():
+                self._restart()
+            case Reconnect():
+                self.presence.lose()
+                self._world.clock.after(self._rng.random(), self.presence.connect)
+            case Unsubscribe():
+                pass
+            case _:
+                return self._storage.perform(effect)
+        return None
+
+    def _note(self, note: Note) -> None:
+        self._world.noted(self, note)
+        if note.event == "rebooting" and self._tongue is not None:
+            self._tongue.lies |= self._fate.effect(kinds.Lies, note.version) is not None
+        if self._cuts and note.event in _STATES:
+            self._cut_where(_STATES[note.event])
+
+    def _said(self, topic: str, payload: bytes) -> bytes:
+        """Return what it really sends: one that lies says something else."""
+        if self._tongue is None:
+            return payload
+        if topic.endswith(Up.REPORT):
+            return self._tongue.say(topic, payload)
+        return self._tongue.greet(payload) if topic.endswith(Up.HELLO) else payload
