@@ -39,6 +39,18 @@ JUDGED = {
     "list_executions": "the grammar of filters",
     "list_fleet_executions": "the grammar of filters",
     "list_drift": "the grammar of filters",
+    **dict.fromkeys(
+        (
+            "list_audit",
+            "list_decisions",
+            "list_deliveries",
+            "list_operations",
+            "list_revocations",
+            "list_tokens",
+            "list_trust_events",
+        ),
+        "cursors that were given out",
+    ),
     "export_devices": "the grammar of filters",
     "import_devices": "a table",
     "preview_windows": "zones that there are",
