@@ -31,17 +31,25 @@ from server.cli.lab import wire
 ROOT: Final = Path(__file__).parent.parent
 NAME: Final = "wire_fleet"
 SAMPLE_S: Final = 1.0
-STARTS_PER_S: Final = 40
-"""How many devices begin their update each real second: what one process of devices can follow."""
+STARTS_PER_S: Final = 12
+"""How many devices begin their update each real second: a third of what two processors can carry in all."""
 SPEED: Final = 10.0
-HEARTBEAT_S: Final = 20.0
+HEARTBEAT_S: Final = 30.0
 
 
 def scenario(devices: int) -> Scenario:
     """Return a good release for so many devices in four regions: a canary, then everybody at an even rate."""
     ramp_s = max(60, round(devices / STARTS_PER_S))
     gate = {"confirmed_ratio": 0.9, "failure_ratio": 1}
-    halt = {"reboot_s": 30, "g1_s": 60, "g2_s": 120, "slow_room": 200, "region_room": 2000, "class_room": 2000}
+    halt = {
+        "block_s": 60,
+        "reboot_s": 30,
+        "g1_s": 90,
+        "g2_s": 180,
+        "slow_room": 200,
+        "region_room": 2000,
+        "class_room": 2000,
+    }
     document: dict[str, Any] = {
         "name": "wire-fleet",
         "story": "A good release for everybody, with sockets.",
