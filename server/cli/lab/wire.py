@@ -49,7 +49,8 @@ DEVICES_MOST: Final = 15_000
 DEVICES: Final = Path("/devices")
 """Of each device's own files, which are in memory."""
 ONLINE_S: Final = 60.0
-"""How long the last devices may take to come up."""
+SLOWLY: Final = 3
+"""A fleet may take so many times as long to come up as its connections are spread over, and ``ONLINE_S``."""
 EXPIRES_S: Final = 1
 """How long before its start the trust documents of a campaign hold whose defect is that they have expired."""
 LOOK_S: Final = 0.5
@@ -284,7 +285,9 @@ async def _living(fleet: Fleet, devices: int) -> AsyncIterator[None]:
     task = asyncio.create_task(fleet.run(), name="fleet")
     up = asyncio.create_task(fleet.connected.wait(), name="fleet comes up")
     try:
-        await asyncio.wait((task, up), timeout=ONLINE_S + devices / CONNECTS_PER_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (task, up), timeout=ONLINE_S + SLOWLY * devices / CONNECTS_PER_S, return_when=asyncio.FIRST_COMPLETED
+        )
         if not fleet.connected.is_set():
             raise StoreUnavailableError("The devices did not come up.")
         yield
