@@ -209,7 +209,7 @@ class World:
         )
         self.orchestrator.chores = (self.rollbacks.tick, self.freezes.tick, self.quarantine.tick)
         self.orchestrator.admits = Admits(fleet=self.fleet, presence=self.presence)
-        self.inventory = Inventory(repository=self.devices, fleet=self.fleet, issuer=None)
+        self.inventory = Inventory(repository=self.devices, fleet=self.fleet, issuer=None, clock=lambda: self.now)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -1,6 +1,7 @@
 """Adding devices and giving each its credential at the broker."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -42,10 +43,18 @@ class CredentialIssuer(Protocol):
 class Inventory:
     """What devices there are."""
 
-    def __init__(self, *, repository: DeviceRepository, fleet: Fleet, issuer: CredentialIssuer | None) -> None:
+    def __init__(
+        self,
+        *,
+        repository: DeviceRepository,
+        fleet: Fleet,
+        issuer: CredentialIssuer | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._repository = repository
         self._fleet = fleet
         self._issuer = issuer
+        self._clock = clock
 
     async def add(self, devices: Sequence[NewDevice], *, scope: Scope = EVERYTHING) -> None:
         """Add them all or none. Raises: ConflictError, InvalidInputError; ForbiddenError: not within ``scope``."""
@@ -53,7 +62,7 @@ class Inventory:
             raise ForbiddenError(f"Your access is limited to {scope}; none was added.")
         if len({device.id for device in devices}) < len(devices):
             raise InvalidInputError("A device id comes twice in the list.", pointer="/devices")
-        now = datetime.now(UTC)
+        now = self._now()
         await self._repository.add(devices, now=now)
         for device in devices:
             self._fleet.add(DeviceRecord(device.id, device.region, device.cohort, now))
@@ -70,7 +79,10 @@ class Inventory:
         if self._issuer is None:
             return {}
         # The time is noted before the credential exists, so that a revocation in between is later and covers it.
-        admitted = await self._repository.admit(devices, now=datetime.now(UTC), scope=scope)
+        admitted = await self._repository.admit(devices, now=self._now(), scope=scope)
         if left_out := [device for device in devices if device not in admitted]:
             raise ConflictError(f"{left_out[0]} is revoked: make a claim, with which it enrols again.")
         return {device: self._issuer.issue(device, issued=admitted[device]) for device in devices}
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
