@@ -20,6 +20,7 @@ from server.db.freezes import FreezeRepository
 from server.db.halts import HaltRepository
 from server.db.operations import OperationRepository
 from server.db.places import PlaceRepository
+from server.db.policies import PolicyRepository
 from server.db.published import PublishedRepository
 from server.db.request_keys import RequestKeyRepository
 from server.db.restored import RestoreRepository
@@ -286,6 +287,7 @@ async def build(
         ),
         orchestrator=orchestrator,
         places=PlaceRepository(database),
+        policies=PolicyRepository(database),
         publisher=publisher,
         request_keys=RequestKeys(RequestKeyRepository(database)),
         quarantine=quarantine,

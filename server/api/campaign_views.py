@@ -151,6 +151,7 @@ class CampaignDetail(CampaignView):
     rollback: Rollback | None
     plan: Plan
     policy: Policy
+    policy_from: str
     waves: list[WaveState]
     regions: list[RegionState]
     states: dict[str, int]
@@ -316,6 +317,7 @@ async def detail_of(call: Call[Any], record: CampaignRecord) -> CampaignDetail:
         rollback=_rollback(await call.context.rollbacks.progress(record)),
         plan=record.plan,
         policy=record.policy,
+        policy_from=record.policy_from,
         waves=_waves(record, regions),
         regions=regions,
         states={state.value: number for state, number in glance.states.items()},

@@ -27,6 +27,7 @@ from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, PageQuery, begin_page, end_page
 from server.api.operations import DryRunQuery
 from server.api.parameters import PATH, CampaignName, CohortName, Digits, Reason, RegionNames
+from server.api.policies import AnyPolicy, resolved
 from server.api.routing import Call, Example, Model, route
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import NO_REASON, Membership
@@ -49,7 +50,8 @@ PlanHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class CampaignCreate(Model):
     """A draft. Without a plan the default one is made: a canary, region by region, then the rest.
 
-    ``plan_hash``: what a dry run has answered; 409 if the plan would be another one by now.
+    ``policy``: one, or the name of one. ``plan_hash``: what a dry run has answered; 409 if the plan would be another
+    one by now.
     """
 
     name: CampaignName
@@ -57,7 +59,7 @@ class CampaignCreate(Model):
     cohort: CohortName
     regions: RegionNames
     plan: Plan | None = None
-    policy: Policy = Policy()
+    policy: AnyPolicy = Policy()
     reason: Reason = NO_REASON
     membership: Membership = Membership.DYNAMIC
     plan_hash: PlanHash | None = None
@@ -119,13 +121,15 @@ class Start(TakeOver):
 async def create_campaign(call: Call[CampaignCreate, DryRunQuery]) -> CampaignView | web.Response:
     """Draw up a campaign, or show what it would do; nothing happens to any device."""
     body = call.body
+    policy, policy_from = await resolved(call, body.policy)
     draft = Draft(
         name=body.name,
         cohort=body.cohort,
         regions=body.regions,
         bundle=BundleId(identifiers.parse(identifiers.BUNDLE, body.bundle)),
         plan=body.plan,
-        policy=body.policy,
+        policy=policy,
+        policy_from=policy_from,
         reason=body.reason,
         membership=body.membership,
     )

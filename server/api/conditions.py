@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from firmware_store.errors import InvalidInputError, PreconditionMissingError, StaleError
 from server.db.campaign_records import CampaignRecord
 from server.db.devices import DeviceRecord
+from server.db.policies import PolicyRecord
 from server.db.webhooks import WebhookRecord
 
 FORM: Final = r'^(\*|"[!#-~]*"( *, *"[!#-~]*")*)$'
@@ -40,6 +41,10 @@ class Match:
     def webhook(self, record: WebhookRecord) -> None:
         """Raises: StaleError."""
         self._check(webhook_tag(record), "webhook")
+
+    def policy(self, record: PolicyRecord) -> None:
+        """Raises: StaleError."""
+        self._check(policy_tag(record), "policy")
 
     def _check(self, tag: str, what: str) -> None:
         if self.tags and tag not in self.tags:
@@ -75,6 +80,10 @@ def webhook_tag(record: WebhookRecord) -> str:
     rotated = None if record.old_secret_until is None else record.old_secret_until.isoformat()
     types = sorted(record.types)
     return _tag(record.id.hex, record.name, record.url, types, record.is_enabled, record.why_not, rotated)
+
+
+def policy_tag(record: PolicyRecord) -> str:
+    return _tag(record.name, record.version)
 
 
 def _tag(*facts: object) -> str:

@@ -11,6 +11,7 @@ from server.db.devices import DeviceRepository
 from server.db.executions import ExecutionRepository
 from server.db.fleet_executions import FleetExecutionRepository
 from server.db.places import PlaceRepository
+from server.db.policies import PolicyRepository
 from server.services.admission import Admission
 from server.services.audit import Audit
 from server.services.authentication import Authentication
@@ -83,6 +84,7 @@ class Context:
     operations: Operations
     orchestrator: Orchestrator
     places: PlaceRepository
+    policies: PolicyRepository
     publisher: Publisher
     request_keys: RequestKeys
     quarantine: Quarantine

@@ -33,6 +33,7 @@ PATH: Final[Mapping[str, PathParameter]] = MappingProxyType(
         "freeze": PathParameter("^frz_[0-9a-f]{32}$", "a freeze's id", "frz_019aabbe3d4e7c2396e7f8091021324f"),
         "revocation": PathParameter("^rev_[0-9a-f]{32}$", "a revocation's id", "rev_019aabbe4e5f7d34a7f8091021324350"),
         "operation": PathParameter("^op_[0-9a-f]{32}$", "an operation's id", "op_019aabbe5f607e45b809102132435465"),
+        "policy": PathParameter(REGION_OR_COHORT, "a policy's name", "careful"),
         "version": PathParameter("^[0-9]{1,18}$", "a root's version", "1"),
         "token_id": PathParameter("^[0-9a-f]{8}$", "a token's id: what stands between its underscores", "5f0c1a2b"),
         "webhook": PathParameter("^whk_[0-9a-f]{32}$", "a webhook's id", "whk_019aabbe6a7b7f56a9091021324354a5"),

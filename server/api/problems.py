@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from firmware_store import errors
 from server.api.ranges import RangeNotSatisfiableError
+from server.domain.choices import members_of
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +113,9 @@ def from_validation(error: ValidationError, request_id: str, *, place: Literal["
     """Answer 422 with one entry for each member that is wrong."""
     entries = [
         {
-            "pointer": "".join(f"/{part}" for part in entry["loc"]) if place == "body" else f"?{entry['loc'][0]}",
+            "pointer": "".join(f"/{part}" for part in members_of(entry["loc"]))
+            if place == "body"
+            else f"?{entry['loc'][0]}",
             "detail": entry["msg"].removeprefix("Value error, "),
             "code": entry["type"],
         }
@@ -120,6 +123,10 @@ def from_validation(error: ValidationError, request_id: str, *, place: Literal["
     ]
     said = "One member is wrong." if len(entries) == 1 else f"{len(entries)} members are wrong."
     return respond(422, "invalid-input", said, request_id, {"errors": entries})
+
+
+def _pointer(where: Sequence[int | str], place: Literal["body", "query"]) -> str:
+    return "".join(f"/{part}" for part in members_of(where)) if place == "body" else f"?{where[0]}"
 
 
 def from_router(error: web.HTTPException, request_id: str) -> web.Response:

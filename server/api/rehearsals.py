@@ -10,6 +10,7 @@ from pydantic import Field
 
 from server.api.delivery import deliver
 from server.api.parameters import CohortName, RegionNames
+from server.api.policies import AnyPolicy, resolved
 from server.api.routing import Call, Example, Media, Model, route
 from server.api.store import MEDIA_TYPE
 from server.domain.identity import CampaignId
@@ -54,7 +55,7 @@ class RehearsalDraft(RehearsalOf):
     cohort: CohortName
     regions: RegionNames
     plan: Plan | None = None
-    policy: Policy = Policy()
+    policy: AnyPolicy = Policy()
 
 
 @route(
@@ -69,8 +70,9 @@ class RehearsalDraft(RehearsalOf):
 async def rehearse_draft(call: Call[RehearsalDraft]) -> web.StreamResponse:
     """Rehearse a campaign that is not there yet."""
     body = call.body
+    policy, _ = await resolved(call, body.policy)
     prepared = await call.context.rehearsals.of_draft(
-        body.cohort, body.regions, body.plan, body.policy, bricked=body.bricked
+        body.cohort, body.regions, body.plan, policy, bricked=body.bricked
     )
     return await _answer(call, prepared)
 

@@ -26,6 +26,7 @@ OPEN: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "authority": frozenset({"root", "trust"}),
         "blobs": frozenset({"get", "presign"}),
         "bundles": frozenset({"get", "newest"}),
+        "policies": frozenset({"get", "page"}),
         "cursors": frozenset({"seal", "open"}),
         "catalogue": frozenset({"check_blob", "find_image"}),
         "tickets": frozenset({"current"}),

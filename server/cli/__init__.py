@@ -36,6 +36,7 @@ app.command("server.cli.places:regions", name="region", help="Count devices by r
 app.command("server.cli.places:cohorts", name="cohort", help="Count devices by cohort.")
 app.command("server.cli.campaign:app", name="campaign", help="Create, start, watch and stop campaigns.")
 app.command("server.cli.apply:apply", name="apply", help="Make a file's campaign so; a second time changes nothing.")
+app.command("server.cli.policy:app", name="policy", help="Keep policies under names.")
 app.command("server.cli.context:app", name="context", help="Keep servers and tokens under names.")
 app.command("server.cli.completion:completion", name="completion", help="Print what makes a shell complete commands.")
 app.command("server.cli.halt:app", name="halt", help="Try the halt rule on recorded or generated fleets.")

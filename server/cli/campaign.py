@@ -59,7 +59,7 @@ def create(
     plan
         A JSON file with the waves; without it the default plan is made.
     policy
-        A JSON file with the policy; what it does not say has its default.
+        A JSON file with the policy; what it does not say has its default. Or the name of one that the server keeps.
     membership
         Whether devices that join the cohort after the start are of the campaign, too (dynamic), or not (snapshot).
     """
@@ -98,7 +98,7 @@ def show_plan(
     plan
         A JSON file with the waves; without it the default plan is shown.
     policy
-        A JSON file with the policy; what it does not say has its default.
+        A JSON file with the policy; what it does not say has its default. Or the name of one that the server keeps.
     membership
         Whether devices that join the cohort after the start would be of the campaign, too.
     """
@@ -386,9 +386,11 @@ def cancel(campaign: CampaignId, *, token: Token, server: Url = DEFAULT_URL, rea
 
 def _draft(name: str, region: list[str], plan: Path | None, policy: Path | None, **members: str) -> dict[str, Any]:
     body: dict[str, Any] = {"name": name, "regions": region, **members}
-    for member, path in (("plan", plan), ("policy", policy)):
-        if path is not None:
-            body[member] = _read_json(path)
+    if plan is not None:
+        body["plan"] = _read_json(plan)
+    if policy is not None:
+        is_name = not (policy.suffix or policy.exists())
+        body["policy"] = str(policy) if is_name else _read_json(policy)
     return body
 
 

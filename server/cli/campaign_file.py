@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from firmware_store.errors import InvalidInputError
 from server.api.parameters import PATH, CampaignName, CohortName, Reason, RegionNames
+from server.api.policies import AnyPolicy
 from server.domain.campaign import NO_REASON, Membership
 from server.domain.plan import Plan, Policy
 from server.domain.yaml_text import MAX_BYTES, read_documents, validated
@@ -28,7 +29,7 @@ class CampaignFile(BaseModel):
         Membership.DYNAMIC, description="whether devices that join the cohort later are of the campaign, too"
     )
     plan: Plan | None = Field(None, description="the waves; without it the default plan is made")
-    policy: Policy = Field(Policy(), description="pace and judgement")
+    policy: AnyPolicy = Field(Policy(), description="pace and judgement, or the name of a policy that the server keeps")
     start: bool = Field(False, description="start it, or ask for the approvals that it needs")
 
     @property
@@ -44,7 +45,11 @@ class CampaignFile(BaseModel):
             found.append("regions")
         if self.plan is not None and Plan.model_validate(there["plan"]) != self.plan:
             found.append("plan")
-        if Policy.model_validate(there["policy"]) != self.policy:
+        if isinstance(self.policy, str):
+            is_same = there["policy_from"].partition("@")[0] == self.policy  # which version there was is the server's
+        else:
+            is_same = Policy.model_validate(there["policy"]) == self.policy
+        if not is_same:
             found.append("policy")
         return found
 

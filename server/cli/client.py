@@ -83,6 +83,10 @@ class Client:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("PATCH", path, json=body, headers=_seen(seen))
 
+    async def put(self, path: str, body: object, *, seen: str) -> Any:
+        """Return the answer's JSON. Raises as ``get`` does."""
+        return await self._call("PUT", path, json=body, headers=_seen(seen))
+
     async def delete(self, path: str, *, seen: str | None = None) -> Any:
         """Return the answer's JSON. Raises as ``get`` does."""
         return await self._call("DELETE", path, headers=_seen(seen))

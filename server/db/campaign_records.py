@@ -40,6 +40,7 @@ class CampaignRecord:
     where it was not. ``approvals`` are those of all runs. ``awaits``: whose word the open wave's gate waits for, which
     ``sentence`` says in words; ``advanced``: the wave that a person has let through in this run;
     ``answer``: the last one of its webhook. ``transport``: how devices fetch first, None while that is not decided.
+    ``policy_from``: which named policy ``policy`` was when it was drafted (name@version); empty: none.
     """
 
     id: CampaignId
@@ -72,6 +73,7 @@ class CampaignRecord:
     advanced: int | None = None
     answer: Answer | None = None
     transport: Transport | None = None
+    policy_from: str = ""
 
     @property
     def members_before(self) -> int | None:

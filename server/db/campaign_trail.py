@@ -90,6 +90,7 @@ def _drafted(campaign: CampaignRecord) -> Entry:
             "membership": campaign.membership,
             "plan": campaign.plan.model_dump(mode="json"),
             "policy": campaign.policy.model_dump(mode="json"),
+            "policy_from": campaign.policy_from,
         },
         reason=campaign.reason,
     )

@@ -28,11 +28,12 @@ from server.protocol.sources import Transport
 
 _COLUMNS: Final = """id, name, cohort, bundle_id, state, causes, run, plan, policy, reason, created_by, created_at,
     started_at, watching_since, ended_at, halted_at, wave, blobs_ready, sentence, revision,
-    membership, emergency, run_at, rolling_since, awaits, advanced, answer, transport"""
+    membership, emergency, run_at, rolling_since, awaits, advanced, answer, transport, policy_from"""
 
 ADD: Final = """
-    INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership)
-    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10, $11)
+    INSERT INTO campaign (id, name, cohort, bundle_id, state, plan, policy, reason, created_by, created_at, membership,
+                          policy_from)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10, $11, $12)
 """
 
 ADD_REGIONS: Final = """
@@ -137,6 +138,7 @@ class CampaignRepository:
                 campaign.created_by,
                 campaign.created_at,
                 campaign.membership.value,
+                campaign.policy_from,
             )
             await connection.execute(
                 ADD_REGIONS, campaign.id, [region.region for region in campaign.regions], campaign.cohort

@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from firmware_store.errors import InvalidInputError
+from server.domain.choices import members_of
 
 MAX_BYTES: Final = 1 << 20
 
@@ -41,7 +42,7 @@ def validated(model: type[Model], document: object, *, claim: str) -> Model:
         return model.model_validate(document)
     except ValidationError as exc:
         wrong = [
-            f"  {'.'.join(map(str, entry['loc'])) or 'the document'}: {entry['msg']}"
+            f"  {'.'.join(members_of(entry['loc'])) or 'the document'}: {entry['msg']}"
             for entry in exc.errors(include_url=False, include_context=False, include_input=False)
         ]
         raise InvalidInputError("\n".join((f"{claim}:", *wrong))) from exc

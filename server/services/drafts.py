@@ -16,7 +16,10 @@ from server.services.identifiers import new_uuid7
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What somebody asks for; without a plan the default one is made."""
+    """What somebody asks for; without a plan the default one is made.
+
+    ``policy_from``: the named policy that ``policy`` is (name@version); empty: it is the draft's own.
+    """
 
     name: str
     cohort: Cohort
@@ -26,6 +29,7 @@ class Draft:
     policy: Policy
     reason: str
     membership: Membership = Membership.DYNAMIC
+    policy_from: str = ""
 
 
 async def drawn_up(
@@ -63,6 +67,7 @@ async def drawn_up(
         bundle_id=draft.bundle,
         plan=plan,
         policy=policy,
+        policy_from=draft.policy_from,
         reason=draft.reason,
         membership=draft.membership,
         created_by=caller,

@@ -319,6 +319,7 @@ UNFENCED = {
     "device_certificate": "as device_key",
     "device_revocation": "to revoke is right in any case",
     "token": "what people enter",
+    "policy": "what people publish, for campaigns to be drawn up by",
     "bundle": "what people upload; offering it is another matter",
     "bundle_blob": "as bundle",
     "delta_blob": "written with its delta, which is fenced",

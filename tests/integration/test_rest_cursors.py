@@ -74,6 +74,7 @@ async def names(
     for _ in range(2):
         await admin.add_device(unique("gw"), "eu", cohort)
         await make_token(admin, Role.VIEWER)
+        assert (await admin.post("/v1/policies", {"name": unique("policy"), "policy": {}})).status == 201
         refused = await admin.call(
             "POST", "/v1/trust/root", data=b"none", headers={"Content-Type": "application/tidegate-root+cbor"}
         )

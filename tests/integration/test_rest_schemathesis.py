@@ -38,6 +38,8 @@ JUDGED = {
     "list_devices": "the grammar of filters",
     "list_executions": "the grammar of filters",
     "list_fleet_executions": "the grammar of filters",
+    "add_policy": "cron fields, and numbers that fit each other",
+    "publish_policy": "as add_policy",
     "list_drift": "the grammar of filters",
     **dict.fromkeys(
         (
@@ -45,6 +47,7 @@ JUDGED = {
             "list_decisions",
             "list_deliveries",
             "list_operations",
+            "list_policies",
             "list_revocations",
             "list_tokens",
             "list_trust_events",

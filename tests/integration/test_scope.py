@@ -127,6 +127,10 @@ ROWS: dict[str, Hidden | Absent | Refused | Closed | Open] = {
     "POST /v1/webhooks/{webhook}/deliveries/{delivery}/resend": Closed({}),
     "GET /v1/me": Open(),
     "POST /v1/bundles": Closed(),
+    "GET /v1/policies": Open(),
+    "GET /v1/policies/{policy}": Open(),
+    "POST /v1/policies": Closed({"name": "x", "policy": {}}),
+    "PUT /v1/policies/{policy}": Closed({"policy": {}}),
     "GET /v1/bundles": Open(),
     "GET /v1/bundles/{bundle}": Open(),
     "POST /v1/blobs/missing": Closed({"digests": []}),
@@ -239,6 +243,7 @@ async def world(
         "delivery": "1",
         "sha256": HEX * 2,
         "version": "1",
+        "policy": "careful",
     }
     given = await admin.post("/v1/tokens", {"name": unique("limited"), "role": "admin", **limits})
     api = Api(server.url, given.body["token"])
@@ -284,7 +289,7 @@ def test_every_operation_that_takes_a_token_has_a_row() -> None:
 
 
 def test_every_operation_that_names_something_says_what_becomes_of_it() -> None:
-    fleet_wide = {"bundle", "sha256", "version"}
+    fleet_wide = {"bundle", "policy", "sha256", "version"}
     for route, operation in operations().items():
         named = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
         if named - fleet_wide:
