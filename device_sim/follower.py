@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from device_sim.agent.device import Connect, DeviceConfig
 from device_sim.agent.events import Note
+from device_sim.delivering import Deliver, delivering
 from device_sim.line import Line
 from device_sim.script import Script
-from device_sim.slow_link import Deliver, delivering
 from server.mqtt.link import Incoming
 from server.traces.fates import Fate
 

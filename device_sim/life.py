@@ -14,8 +14,11 @@ from device_sim.agent.slots import SlotBackend
 from device_sim.faults import DeviceFaults
 from device_sim.follower import Follower
 from device_sim.line import Line
+from device_sim.scenario import model
+from device_sim.scenario.channel import Channel
 from device_sim.script import Script
-from device_sim.slow_link import SlowHttp, slow_connect
+from device_sim.wire.carried_link import CarriedHttp, carried
+from device_sim.wire.fleet_clock import FleetClock
 
 REBOOT_S: Final = 1.5
 REBOOT_SPREAD: Final = 0.3  # sigma of the logarithm
@@ -80,14 +83,15 @@ class OrdinaryLife:
         self._script = script
         self._reboot_s = reboot_s
         self._rng = random.Random(f"{seed}|{config.device_id}")
-        speed = faults.bytes_per_s
-        carried = connect_mqtt if speed is None else slow_connect(speed)
+        self._clock = FleetClock(1)
+        self._channel = Channel(model.Line(bandwidth=faults.bytes_per_s), (), self._rng)
+        connect = connect_mqtt if self._channel.is_plain else carried(connect_mqtt, self._channel, self._clock)
         self._follower: Follower | None = None
         if script is not None:
             rng = random.Random(f"{seed}|{config.device_id}|fate")
             self._follower = Follower(script, self.line, rng=rng, on_death=on_death)
-            carried = self._follower.slowed(carried)
-        self.connect = self.line.carry(carried)
+            connect = self._follower.slowed(connect)
+        self.connect = self.line.carry(connect)
 
     def begin(self) -> None:
         if self._follower is not None:
@@ -98,8 +102,7 @@ class OrdinaryLife:
             self._follower.stop()
 
     def http(self, http: Http) -> Http:
-        speed = self._faults.bytes_per_s
-        return http if speed is None else SlowHttp(http, speed)
+        return http if self._channel.is_plain else CarriedHttp(http, self._channel, self._clock)
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         return slots

@@ -1,10 +1,10 @@
 """Which simulated devices sleep, and how."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from device_sim.scenario.draws import chosen
 from server.traces.format import Trace
 
 
@@ -20,11 +20,7 @@ def draw_sleepers(
     devices: Sequence[str], share: float, interval_s: int, awake_s: float, *, seed: int
 ) -> Mapping[str, Nap]:
     """Return who sleeps: the share (0..1) as exactly as whole devices can. A higher one only ever adds devices."""
-
-    def draw(device: str) -> bytes:
-        return hashlib.sha256(f"{seed}|{device}|sleeps".encode()).digest()
-
-    return dict.fromkeys(sorted(devices, key=draw)[: round(share * len(devices))], Nap(interval_s, awake_s))
+    return dict.fromkeys(chosen(devices, share, seed=seed, what="sleeps"), Nap(interval_s, awake_s))
 
 
 def naps_of(trace: Trace, factor: float) -> Mapping[str, Nap]:

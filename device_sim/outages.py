@@ -6,12 +6,12 @@ eu:10%:@1.2.0+5s:30s        the same for a tenth of it, 5 s later
 *:100%:20s:0.5s             every session of the fleet drops and comes back
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
+from device_sim.scenario.draws import chosen
 from firmware_store.errors import InvalidInputError
 from server.domain.identity import DeviceId, Region
 
@@ -61,9 +61,5 @@ class Outage:
 
     def victims(self, devices: Mapping[DeviceId, Region], *, seed: int) -> list[DeviceId]:
         """Return whom it strikes: the share as exactly as whole devices can. A higher ratio only ever adds devices."""
-
-        def draw(device: DeviceId) -> bytes:
-            return hashlib.sha256(f"{seed}|{device}|outage|{self.region}".encode()).digest()
-
-        there = sorted((device for device, region in devices.items() if self.is_in(region)), key=draw)
-        return there[: round(self.ratio * len(there))]
+        there = [device for device, region in devices.items() if self.is_in(region)]
+        return chosen(there, self.ratio, seed=seed, what=f"outage|{self.region}")

@@ -3,6 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from random import Random
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
 
 
 def rank(seed: int, name: str, what: str) -> bytes:
@@ -10,7 +13,7 @@ def rank(seed: int, name: str, what: str) -> bytes:
     return hashlib.sha256(f"{seed}|{name}|{what}".encode()).digest()
 
 
-def chosen(names: Iterable[str], share: float, *, seed: int, what: str) -> list[str]:
+def chosen(names: Iterable[Name], share: float, *, seed: int, what: str) -> list[Name]:
     """Return a share (0..1) of the names as exactly as whole ones can. A higher share only ever adds names."""
     ordered = sorted(names, key=lambda name: rank(seed, name, what))
     return ordered[: round(share * len(ordered))]

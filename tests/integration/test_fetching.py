@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from device_sim.agent.device import connect_mqtt
 from device_sim.agent.http_client import HttpClient
-from device_sim.slow_link import slow_connect
+from device_sim.wire.carried_link import slowed
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker
@@ -71,7 +72,7 @@ def chunks_in(device: CountedDevice, bundle: Bundle) -> set[str]:
 async def test_no_chunk_that_was_written_is_sent_again_after_a_loss_of_power_or_of_the_line(
     lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
 ) -> None:
-    device = CountedDevice(lab.config(new_device_id()), connect=slow_connect(400_000))
+    device = CountedDevice(lab.config(new_device_id()), connect=slowed(connect_mqtt, 400_000))
     await server.offer(BUNDLE)
     for count in (15, 30):
         async with device.powered():
@@ -257,7 +258,7 @@ async def test_a_halt_in_mid_download_ends_every_request_of_every_device(
     async def take_time(_request: web.Request) -> None:
         await asyncio.sleep(0.1)  # what a slow server does
 
-    connect = slow_connect(200_000)
+    connect = slowed(connect_mqtt, 200_000)
     devices = [CountedDevice(lab.config(new_device_id()), http=http, connect=connect) for _ in range(HALTED_FLEET)]
     blobs.hold(BUNDLE)
     blobs.answer = take_time
