@@ -40,12 +40,11 @@ def scenario(devices: int) -> Scenario:
                 "offline": {"naps_per_day": 0.3, "nap": "10m", "site_outages_per_day": 0.02, "site_outage": "30m"},
             },
             {
-                "share": "40%",
+                "share": "50%",
                 "region": "us",
                 "hardware": "gw100-rev-c",
                 "offline": {"naps_per_day": 0.2, "nap": "30m", "diurnal": "5%"},
             },
-            {"share": "10%", "region": "us", "hardware": "meter-rev-a", "wake_interval": "15m", "awake": "20s"},
         ],
         "releases": [{"version": "1.1.0", "size": "2MiB"}],
         "campaigns": [{"release": "1.1.0", "policy": {"confirm_s": 43200, "watch_s": 43200}}],

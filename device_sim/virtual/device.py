@@ -5,10 +5,9 @@ connection, reboots through the bootloader, and lets what the cast has in store 
 between two events: a device that is idle costs nothing.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from device_sim.agent.boot_environment import SlotInfo, SlotState
 from device_sim.agent.core import Agent
@@ -27,7 +26,6 @@ from device_sim.agent.events import (
     Subscribe,
     Unsubscribe,
 )
-from device_sim.agent.slots import SlotBackend
 from device_sim.agent.state import ACTIVE, AgentState
 from device_sim.agent.trust import Identity
 from device_sim.scenario import faults as kinds
@@ -37,16 +35,15 @@ from device_sim.scenario.cast import Role
 from device_sim.scenario.device_clock import DeviceClock
 from device_sim.scenario.draws import generator
 from device_sim.scenario.fate import LOOP_S, OFF_S, Fate
-from device_sim.scenario.faulty_slots import ON_THE_MEDIUM, FaultySlots, Medium
-from device_sim.virtual.clock import Clock
 from device_sim.virtual.core_loop import CoreLoop
+from device_sim.virtual.faulty_storage import FaultyStorage
 from device_sim.virtual.line import VirtualLine
-from device_sim.virtual.memory_slots import MemorySlots, MemoryStorage
-from device_sim.virtual.orders import COHORT, Order
+from device_sim.virtual.memory_slots import MemorySlots
+from device_sim.virtual.orders import COHORT
 from device_sim.virtual.presence import Presence
 from device_sim.virtual.release import VENDOR
-from firmware_store.root import Root
-from server.protocol.topics import Topics, Up
+from device_sim.virtual.surroundings import World
+from server.protocol.topics import Up
 from server.services.sites import SITE_LABEL
 
 FACTORY_VERSION: Final = "1.0.0"
@@ -57,37 +54,6 @@ _NO_NETWORK: Final = "no network"
 _FLAPS: Final = "flaps"
 _STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
 """What a power cut calls the state that begins with a note."""
-
-
-class World(Protocol):
-    """What a device meets."""
-
-    clock: Clock
-    topics: Topics
-    root: Root
-    kept: dict[bytes, bytes]
-    is_broker_up: bool
-
-    def published(self, device: "VirtualDevice", topic: str, payload: bytes) -> None:
-        """A device says something, and there is a broker to hear it."""
-
-    def subscribed(self, device: "VirtualDevice", topics: Sequence[str]) -> None:
-        """A device wants to hear of these."""
-
-    def concerns(self, device: "VirtualDevice") -> bool:
-        """Tell whether a device that sleeps would find something to do if it woke now."""
-
-    def order(self, device: "VirtualDevice") -> Order | None:
-        """Return what the device's region is told."""
-
-    def topic_of(self, device: "VirtualDevice") -> str:
-        """Return where it is told that."""
-
-    def went(self, device: "VirtualDevice", *, rests: bool) -> None:
-        """A session has ended. ``rests``: the device sleeps."""
-
-    def noted(self, device: "VirtualDevice", note: Note) -> None:
-        """A fact."""
 
 
 class VirtualDevice:
@@ -106,8 +72,7 @@ class VirtualDevice:
         self.presence = Presence(role, self, world.clock, self._rng, is_broker_up=lambda: world.is_broker_up)
         self._loop = CoreLoop(world.clock, self._own_clock, perform=self._perform, news=self._newer_order)
         self._slots = MemorySlots(FACTORY, world.kept)
-        self._storage = MemoryStorage(self._slots)
-        self._medium = self._make_medium(seed)
+        self._storage = FaultyStorage(role, self._slots, world.clock, seed=seed, cut=self._cut_where)
         self._identity = Identity(
             role.id,
             VENDOR,
@@ -174,7 +139,7 @@ class VirtualDevice:
         self._version = running.version
         self.presence.forget(_NO_NETWORK, _FLAPS)
         self._own_clock.boot(now)
-        self._storage.begin(self._seen_slots(running))
+        self._storage.begin(running.version)
         self._note(Note("booted", version=running.version, slot=running.name))
         self._loop.begin(
             Agent(
@@ -231,8 +196,7 @@ class VirtualDevice:
 
     def _cut_power(self, cut: kinds.PowerCut) -> None:
         if self.is_on:
-            if self._medium is not None:
-                self._medium.has_power = False
+            self._storage.lose_power()
             self._note(Note("power_cut", version=self._version))
             self._restart(OFF_S if cut.lasts is None else cut.lasts)
 
@@ -244,32 +208,6 @@ class VirtualDevice:
                 self._cuts.remove(cut)
                 self._cut_power(cut)
                 return
-
-    # --- its storage ---
-
-    def _make_medium(self, seed: int) -> Medium | None:
-        """Return what is wrong with its storage; None, where nothing ever is."""
-        role = self.role
-        never_confirms = (one for effects in role.effects.values() for one in effects)
-        if not any(isinstance(fault, (*ON_THE_MEDIUM, kinds.PowerCut)) for fault in role.faults) and not any(
-            isinstance(one, kinds.NeverConfirms) for one in never_confirms
-        ):
-            return None
-        return Medium(
-            role.faults,
-            now=lambda: self._world.clock.now,
-            rng=generator(seed, role.id, "medium"),
-            on_step=lambda number: self._cut_where(step=number),
-        )
-
-    def _seen_slots(self, running: SlotInfo) -> SlotBackend:
-        if self._medium is None:
-            return self._slots
-        self._medium.has_power = True
-        confirms = self._fate.effect(kinds.NeverConfirms, running.version) is None
-        return FaultySlots(
-            self._slots, self._medium, confirms=confirms, on_confirm=lambda: self._cut_where("confirming")
-        )
 
     # --- its sessions ---
 

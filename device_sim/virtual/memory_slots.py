@@ -211,11 +211,6 @@ class MemoryStorage(Storage):
         super().__init__(Path(), slots, durable=False)
         self.saved: AgentState | None = None
 
-    def begin(self, slots: SlotBackend) -> None:
-        """A boot begins; ``slots`` are those that it sees."""
-        self._slots = slots
-        self._installation = None
-
     def load(self, factory: AgentState) -> AgentState:
         return factory if self.saved is None else self.saved
 
