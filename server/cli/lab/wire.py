@@ -254,6 +254,7 @@ class _Run:
             self._seen[release] = Seen(view, decisions, began_at=self._began_at, speed=self._speed)
 
     def _moment(self, facts: Facts) -> Moment:
+        """Return where the fleet is now. Who is on line follows from the cast: nobody else can say it at once."""
         at = self._clock.now
         release = max(self._campaigns, key=lambda name: self._scenario.order_of(name).at, default="")
         progress = facts.releases.get(release, Progress())
