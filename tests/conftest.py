@@ -12,6 +12,7 @@ import asyncpg
 import hypothesis
 import pytest
 import pytest_asyncio
+import structlog
 
 from server.db.migrate import apply_migrations
 from server.domain.identity import DeviceId, Region
@@ -97,3 +98,10 @@ async def execute(url: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_left_alone() -> Iterator[None]:
+    """A command that sets up logging belongs into a process of its own: here it would break every later test's logs."""
+    yield
+    assert not structlog.is_configured()

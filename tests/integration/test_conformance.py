@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,8 +15,6 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import pytest
-
 from device_sim.conformance.exam import NO_RELEASE, examine
 from device_sim.conformance.keys import LabKeys
 from device_sim.conformance.release import Release
@@ -21,7 +22,6 @@ from device_sim.conformance.rules import RULES, Finding, Outcome
 from firmware_store.codec import decode
 from firmware_store.documents import split
 from firmware_store.root import init_dev_keys
-from server.cli.conformance import conformance
 from server.domain.execution import State
 from server.domain.identity import CampaignId, Cohort, DeviceId, HardwareClass, Region
 from server.embedded import EmbeddedBroker
@@ -170,27 +170,25 @@ async def test_a_device_that_does_not_come_is_said_so(broker: EmbeddedBroker, ne
 
 
 def test_the_command_says_what_became_of_each_rule(
-    broker: EmbeddedBroker,
-    new_device_id: NewId,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    broker: EmbeddedBroker, new_device_id: NewId, tmp_path: Path
 ) -> None:
     own, device = broker.server_credential, new_device_id()
     init_dev_keys(tmp_path / "keys", fleet=None, now=int(time.time()) - 60)
     url = f"mqtt://{quote(own.username)}:{quote(own.password)}@{broker.mqtt_host}:{broker.mqtt_port}"
-    for name, value in {"MQTT_URL": url, "MQTT_CLIENT_ID": own.client_id, "DATA_DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(f"TIDEGATE_{name}", value)
+    told = {"MQTT_URL": url, "MQTT_CLIENT_ID": own.client_id, "DATA_DIR": str(tmp_path)}
+    environment = os.environ | {f"TIDEGATE_{name}": value for name, value in told.items()}
 
-    code = conformance(device=device, wait_s=0.1)
-    said = capsys.readouterr()
-    assert conformance(device=device, wait_s=0.1, output="json") == code == 1
+    def ask(output: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "server", "conformance", "--device", device, "--wait-s", "0.1", "-o", output]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
-    rows = json.loads(capsys.readouterr().out)
-    assert said.err == f"listening: let {device} connect\n"
-    assert said.out.startswith("FAIL    session.hello\n")
-    assert said.out.endswith(f"1 fail, {len(RULES) - 1} skipped\n")
-    assert [row["rule"] for row in rows] == [rule.id for rule in RULES]
+    table, rows = ask("table"), ask("json")
+
+    assert table.returncode == rows.returncode == 1
+    assert table.stderr == f"listening: let {device} connect\n"
+    assert table.stdout.startswith("FAIL    session.hello\n")
+    assert table.stdout.endswith(f"1 fail, {len(RULES) - 1} skipped\n")
+    assert [row["rule"] for row in json.loads(rows.stdout)] == [rule.id for rule in RULES]
 
 
 def test_every_rule_names_a_section_of_the_protocol() -> None:

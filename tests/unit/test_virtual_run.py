@@ -18,7 +18,6 @@ from device_sim.virtual.again import replay
 from device_sim.virtual.run import play, run
 from device_sim.virtual.trace import Trace
 from firmware_store.errors import InvalidInputError
-from server.cli import lab
 
 PLAYABLE = [name for name in shipped() if Mode.VIRTUAL in load(name).modes]
 DEVICES = 60
@@ -322,20 +321,24 @@ def test_another_campaign_supersedes_the_one_before() -> None:
 # --- the command ---
 
 
-def test_the_command_plays_in_virtual_time_writes_a_trace_and_plays_it_again(tmp_path: Path, capsys) -> None:
-    trace = tmp_path / "trace.jsonl"
+def sim(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", "sim", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
-    assert lab.run("boot-loop", mode="virtual", devices=60, ledger=trace, report=tmp_path / "report") == 0
-    assert "boot_failed" in (tmp_path / "report" / "report.json").read_text()
-    assert lab.replay(trace) == 0
-    assert "the same" in capsys.readouterr().out
 
+def test_the_command_plays_in_virtual_time_writes_a_trace_and_plays_it_again(tmp_path: Path) -> None:
+    trace, report = tmp_path / "trace.jsonl", tmp_path / "report"
+    virtual = ("run", "boot-loop", "--mode", "virtual")
+
+    played = sim(*virtual, "--devices", "60", "--ledger", str(trace), "--report", str(report))
+    again = sim("replay", str(trace))
     trace.write_text(trace.read_text() + "{}\n")
 
-    assert lab.replay(trace) == 1
-
-    with pytest.raises(InvalidInputError):
-        lab.run("boot-loop", mode="virtual", speed=10)
+    assert played.returncode == again.returncode == 0
+    assert "boot_failed" in (report / "report.json").read_text()
+    assert "the same" in again.stdout
+    assert sim("replay", str(trace)).returncode == 1
+    assert "no speed" in sim(*virtual, "--speed", "10").stderr
 
 
 @pytest.mark.parametrize(
