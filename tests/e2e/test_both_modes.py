@@ -17,12 +17,12 @@ GATE = {"failure_ratio": 1, "confirmed_ratio": 0}
 BRICKS = Scenario.model_validate(
     {
         "name": "bricks",
-        "story": "Six devices in ten never come back.",
+        "story": "Nine devices in ten never come back.",
         "devices": 60,
         "duration": "60m",
         "speed": 60,
         "fleet": [{"share": "100%", "region": "eu", "hardware": "gw100-rev-b"}],
-        "releases": [{"version": "1.1.0", "effects": [{"fault": "brick", "share": "60%"}]}],
+        "releases": [{"version": "1.1.0", "effects": [{"fault": "brick", "share": "90%"}]}],
         "campaigns": [
             {
                 "release": "1.1.0",

@@ -21,6 +21,7 @@ def scenario(defect: str) -> Scenario:
             "name": "small",
             "story": "A scenario for these tests.",
             "duration": "1h",
+            "modes": ["wire"],
             "fleet": [{"share": "100%", "region": "eu", "hardware": "rev-b"}],
             "releases": [{"version": "1.1.0"}, {"version": "1.2.0", "defect": defect}],
             "campaigns": [{"release": "1.2.0"}],
