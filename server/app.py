@@ -40,7 +40,7 @@ KEEP_ALIVE_S: Final = 75.0
 LINE_MOST_BYTES: Final = 32_768
 """Of a request's first line: the longest filter fits, all of it percent-encoded."""
 
-SWITCH_S: Final = 0.001
+SWITCH_S: Final = 0.0002
 GC_THRESHOLD: Final = 50_000
 """New objects before Python looks for cycles among them; its default is 700, which one batch of reports passes often.
 
