@@ -59,10 +59,6 @@ class Tally:
     ends: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def is_clean(self) -> bool:
-        return not (self.bricks or self.unverified_boots or self.unfinished)
-
     def document(self) -> dict[str, Any]:
         return {
             "cut_points": self.cut_points,

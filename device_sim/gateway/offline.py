@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from device_sim.agent.boot_environment import Image, other
 from device_sim.agent.events import Persist
@@ -29,8 +28,6 @@ from firmware_store.root import Root
 from firmware_store.suit import Manifest, format_version, verify_envelope
 from server.protocol.orders import Deadlines, Envelope
 
-TRIAL: Final = Deadlines(download_s=0, trial_s=60, confirm_s=1800)
-
 _Places = Mapping[bytes, list[tuple[int, int, Chunk]]]
 
 
@@ -42,7 +39,7 @@ async def install_file(
     factory: AgentState,
     identity: Identity,
     pinned: Root,
-    deadlines: Deadlines = TRIAL,
+    deadlines: Deadlines,
 ) -> Update:
     """Write a bundle's release into the other slot and activate it; what is left is to reboot.
 

@@ -80,7 +80,6 @@ class Authority:
             roles={role: Role(len(keys), tuple(sorted(key.kid for key in keys))) for role, keys in public.items()},
             dev=True,
         )
-        self.root_bytes = seal(Kind.ROOT, self.root.payload(), self._keys[RoleName.ROOT])
 
     def sign_release(self, envelope: bytes, *, strangers: bool = False) -> bytes:
         """Return the envelope with as many signatures as it needs, or with those of keys that nobody knows."""

@@ -10,8 +10,6 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.happened = 0
-        """So many things have."""
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
@@ -28,6 +26,5 @@ class Clock:
         coming = self._coming
         while coming and coming[0][0] <= until:
             self.now, _, act = heapq.heappop(coming)
-            self.happened += 1
             act()
         self.now = max(self.now, until)

@@ -25,7 +25,6 @@ class Fleet:
     def __init__(self, cast: Cast, *, epoch: float) -> None:
         scenario, roles = cast.scenario, cast.roles
         self.ids = [role.id for role in roles]
-        self.index = {name: index for index, name in enumerate(self.ids)}
         self.regions = scenario.regions
         self.classes = scenario.hardware
         self.region = _numbers([role.region for role in roles], self.regions)

@@ -30,7 +30,6 @@ class VirtualRelease:
     envelope: Envelope
     blobs: dict[bytes, bytes]
     chunks: frozenset[bytes]
-    hardware: frozenset[str]
 
 
 def make_release(
@@ -69,7 +68,6 @@ def make_release(
         envelope=Envelope(digest, len(envelope)),
         blobs=blobs,
         chunks=chunks,
-        hardware=frozenset(hardware),
     )
 
 
