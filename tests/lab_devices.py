@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from device_sim.agent.boot_environment import read_environment
+from device_sim.agent.boot_environment import EnvironmentFile
 from device_sim.agent.device import DeviceConfig
 from device_sim.faults import Fault
 from device_sim.fleet import Fleet, FleetOptions
@@ -85,8 +85,8 @@ class Lab:
                 await asyncio.sleep(0.01)
 
     def booted_version(self, device: DeviceId) -> str:
-        environment = read_environment(self.directory / device)
+        environment = EnvironmentFile(self.directory / device).read()
         return environment.slots[environment.booted].version
 
     def slot_state(self, device: DeviceId, slot: str) -> str:
-        return read_environment(self.directory / device).slots[slot].state.value
+        return EnvironmentFile(self.directory / device).read().slots[slot].state.value

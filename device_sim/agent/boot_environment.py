@@ -75,6 +75,12 @@ def other(slot: str) -> str:
     return SLOT_NAMES[1 - SLOT_NAMES.index(slot)]
 
 
+def factory_environment(factory: SlotInfo) -> BootEnvironment:
+    """Return what a device leaves the factory with: one slot that runs and is confirmed, and one that is empty."""
+    slots = {slot.name: slot for slot in (factory, SlotInfo(other(factory.name)))}
+    return BootEnvironment(MappingProxyType(slots), active=factory.name, booted=factory.name)
+
+
 class EnvironmentStore(Protocol):
     """Where a boot environment is kept, in one piece: a loss of power leaves the old one or the new one."""
 
@@ -113,16 +119,6 @@ class EnvironmentFile:
             replace_file(self._path, encode_environment(environment), durable=self._durable, files=self._files)
         except OSError as exc:
             raise StorageError(f"cannot write the boot environment: {exc.strerror}") from exc
-
-
-def write_environment(directory: Path, environment: BootEnvironment, *, durable: bool) -> None:
-    """Replace the boot environment in ``directory``. Raises: see ``EnvironmentStore``."""
-    EnvironmentFile(directory, durable=durable).write(environment)
-
-
-def read_environment(directory: Path) -> BootEnvironment:
-    """Read the boot environment of ``directory``. Raises: see ``EnvironmentStore``."""
-    return EnvironmentFile(directory).read()
 
 
 def encode_environment(environment: BootEnvironment) -> bytes:

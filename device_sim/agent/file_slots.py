@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from device_sim.agent.boot_environment import (
     TRIAL_BOOTS,
@@ -14,6 +13,7 @@ from device_sim.agent.boot_environment import (
     Image,
     SlotInfo,
     SlotState,
+    factory_environment,
     other,
 )
 from device_sim.agent.durable_file import StorageError, make_directory, replace_file
@@ -199,9 +199,7 @@ def provision(
         content = seed.read_bytes()
         replace_file(Path(places.path("a", name)), content, durable=durable, files=files)
         images.append(Image(name, hashlib.sha256(content).digest(), len(content)))
-    factory = SlotInfo("a", SlotState.CONFIRMED, 0, version, b"", tuple(images))
-    slots = MappingProxyType({"a": factory, "b": SlotInfo("b")})
-    store.write(BootEnvironment(slots, active="a", booted="a"))
+    store.write(factory_environment(SlotInfo("a", SlotState.CONFIRMED, 0, version, b"", tuple(images))))
 
 
 def _illegal(slot: SlotInfo, verb: str, needed: SlotState) -> IllegalTransitionError:

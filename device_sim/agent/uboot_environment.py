@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import O_RDONLY, O_RDWR
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from device_sim.agent.boot_environment import (
@@ -26,7 +25,7 @@ from device_sim.agent.boot_environment import (
     SlotState,
     decode_environment,
     encode_environment,
-    other,
+    factory_environment,
 )
 from device_sim.agent.durable_file import StorageError, opened
 from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
@@ -158,9 +157,7 @@ class UBootStore:
         """
         if SLOTS not in self._variables.read():
             factory = SlotInfo(self._booted, SlotState.CONFIRMED, version=version, images=images)
-            empty = SlotInfo(other(self._booted))
-            slots = {slot.name: slot for slot in (factory, empty)}
-            self.write(BootEnvironment(MappingProxyType(slots), active=self._booted, booted=self._booted))
+            self.write(factory_environment(factory))
 
     def read(self) -> BootEnvironment:
         variables = self._variables.read()

@@ -11,7 +11,6 @@ the next start: a slot that was to be tried and is not the one that runs, nor th
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from device_sim.agent.boot_environment import (
@@ -19,6 +18,7 @@ from device_sim.agent.boot_environment import (
     EnvironmentFile,
     SlotInfo,
     SlotState,
+    factory_environment,
     other,
 )
 from device_sim.agent.durable_file import StorageError
@@ -123,10 +123,7 @@ class _RaucStore:
 
     def read(self) -> BootEnvironment:
         if not self._file.is_there:
-            factory = SlotInfo(self._booted, SlotState.CONFIRMED, version=self._version)
-            empty = SlotInfo(other(self._booted))
-            known = MappingProxyType({slot.name: slot for slot in (factory, empty)})
-            return BootEnvironment(known, active=self._booted, booted=self._booted)
+            return factory_environment(SlotInfo(self._booted, SlotState.CONFIRMED, version=self._version))
         environment = replace(self._file.read(), booted=self._booted)
         running = environment.slots[self._booted]
         if running.state is SlotState.BOOTABLE:  # the power went after RAUC was told, and before it was written down

@@ -7,16 +7,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 from device_sim.agent.boot_environment import (
-    SLOT_NAMES,
     TRIAL_BOOTS,
     BootEnvironment,
     Image,
     SlotInfo,
     SlotState,
+    factory_environment,
     other,
 )
 from device_sim.agent.bootloader import Boot, always_boots, boot_from
@@ -27,16 +25,13 @@ from device_sim.agent.storage import Storage
 from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
 from server.protocol.reasons import Reason
 
-_EMPTY: Final = SlotInfo(SLOT_NAMES[1])
-
 
 class MemorySlots:
     """Two slots and their boot environment. ``kept`` is shared: images by their digests, whoever holds them."""
 
     def __init__(self, factory: SlotInfo, kept: dict[bytes, bytes]) -> None:
         self._kept = kept
-        slots = MappingProxyType({factory.name: factory, _EMPTY.name: _EMPTY})
-        self._environment = BootEnvironment(slots, active=factory.name, booted=factory.name)
+        self._environment = factory_environment(factory)
         self._contents: dict[str, tuple[bytes, ...]] = {}
         """By slot that was sealed: the digests of what its images hold."""
         self._unsealed: list[bytearray] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.agent.boot_environment import read_environment
+from device_sim.agent.boot_environment import EnvironmentFile
 from server.cli import agent
 from tests.servers import HARDWARE, QUICK_RULE, ROOT, VENDOR, Api, ServerProcess, make_bundle, shared_server, unique
 
@@ -131,7 +131,7 @@ async def test_an_agent_that_is_killed_in_mid_install_goes_on_reboots_and_confir
         await machine.until(writing=True)
         assert machine.end(signal.SIGKILL) == -signal.SIGKILL
         assert {b"READY=1", b"WATCHDOG=1"} == set(machine.heard())
-        state_after_kill = read_environment(machine.state).slots["b"].state
+        state_after_kill = EnvironmentFile(machine.state).read().slots["b"].state
         machine.start()
         await machine.until(off=True)  # the reboot's command has ended it
         machine.boot()
@@ -142,7 +142,7 @@ async def test_an_agent_that_is_killed_in_mid_install_goes_on_reboots_and_confir
         power.close()
         await api.close()
 
-    environment = read_environment(machine.state)
+    environment = EnvironmentFile(machine.state).read()
     assert state_after_kill == "installing"
     assert (environment.booted, environment.slots["b"].state, environment.slots["b"].version) == (
         "b",

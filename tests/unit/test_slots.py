@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.agent.boot_environment import Image, SlotState, read_environment, write_environment
+from device_sim.agent.boot_environment import EnvironmentFile, Image, SlotState
 from device_sim.agent.bootloader import Boot, boot
 from device_sim.agent.durable_file import StorageError
 from device_sim.agent.file_installation import TRIES_MOST
@@ -248,11 +248,11 @@ def test_a_damaged_boot_environment_is_told_from_a_good_one(device: Path, conten
 
 def test_the_environment_is_read_as_it_was_written(device: Path, slots: FileSlots) -> None:
     write_all(slots, release())
-    environment = replace(read_environment(device), tries_left=2)
+    environment = replace(EnvironmentFile(device).read(), tries_left=2)
 
-    write_environment(device, environment, durable=True)
+    EnvironmentFile(device).write(environment)
 
-    assert read_environment(device) == environment
+    assert EnvironmentFile(device).read() == environment
 
 
 def test_a_staged_file_does_not_grow_past_what_the_release_can_need(slots: FileSlots) -> None:
