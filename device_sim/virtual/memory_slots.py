@@ -5,33 +5,24 @@ What a sealed slot holds is kept once for all devices that hold the same.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from device_sim.agent.boot_environment import (
-    TRIAL_BOOTS,
-    BootEnvironment,
-    Image,
-    SlotInfo,
-    SlotState,
-    factory_environment,
-    other,
-)
+from device_sim.agent.boot_environment import BootEnvironment, Image, SlotInfo, factory_environment
 from device_sim.agent.bootloader import Boot, always_boots, boot_from
 from device_sim.agent.durable_file import StorageError
+from device_sim.agent.slot_pair import SlotPair
 from device_sim.agent.slots import Piece, Release, SlotBackend
 from device_sim.agent.state import AgentState
 from device_sim.agent.storage import Storage
-from firmware_store.errors import ConflictError, DigestError, IllegalTransitionError
 from server.protocol.reasons import Reason
 
 
-class MemorySlots:
+class MemorySlots(SlotPair):
     """Two slots and their boot environment. ``kept`` is shared: images by their digests, whoever holds them."""
 
     def __init__(self, factory: SlotInfo, kept: dict[bytes, bytes]) -> None:
+        super().__init__(factory_environment(factory))
         self._kept = kept
-        self._environment = factory_environment(factory)
         self._contents: dict[str, tuple[bytes, ...]] = {}
         """By slot that was sealed: the digests of what its images hold."""
         self._unsealed: list[bytearray] = []
@@ -45,32 +36,16 @@ class MemorySlots:
     def environment(self) -> BootEnvironment:
         return self._environment
 
-    def slots(self) -> tuple[SlotInfo, ...]:
-        return tuple(self._environment.slots.values())
-
-    def booted(self) -> str:
-        return self._environment.booted
-
     def install(self, release: Release) -> "MemoryInstallation":
         """See ``SlotBackend``.
 
         Raises:
             IllegalTransitionError: the running slot is on trial, so that the other one is the only way back.
         """
-        running = self._environment.slots[self.booted()]
-        if running.state is not SlotState.CONFIRMED:
-            raise _illegal(running, "install beside", SlotState.CONFIRMED)
-        target = SlotInfo(
-            other(running.name),
-            SlotState.INSTALLING,
-            release.sequence_number,
-            release.version,
-            release.manifest_digest,
-            release.images,
-        )
+        running = self._check_installable()
+        target = self._begin(release)
         sealed = self._contents.pop(target.name, ())
         before = self._unsealed or [bytearray(self._kept[digest]) for digest in sealed]
-        self._save(self._environment.with_slot(target))
         left = (*before, *(bytearray() for _ in release.images))
         images = [_Open(image, data) for image, data in zip(release.images, left, strict=False)]
         self._unsealed = [image.data for image in images]
@@ -81,44 +56,8 @@ class MemorySlots:
             seal=lambda: self._seal(target.name, images),
         )
 
-    def activate(self, slot: str) -> None:
-        """See ``SlotBackend``.
-
-        Raises:
-            DigestError: the slot's bytes are not the ones that were signed; it is unbootable now.
-            IllegalTransitionError: the slot was never sealed, or is the running one.
-        """
-        info = self._environment.slots[slot]
-        if slot == self.booted() or info.state not in {SlotState.BOOTABLE, SlotState.TRIAL}:
-            raise _illegal(info, "activate", SlotState.BOOTABLE)
-        self._check(info)
-        environment = self._environment.with_slot(replace(info, state=SlotState.TRIAL))
-        self._save(replace(environment, tries_left=TRIAL_BOOTS))
-
-    def confirm(self) -> None:
-        """See ``SlotBackend``. Raises: IllegalTransitionError: the running slot is not on trial."""
-        info = self._environment.slots[self.booted()]
-        if info.state not in {SlotState.TRIAL, SlotState.CONFIRMED}:
-            raise _illegal(info, "confirm", SlotState.TRIAL)
-        environment = self._environment.with_slot(replace(info, state=SlotState.CONFIRMED))
-        self._save(replace(environment, active=info.name, tries_left=0))
-
-    def revert(self, slot: str, *, verify: bool = False) -> None:
-        """See ``SlotBackend``. Raises: ConflictError: there is no way back; nothing has changed."""
-        back = self._environment.slots[other(slot)]
-        if back.state is not SlotState.CONFIRMED:
-            raise ConflictError(f"slot {back.name} is {back.state}: there is no way back to it")
-        if verify and not self._is_intact(back):
-            raise ConflictError(f"slot {back.name} is damaged: there is no way back to it")
-        info = self._environment.slots[slot]
-        if info.state is not SlotState.EMPTY:
-            info = replace(info, state=SlotState.UNBOOTABLE)
-        self._save(replace(self._environment.with_slot(info), active=back.name, tries_left=0))
-
     def _seal(self, slot: str, images: Sequence["_Open"]) -> None:
-        info = self._environment.slots[slot]
-        if info.state is not SlotState.INSTALLING:
-            raise _illegal(info, "seal", SlotState.INSTALLING)
+        info = self._check_sealable(slot)
         contents = []
         for image in images:
             data = bytes(image.data)
@@ -128,12 +67,7 @@ class MemorySlots:
         self._contents[slot] = tuple(contents)
         self._unsealed = []
         self._check(info)
-        self._save(self._environment.with_slot(replace(info, state=SlotState.BOOTABLE)))
-
-    def _check(self, slot: SlotInfo) -> None:
-        if not self._is_intact(slot):
-            self._save(self._environment.with_slot(replace(slot, state=SlotState.UNBOOTABLE)))
-            raise DigestError(f"slot {slot.name} does not hold the bytes that were signed")
+        self._make_bootable(info)
 
     def _is_intact(self, slot: SlotInfo) -> bool:
         if slot.name not in self._contents:
@@ -211,9 +145,3 @@ class MemoryStorage(Storage):
 
     def _persist(self, state: AgentState) -> None:
         self.saved = state
-
-
-def _illegal(slot: SlotInfo, verb: str, needed: SlotState) -> IllegalTransitionError:
-    return IllegalTransitionError(
-        f"cannot {verb} slot {slot.name}: it is {slot.state}", state=slot.state, allowed=(needed,)
-    )
