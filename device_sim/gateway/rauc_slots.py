@@ -73,9 +73,9 @@ class RaucSlots:
 
     def activate(self, slot: str) -> None:
         """See ``SlotBackend``. Raises: see ``FileSlots.activate``; StorageError, where RAUC refuses."""
-        self._files.check_activatable(slot)
+        info = self._files.check_activatable(slot)
         self._rauc.mark("active", self._slots[slot].name)
-        self._files.activate(slot)
+        self._files.put_on_trial(info)
 
     def confirm(self) -> None:
         """See ``SlotBackend``. Raises: see ``FileSlots.confirm``; StorageError, where RAUC refuses."""
