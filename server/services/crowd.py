@@ -74,6 +74,5 @@ class Crowd:
 
     def _mask(self, devices: Iterable[DeviceId]) -> Bools:
         mask = np.zeros(len(self._fleet.columns), np.bool_)
-        known = (self._fleet.get(name) for name in devices)
-        mask[[device.row for device in known if device is not None]] = True
+        mask[self._fleet.rows_of(devices)] = True
         return mask

@@ -87,6 +87,11 @@ class Fleet:
         audience = self._audiences.get((cohort, region), 0)
         return np.flatnonzero(self.columns.audience[: len(self.columns)] == audience) if audience else _NOBODY
 
+    def rows_of(self, devices: Iterable[DeviceId]) -> Rows:
+        """Return the rows of these devices, in their order; of those that are not known, none."""
+        known = map(self._devices.get, devices)
+        return np.asarray([device.row for device in known if device is not None], np.int64)
+
     def at(self, row: int) -> Device:
         """Return the device of a row."""
         return self._by_row[row]

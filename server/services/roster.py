@@ -5,6 +5,7 @@ A device keeps its index for the run of a campaign; new ones are appended.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -88,12 +89,13 @@ class Roster:
         self._sites: dict[tuple[Region, str], int] = {}
         self._named = frozenset(named)
         self._population: Population | None = None
-        for name in known:  # in the order of an earlier process; one that is not known any more keeps its place
-            device = fleet.get(name)
-            if device is None:
-                self._keep_place(name)
+        # in the order of an earlier process; one that is not known any more keeps its place
+        for is_here, names in groupby(known, lambda name: fleet.get(name) is not None):
+            if is_here:
+                self.meet(fleet.rows_of(names))
             else:
-                self.meet(np.asarray([device.row]))
+                for name in names:
+                    self._keep_place(name)
 
     def __len__(self) -> int:
         return len(self.ids)
