@@ -13,7 +13,8 @@ from device_sim.scenario.cast import Cast
 from server.domain.gate import height
 from server.domain.halt.view import Bools, Floats, Population
 from server.domain.identity import CampaignId
-from server.services.device import ABSENCE_HALF_LIFE_S, HABIT_FROM, UNSTEADY_FROM
+from server.services.columns import ABSENCE_HALF_LIFE_S
+from server.services.device import HABIT_FROM, UNSTEADY_FROM
 from server.services.fleet import GRACE_BEATS
 
 NEVER: Final = -np.inf

@@ -6,28 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 T = TypeVar("T", bool, int, float)
+D = TypeVar("D", bound=np.generic)
 
 _FIRST: Final = 1
 """Rows of columns that nobody has joined: a device that belongs to no fleet has one of its own."""
 
-_KINDS: Final = {
-    "last_seen": np.float64,
-    "seen_stored": np.float64,
-    "member_since": np.float64,
-    "admitted_at": np.float64,
-    "revoked_at": np.float64,
-    "absences": np.float64,
-    "absent_at": np.float64,
-    "gone": np.bool_,
-    "held": np.bool_,
-    "has_admit": np.bool_,
-    "drops": np.int64,
-    "wake_interval_s": np.int64,
-    "audience": np.int64,
-    "vendor": np.uint64,
-    "hardware": np.uint64,
-    "running": np.uint64,
-}
+ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
 
 Rows = npt.NDArray[np.int64]
 
@@ -35,27 +19,24 @@ Rows = npt.NDArray[np.int64]
 class Columns:
     """Arrays that grow; ``len`` rows of each are in use. ``vendor``, ``hardware`` and ``running`` are fingerprints."""
 
-    last_seen: npt.NDArray[np.float64]
-    seen_stored: npt.NDArray[np.float64]
-    member_since: npt.NDArray[np.float64]
-    admitted_at: npt.NDArray[np.float64]
-    revoked_at: npt.NDArray[np.float64]
-    absences: npt.NDArray[np.float64]
-    absent_at: npt.NDArray[np.float64]
-    gone: npt.NDArray[np.bool_]
-    held: npt.NDArray[np.bool_]
-    has_admit: npt.NDArray[np.bool_]
-    drops: npt.NDArray[np.int64]
-    wake_interval_s: npt.NDArray[np.int64]
-    audience: npt.NDArray[np.int64]
-    vendor: npt.NDArray[np.uint64]
-    hardware: npt.NDArray[np.uint64]
-    running: npt.NDArray[np.uint64]
-
     def __init__(self) -> None:
         self._used = 0
-        for name, kind in _KINDS.items():
-            setattr(self, name, np.zeros(_FIRST, kind))
+        self.last_seen = np.zeros(_FIRST, np.float64)
+        self.seen_stored = np.zeros(_FIRST, np.float64)
+        self.member_since = np.zeros(_FIRST, np.float64)
+        self.admitted_at = np.zeros(_FIRST, np.float64)
+        self.revoked_at = np.zeros(_FIRST, np.float64)
+        self.absences = np.zeros(_FIRST, np.float64)
+        self.absent_at = np.zeros(_FIRST, np.float64)
+        self.gone = np.zeros(_FIRST, np.bool_)
+        self.held = np.zeros(_FIRST, np.bool_)
+        self.has_admit = np.zeros(_FIRST, np.bool_)
+        self.drops = np.zeros(_FIRST, np.int64)
+        self.wake_interval_s = np.zeros(_FIRST, np.int64)
+        self.audience = np.zeros(_FIRST, np.int64)
+        self.vendor = np.zeros(_FIRST, np.uint64)
+        self.hardware = np.zeros(_FIRST, np.uint64)
+        self.running = np.zeros(_FIRST, np.uint64)
 
     def __len__(self) -> int:
         return self._used
@@ -64,9 +45,9 @@ class Columns:
         """Return a new row, all zeros."""
         row = self._used
         if row == len(self.last_seen):
-            for name in _KINDS:
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+            for name, column in list(vars(self).items()):
+                if isinstance(column, np.ndarray):
+                    setattr(self, name, grown(column, row + 1, fill=0))
         self._used += 1
         return row
 
@@ -74,9 +55,9 @@ class Columns:
         """Tell of each row whether its device is shut out until it is enrolled again."""
         return self.revoked_at[rows] >= self.admitted_at[rows]
 
-    def absences_at(self, rows: Rows, now: npt.NDArray[np.float64], half_life_s: float) -> npt.NDArray[np.float64]:
-        """Return of each row how often its device has been away, each time counting half as much after so long."""
-        return self.absences[rows] * np.exp2((self.absent_at[rows] - now) / half_life_s)
+    def absences_at(self, rows: Rows, now: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return of each row how often its device has been away, each time counting half as much after half a week."""
+        return self.absences[rows] * np.exp2((self.absent_at[rows] - now) / ABSENCE_HALF_LIFE_S)
 
 
 class Cell(Generic[T]):
@@ -85,7 +66,6 @@ class Cell(Generic[T]):
     _name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        assert name in _KINDS
         self._name = name
 
     @overload
@@ -100,6 +80,15 @@ class Cell(Generic[T]):
 
     def __set__(self, device: Any, value: T) -> None:
         getattr(device.columns, self._name)[device.row] = value
+
+
+def grown(column: npt.NDArray[D], rows: int, *, fill: int) -> npt.NDArray[D]:
+    """Return a column that has so many rows at least; one that has too few grows by half of what it gets, or more."""
+    have = column.shape[-1]
+    if have >= rows:
+        return column
+    more = np.full((*column.shape[:-1], max(rows - have, have)), fill, column.dtype)
+    return np.concatenate([column, more], axis=-1)
 
 
 def fingerprint(name: bytes) -> int:

@@ -5,9 +5,8 @@ from typing import Final
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Counter
 from server.protocol.orders import Admit
-from server.services.columns import Cell, Columns, fingerprint
+from server.services.columns import ABSENCE_HALF_LIFE_S, Cell, Columns, fingerprint
 
-ABSENCE_HALF_LIFE_S: Final = 3.5 * 86_400
 HABIT_FROM: Final = 3.0
 """So many absences: who is away once a day comes to five."""
 UNSTEADY_FROM: Final = 10.0

@@ -18,7 +18,7 @@ from server.db.halts import Accepted, HaltRepository
 from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
-from server.domain.halt.view import Indices
+from server.domain.halt.view import NOBODY, Indices
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import Reason
 from server.services.roster import Roster, Sighting
@@ -36,7 +36,6 @@ _UNHEARD: Final = frozenset({Reason.NO_BROKER, Reason.NO_WELCOME})
 """A trial that ended for these was silent, whatever is heard of the device afterwards."""
 
 _BEGUN: Final = IN_FLIGHT | TERMINAL | {State.SILENT}
-_NOBODY: Final = np.empty(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ class _Case:
     run: int
     rule: HaltRule
     known: dict[DeviceId, Progress] = field(default_factory=dict)
-    drops: Indices = field(default_factory=lambda: _NOBODY)
+    drops: Indices = field(default_factory=lambda: NOBODY)
     looked_at: float | None = None
     is_held: bool = False
     accepted: Accepted | None = None

@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from firmware_store.suit import class_id, vendor_id
 from server.db.devices import DeviceRecord, Seen
-from server.domain.halt.view import DARK_WAKES
+from server.domain.halt.view import DARK_WAKES, NOBODY
 from server.domain.identity import Cohort, DeviceId, Region
 from server.protocol.messages import Hello
 from server.services.columns import Columns, Rows
 from server.services.device import Device
 from server.services.sites import SITE_LABEL
 
-_NOBODY: Final = np.empty(0, np.int64)
 _ROUNDING_S: Final = 0.001  # the database keeps microseconds
 
 GRACE_BEATS: Final = 2.5
@@ -85,7 +84,7 @@ class Fleet:
     def rows(self, cohort: Cohort, region: Region) -> Rows:
         """Return the rows of the devices of one audience, rising."""
         audience = self._audiences.get((cohort, region), 0)
-        return np.flatnonzero(self.columns.audience[: len(self.columns)] == audience) if audience else _NOBODY
+        return np.flatnonzero(self.columns.audience[: len(self.columns)] == audience) if audience else NOBODY
 
     def rows_of(self, devices: Iterable[DeviceId]) -> Rows:
         """Return the rows of these devices, in their order; of those that are not known, none."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from server.domain.gate import height, heights_of
 from server.domain.identity import CampaignId, DeviceId
-from server.services.columns import Rows
+from server.services.columns import Rows, grown
 from server.services.fleet import Fleet
 
 _UNKNOWN: Final = -1
@@ -22,9 +22,7 @@ class Heights:
 
     def of(self, rows: Rows) -> Rows:
         """Return the heights of these rows (int64, 0 .. 2^32 - 1)."""
-        spare = len(self._fleet.columns) - len(self._known)
-        if spare > 0:
-            self._known = np.concatenate([self._known, np.full(max(spare, len(self._known)), _UNKNOWN, np.int64)])
+        self._known = grown(self._known, len(self._fleet.columns), fill=_UNKNOWN)
         found = self._known[rows]
         unknown = rows[found == _UNKNOWN]
         if len(unknown):

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from server.domain.halt import Population
 from server.domain.halt.view import Bools, Indices
 from server.domain.identity import DeviceId, Region
-from server.services.columns import Rows
-from server.services.device import ABSENCE_HALF_LIFE_S, HABIT_FROM, UNSTEADY_FROM, Device
+from server.services.columns import Rows, grown
+from server.services.device import HABIT_FROM, UNSTEADY_FROM, Device
 from server.services.fleet import Fleet
 from server.services.heights import Heights
 
@@ -109,10 +109,7 @@ class Roster:
 
         Whoever has none is given one now, in the order of the rows; new wake intervals are taken in.
         """
-        spare = len(self._fleet.columns) - self._by_row.shape[1]
-        if spare > 0:
-            more = np.full((3, max(spare, self._by_row.shape[1])), _NOT_MET, np.int64)
-            self._by_row = np.concatenate([self._by_row, more], axis=1)
+        self._by_row = grown(self._by_row, len(self._fleet.columns), fill=_NOT_MET)
         new = rows[self._by_row[_INDEX, rows] == _NOT_MET]
         if len(new):
             self._append(new)
@@ -182,7 +179,7 @@ class Roster:
         hardware = _each(columns.hardware[rows], lambda first: self._class(devices[first].hardware))
         wake_s = columns.wake_interval_s[rows]
         self._by_row[:, rows] = indices, hardware, wake_s
-        away = columns.absences_at(rows, columns.last_seen[rows], ABSENCE_HALF_LIFE_S)
+        away = columns.absences_at(rows, columns.last_seen[rows])
         self._pieces.append(
             _Piece(
                 row=rows,

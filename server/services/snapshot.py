@@ -30,7 +30,6 @@ from server.services.sites import AWAY, Rebooter
 from server.services.tally import Candidate, Tally
 from server.services.turns import beside, each_rows
 
-_NOBODY: Final = np.empty(0, np.int64)
 _WRITTEN: Final = AWAY | {State.INSTALLING}
 
 

@@ -15,7 +15,7 @@ from server.db.executions import Progress
 from server.domain.bounds import excess
 from server.domain.execution import State
 from server.domain.gate import is_due
-from server.domain.halt.view import Bools, Indices
+from server.domain.halt.view import NOBODY, Bools, Indices
 from server.domain.late import Waiting
 from server.domain.paced import Startable, counted_s
 from server.domain.snapshot import RegionView
@@ -26,7 +26,6 @@ from server.services.fleet import Fleet
 from server.services.silence import AFTER_REBOOT
 from server.services.transitions import ceiling
 
-_NOBODY: Final = np.empty(0, np.int64)
 _BEFORE_REBOOT: Final = frozenset({State.DOWNLOADING, State.INSTALLING})
 _ELSEWHERE: Final = frozenset({Reason.OUTSIDE_WINDOW, Reason.HELD})
 """What is due, and may not start by its own or a person's will, neither blocks nor dilutes a wave."""
@@ -116,7 +115,7 @@ class Tally:
     @property
     def heights(self) -> Indices:
         """Of all candidates, in no order."""
-        return np.concatenate(self.candidates) if self.candidates else _NOBODY
+        return np.concatenate(self.candidates) if self.candidates else NOBODY
 
     def count_crowd(self, rows: Indices, heights: Indices, hardware: Indices) -> None:
         """Count eligible devices by their rows of the fleet's columns, as ``count`` does.
@@ -260,8 +259,8 @@ class Tally:
         return self.now - (halt.g1_s - halt.reboot_s)
 
     def _startable(self) -> Startable:
-        heights = np.concatenate([_NOBODY, *(some for some, _ in self.startable)])
-        hardware = np.concatenate([_NOBODY, *(some for _, some in self.startable)])
+        heights = np.concatenate([NOBODY, *(some for some, _ in self.startable)])
+        hardware = np.concatenate([NOBODY, *(some for _, some in self.startable)])
         order = np.argsort(heights, kind="stable")
         return Startable(heights[order], hardware[order])
 

@@ -6,7 +6,7 @@ The orchestrator and people's orders change campaigns by these functions alone.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 import numpy as np
 
@@ -16,13 +16,11 @@ from server.domain.campaign import Cause, Event, State, allowed, next_state
 from server.domain.consent import Answer, Awaited, Word
 from server.domain.decide import Decision, Kind
 from server.domain.gate import FULL, Ramp, level_for_count, level_for_ratio
-from server.domain.halt.view import Indices
+from server.domain.halt.view import NOBODY, Indices
 from server.domain.identity import Region
 from server.domain.plan import Wave
 from server.domain.snapshot import regions_of
 from server.protocol.orders import Action
-
-_NOBODY: Final = np.empty(0, np.int64)
 
 
 class Change(NamedTuple):
@@ -81,7 +79,7 @@ def opened(
     for before in campaign.regions:
         region = before
         if before.region in names:
-            region = _raise(before, wave, heights.get(before.region, _NOBODY), now, most=ceiling(campaign))
+            region = _raise(before, wave, heights.get(before.region, NOBODY), now, most=ceiling(campaign))
         if region.target == before.target and index == campaign.wave:
             region = before
         regions.append(region)

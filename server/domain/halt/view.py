@@ -15,6 +15,8 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
+NOBODY: Final[Indices] = np.empty(0, np.int64)
+
 
 UNBOUNDED: Final = 1 << 40
 """More room than any fleet needs."""

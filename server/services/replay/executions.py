@@ -13,12 +13,11 @@ import numpy as np
 
 from server.db.campaign_records import RegionRecord
 from server.domain.gate import Ramp
-from server.domain.halt.view import DARK_WAKES, Bools, Floats, Indices, Moment, Population
+from server.domain.halt.view import DARK_WAKES, NOBODY, Bools, Floats, Indices, Moment, Population
 from server.domain.paced import Startable
 from server.domain.plan import Policy
 from server.domain.snapshot import RegionView
 
-_NOBODY: Final = np.empty(0, np.int64)
 _BITS: Final = 33
 """A level, up to 2^32, and a region's number above it are one number."""
 
@@ -66,7 +65,7 @@ class Executions:
         self._rebooted_at: Floats = np.full(count, np.inf)
         self._changed_at: Floats = np.full(count, np.inf)
         self._is_judged = np.zeros(count, np.bool_)
-        self._unjudged: Indices = _NOBODY
+        self._unjudged: Indices = NOBODY
         self._fair_since: Floats = np.full(self._regions, -np.inf)
         self._tally = np.zeros((len(Step), self._regions), np.int64)
         self._tally[_WAITING] = np.diff(self._bounds)
@@ -216,7 +215,7 @@ class Executions:
         lows = [ramp.level(now) for ramp in ramps]
         highs = [ramp.level(until) for ramp in ramps]
         if lows == highs:
-            return _NOBODY
+            return NOBODY
         places = zip(self._below(lows), self._below(highs), strict=True)
         return np.concatenate([self._order[low:high][self._ready[low:high]] for low, high in places])
 
