@@ -28,7 +28,7 @@ from server.services.heights import Heights
 from server.services.roster import Roster, Sighting
 from server.services.sites import AWAY, Rebooter
 from server.services.tally import Candidate, Tally
-from server.services.turns import beside, each_rows
+from server.services.turns import beside, each_rows, others_turn, slices
 
 _WRITTEN: Final = AWAY | {State.INSTALLING}
 
@@ -161,18 +161,20 @@ class Surveyor:
                 tally.count_through(eligible[through], tall[through])
                 rest = ~(alone | through)
                 tally.count_crowd(eligible[rest], tall[rest], hardware[rest])
-                for each in np.flatnonzero(alone).tolist():
-                    device = self._fleet.at(int(eligible[each]))
-                    tally.count(
-                        Candidate(
-                            device,
-                            progress.get(device.id),
-                            height=int(tall[each]),
-                            hardware=int(hardware[each]),
-                            is_named=device.id in campaign.named,
-                            is_offered=device.id in offered,
+                for few in slices(np.flatnonzero(alone).tolist()):
+                    for each in few:
+                        device = self._fleet.at(int(eligible[each]))
+                        tally.count(
+                            Candidate(
+                                device,
+                                progress.get(device.id),
+                                height=int(tall[each]),
+                                hardware=int(hardware[each]),
+                                is_named=device.id in campaign.named,
+                                is_offered=device.id in offered,
+                            )
                         )
-                    )
+                    await others_turn(few)
         for name, one in progress.items():
             known = self._fleet.get(name)
             if known is not None and known.region in tallies:
