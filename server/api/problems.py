@@ -113,9 +113,7 @@ def from_validation(error: ValidationError, request_id: str, *, place: Literal["
     """Answer 422 with one entry for each member that is wrong."""
     entries = [
         {
-            "pointer": "".join(f"/{part}" for part in members_of(entry["loc"]))
-            if place == "body"
-            else f"?{entry['loc'][0]}",
+            "pointer": _pointer(entry["loc"], place),
             "detail": entry["msg"].removeprefix("Value error, "),
             "code": entry["type"],
         }
