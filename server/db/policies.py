@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -69,9 +69,7 @@ class PolicyRepository:
                 if seen is not None:
                     seen(_there(before))
                 version = 1 if before is None else before.version + 1
-                made = PolicyRecord(
-                    record.name, version, record.policy, record.reason, record.created_by, record.created_at
-                )
+                made = replace(record, version=version)
                 document = made.policy.model_dump_json()
                 await connection.execute(
                     ADD, made.name, version, document, made.reason, made.created_by, made.created_at
