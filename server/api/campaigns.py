@@ -26,8 +26,8 @@ from server.api.campaign_views import (
 from server.api.conditions import campaign_tag
 from server.api.lists import FilterQuery, PageQuery, begin_page, end_page
 from server.api.operations import DryRunQuery
-from server.api.parameters import PATH, CampaignName, CohortName, Digits, Reason, RegionNames
-from server.api.policies import AnyPolicy, resolved
+from server.api.parameters import PATH, AnyPolicy, CampaignName, CohortName, Digits, Reason, RegionNames
+from server.api.policies import resolved
 from server.api.routing import Call, Example, Model, route
 from server.db.campaign_records import CampaignRecord
 from server.domain.campaign import NO_REASON, Membership

@@ -1,14 +1,16 @@
-"""The parameters of paths and queries: what they may be, said once for all routes."""
+"""The parameters of paths and queries, and members that several bodies have: what they may be, said once for all."""
 
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Discriminator, Field, Tag
 
 from firmware_store.errors import InvalidInputError
+from server.domain.choices import choice
 from server.domain.identity import Cohort, DeviceId, Region, cohort, device_id, region
+from server.domain.plan import Policy
 
 DEVICE: Final = "^[a-z0-9][a-z0-9_-]{2,63}$"
 REGION_OR_COHORT: Final = "^[a-z0-9][a-z0-9-]{0,31}$"
@@ -103,3 +105,11 @@ RegionNames = Annotated[
     tuple[RegionName, ...], Field(min_length=1, max_length=256, json_schema_extra={"uniqueItems": True})
 ]
 """Those of a campaign, in the order of its rollout."""
+
+PolicyName = Annotated[str, Field(pattern=PATH["policy"].pattern)]
+
+AnyPolicy = Annotated[
+    Annotated[Policy, Tag(choice("policy"))] | Annotated[PolicyName, Tag(choice("name"))],
+    Discriminator(lambda value: choice("name" if isinstance(value, str) else "policy")),
+]
+"""A policy, or the name of one: its newest version counts."""

@@ -3,25 +3,16 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, Field
 
 from server.api.conditions import policy_tag
 from server.api.lists import Page, PageQuery, begin_page, end_page
-from server.api.parameters import PATH, Digits, Reason
+from server.api.parameters import PATH, AnyPolicy, Digits, PolicyName, Reason
 from server.api.routing import Call, Example, Model, route
 from server.db.policies import PolicyRecord
 from server.domain.campaign import NO_REASON
-from server.domain.choices import choice
 from server.domain.plan import Policy
 from server.services.tokens import Right
-
-PolicyName = Annotated[str, Field(pattern=PATH["policy"].pattern)]
-
-AnyPolicy = Annotated[
-    Annotated[Policy, Tag(choice("policy"))] | Annotated[PolicyName, Tag(choice("name"))],
-    Discriminator(lambda value: choice("name" if isinstance(value, str) else "policy")),
-]
-"""A policy, or the name of one: its newest version counts."""
 
 _CAREFUL: Final = {"approvals": 2, "largest_step": 0.25}
 

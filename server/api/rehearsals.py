@@ -9,8 +9,8 @@ from aiohttp import web
 from pydantic import Field
 
 from server.api.delivery import deliver
-from server.api.parameters import CohortName, RegionNames
-from server.api.policies import AnyPolicy, resolved
+from server.api.parameters import AnyPolicy, CohortName, RegionNames
+from server.api.policies import resolved
 from server.api.routing import Call, Example, Media, Model, route
 from server.api.store import MEDIA_TYPE
 from server.domain.identity import CampaignId

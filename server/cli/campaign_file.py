@@ -7,8 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from firmware_store.errors import InvalidInputError
-from server.api.parameters import PATH, CampaignName, CohortName, Reason, RegionNames
-from server.api.policies import AnyPolicy
+from server.api.parameters import PATH, AnyPolicy, CampaignName, CohortName, Reason, RegionNames
 from server.domain.campaign import NO_REASON, Membership
 from server.domain.plan import Plan, Policy
 from server.domain.yaml_text import MAX_BYTES, read_documents, validated
