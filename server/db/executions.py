@@ -71,7 +71,7 @@ _STATES: Final = {state.value: state for state in State}
 
 COHORT: Final = "SELECT cohort FROM campaign WHERE id = $1"
 
-_COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
+COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
     judged_at, updated_at"""
 
 # What ended in an earlier run: it is not tried again, and is no evidence in this one. The report of an end may come
@@ -88,14 +88,14 @@ PROGRESS: Final = f"""
 """
 
 ONE: Final = f"""
-    SELECT {", ".join(f"e.{name.strip()}" for name in _COLUMNS.split(","))}, {_EARLIER} AS is_earlier
+    SELECT {", ".join(f"e.{name.strip()}" for name in COLUMNS.split(","))}, {_EARLIER} AS is_earlier
       FROM execution AS e JOIN campaign AS c ON c.id = e.campaign_id
      WHERE e.campaign_id = $1 AND e.device_id = $2
 """
 
 # A device that sleeps has $3 of its wake intervals more.
 UNJUDGED: Final = f"""
-    SELECT {_COLUMNS} FROM execution AS e
+    SELECT {COLUMNS} FROM execution AS e
      WHERE campaign_id = $1 AND rebooting_at IS NOT NULL AND judged_at IS NULL AND rebooting_at <= $2
        AND NOT EXISTS (SELECT FROM device
                         WHERE id = e.device_id AND e.rebooting_at > $2 - $3 * make_interval(secs => wake_interval_s))
@@ -120,13 +120,13 @@ MARK_SILENT: Final = """
 """
 
 TRIALS: Final = f"""
-    SELECT {_COLUMNS} FROM execution
+    SELECT {COLUMNS} FROM execution
      WHERE campaign_id = $1 AND updated_at <= $2
        AND (state = 'trial' OR (state = 'rebooting' AND judged_at IS NOT NULL))
 """
 
 PAGE: Final = f"""
-    SELECT {_COLUMNS} FROM execution
+    SELECT {COLUMNS} FROM execution
      WHERE campaign_id = $1 AND device_id > $2 AND ($3::text IS NULL OR state = $3)
        AND ($5::integer IS NULL OR reason = $5) AND ($6::text[] IS NULL OR region = ANY($6))
      ORDER BY device_id LIMIT $4
@@ -180,7 +180,7 @@ class ExecutionRepository:
             return None
         members = dict(row)
         is_earlier = members.pop("is_earlier")
-        return _record(members), is_earlier
+        return record_of(members), is_earlier
 
     async def unjudged(self, campaign: CampaignId, *, rebooted_by: datetime, wakes: int) -> list[ExecutionRecord]:
         """Return the executions that reported ``rebooting`` by then and have no verdict on their silence yet.
@@ -188,7 +188,7 @@ class ExecutionRepository:
         Of devices that sleep, those that did so many of their wake intervals before.
         """
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(UNJUDGED, campaign, rebooted_by, wakes)]
+            return [record_of(row) for row in await connection.fetch(UNJUDGED, campaign, rebooted_by, wakes)]
 
     async def judge(
         self, campaign: CampaignId, verdicts: Sequence[tuple[ExecutionRecord, bool]], *, now: datetime
@@ -211,7 +211,7 @@ class ExecutionRepository:
         With them, the devices that were heard from after their reboot, or reboot once more, and never said more.
         """
         async with self._database.transaction() as connection:
-            return [_record(row) for row in await connection.fetch(TRIALS, campaign, since_before)]
+            return [record_of(row) for row in await connection.fetch(TRIALS, campaign, since_before)]
 
     async def mark_silent(self, campaign: CampaignId, trials: Sequence[ExecutionRecord], *, now: datetime) -> None:
         """Conclude that these trials died; one that has reported since it was read is left alone."""
@@ -247,7 +247,7 @@ class ExecutionRepository:
             rows = await connection.fetch(
                 statement, campaign, after, of_state, limit, reason, scope.region_names, *values
             )
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
 
 async def _check_cohort(connection: Connection, campaign: CampaignId, scope: Scope) -> None:
@@ -262,5 +262,6 @@ def _silent(campaign: CampaignId, rows: Sequence[Any], now: datetime) -> list[Ev
     return [Event(EventType.EXECUTIONS_SILENT, show(CAMPAIGN, campaign), now, named(devices), campaign)]
 
 
-def _record(row: Any) -> ExecutionRecord:
+def record_of(row: Any) -> ExecutionRecord:
+    """Return what a row of ``COLUMNS`` holds."""
     return ExecutionRecord(**{**dict(row), "state": State(row["state"])})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from server.db.database import Database
-from server.db.executions import ExecutionRecord
+from server.db.executions import COLUMNS, ExecutionRecord, record_of
 from server.db.filters import where_fleet_executions
 from server.domain.execution import State
 from server.domain.filter import Conjunction, Expression
@@ -38,13 +38,10 @@ class FleetExecution:
         return Place(self.campaign, self.execution.device_id)
 
 
-_COLUMNS: Final = """device_id, region, state, attempt, sequence, reason, detail, slot, started_at, rebooting_at,
-    judged_at, updated_at"""
-
 PAGE: Final = f"""
     SELECT c.id AS campaign, c.name, c.cohort, found.*
       FROM campaign AS c CROSS JOIN LATERAL (
-           SELECT {_COLUMNS} FROM execution
+           SELECT {COLUMNS} FROM execution
             WHERE campaign_id = c.id AND (c.id IS DISTINCT FROM $1::uuid OR device_id > $2)
               AND ($3::text IS NULL OR state = $3) AND ($4::integer IS NULL OR reason = $4)
               AND ($5::text[] IS NULL OR region = ANY($5))
@@ -89,4 +86,4 @@ class FleetExecutionRepository:
 def _record(row: Any) -> FleetExecution:
     values = dict(row)
     campaign, name, cohort = (values.pop(member) for member in ("campaign", "name", "cohort"))
-    return FleetExecution(campaign, name, cohort, ExecutionRecord(**{**values, "state": State(values["state"])}))
+    return FleetExecution(campaign, name, cohort, record_of(values))
