@@ -5,17 +5,20 @@ else, to its standard output: a few lines around a PKCS#11 tool, a cloud's key s
 What it returns is checked before it goes anywhere, so that a wrong or compromised signer is noticed here.
 """
 
+import re
 import selectors
 import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Final
 
 from firmware_store.errors import ConfigurationError, SignerUnavailableError
-from firmware_store.keys import SIGNATURE_BYTES, PublicKey, Signer, load_key, load_public_key
+from firmware_store.keys import SIGNATURE_BYTES, Kid, PublicKey, Signer, load_key, load_public_key
+from firmware_store.roles import RoleName
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 """Long enough for somebody to touch a token or to type a PIN."""
@@ -91,6 +94,21 @@ def load_signer(spec: str, *, passphrase: bytes | None = None) -> Signer:
             f"a signing command is command:PUBLIC-KEY-FILE PROGRAM ARGUMENT..., not {spec!r}"
         ) from exc
     return CommandSigner(load_public_key(Path(public)), command)
+
+
+def load_role(role: RoleName, source: str | Path, *, passphrase: bytes | None = None) -> Mapping[Kid, Signer]:
+    """Return a role's signers: those of a setting, one a line, or the key files of a folder that are named after it.
+
+    Raises:
+        ConfigurationError: one cannot be read.
+    """
+    if isinstance(source, str):
+        specs = [spec for line in source.splitlines() if (spec := line.strip())]
+    else:
+        name = re.compile(rf"{role}-[A-Za-z0-9]+\.pem")  # not directive-2.pub.pem
+        specs = [f"{_FILE}{path}" for path in sorted(source.glob("*.pem")) if name.fullmatch(path.name)]
+    signers = [load_signer(spec, passphrase=passphrase) for spec in specs]
+    return MappingProxyType({signer.public.kid: signer for signer in signers})
 
 
 def _read_to_end(stream: IO[bytes], deadline: float) -> bytes:

@@ -1,5 +1,6 @@
 """What an exam signs with: the fleet's root, and the online keys of a lab's server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -8,7 +9,7 @@ from firmware_store.errors import ConfigurationError, TrustError
 from firmware_store.keys import Kid, Signer
 from firmware_store.roles import RoleName
 from firmware_store.root import ROOT_FILE, Root, open_root
-from firmware_store.signers import load_signer
+from firmware_store.signers import load_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,14 @@ class LabKeys:
             raise ConfigurationError(f"There is no trust root at {path}.") from exc
         except TrustError as exc:
             raise ConfigurationError(f"{path} is not to be used: {exc}.") from exc
-        found: dict[Kid, Signer] = {}
-        for file in sorted(folder.glob("*.pem")):
-            if file.name.startswith((f"{RoleName.DIRECTIVE}-", f"{RoleName.SESSION}-")):
-                signer = load_signer(f"file:{file}", passphrase=passphrase)
-                found[signer.public.kid] = signer
-        return cls(root, _of(root, found, RoleName.DIRECTIVE), _of(root, found, RoleName.SESSION))
+        directive, session = (
+            _of(root, load_role(role, folder, passphrase=passphrase), role)
+            for role in (RoleName.DIRECTIVE, RoleName.SESSION)
+        )
+        return cls(root, directive, session)
 
 
-def _of(root: Root, found: dict[Kid, Signer], role: RoleName) -> Signer:
+def _of(root: Root, found: Mapping[Kid, Signer], role: RoleName) -> Signer:
     for kid in root.roles[role].kids:
         if kid in found:
             return found[kid]

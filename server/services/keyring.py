@@ -4,8 +4,7 @@ There may be more of them than the root names: before a key is replaced, its suc
 the moment the root names it. Release, root and status keys are never here.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -16,7 +15,7 @@ from firmware_store.errors import ConfigurationError, SignerUnavailableError
 from firmware_store.keys import Kid, Signer, SigningKey
 from firmware_store.roles import RoleName
 from firmware_store.root import Root
-from firmware_store.signers import load_signer
+from firmware_store.signers import load_role
 
 ONLINE: Final = (RoleName.DIRECTIVE, RoleName.SESSION)
 """Roles whose keys a server has."""
@@ -56,7 +55,7 @@ class Pen:
 
 
 class Keyring:
-    """Where the keys of each role are; ``sources`` are what ``load_signer`` reads, or a folder to look in."""
+    """Where the keys of each role are; ``sources`` are what ``load_role`` takes."""
 
     def __init__(self, sources: Mapping[RoleName, str | Path], *, passphrase: bytes | None) -> None:
         self._sources = sources
@@ -100,15 +99,7 @@ class Keyring:
         return f"add it to {setting}, one signer a line, and restart the server"
 
     def _load(self, role: RoleName) -> Mapping[Kid, Signer]:
-        signers = [load_signer(spec, passphrase=self._passphrase) for spec in self._specs(role)]
+        signers = load_role(role, self._sources[role], passphrase=self._passphrase)
         if not signers:
             raise ConfigurationError(f"There is no {role} key: {self.where(role)}.")
-        return MappingProxyType({signer.public.kid: signer for signer in signers})
-
-    def _specs(self, role: RoleName) -> Iterator[str]:
-        source = self._sources[role]
-        if isinstance(source, str):
-            yield from filter(None, map(str.strip, source.splitlines()))
-            return
-        name = re.compile(rf"{role}-[A-Za-z0-9]+\.pem")  # not directive-2.pub.pem
-        yield from (f"file:{path}" for path in sorted(source.glob("*.pem")) if name.fullmatch(path.name))
+        return signers
