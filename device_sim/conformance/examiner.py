@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from device_sim.conformance.keys import LabKeys
 from firmware_store.codec import Value, encode
@@ -34,13 +34,6 @@ HEARTBEAT_S: Final = 1
 FUTURE_S: Final = 3600
 
 
-class Heard(NamedTuple):
-    """``at``: monotonic seconds."""
-
-    at: float
-    said: Hello | Beat | Report | Gone
-
-
 class Examiner:
     """Hears one device. What it has said is in the lists, in the order in which it came."""
 
@@ -51,6 +44,7 @@ class Examiner:
         self.topics = Topics(root)
         self.hellos: list[Hello] = []
         self.beats: list[tuple[float, Beat]] = []
+        """With the monotonic seconds at which each came."""
         self.reports: list[Report] = []
         self.goodbyes: list[Gone] = []
         self.unreadable: list[str] = []

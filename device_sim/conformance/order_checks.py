@@ -5,7 +5,7 @@ All of them are shown at once; where the device has taken one, each is shown onc
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -13,10 +13,11 @@ from device_sim.conformance.examiner import Examiner
 from device_sim.conformance.release import Release
 from device_sim.conformance.rules import Sheet
 from firmware_store.keys import Algorithm, SigningKey
+from firmware_store.roles import RoleName
 from server.domain.execution import State
 from server.domain.gate import FULL, Ramp, height
 from server.domain.identity import CampaignId, Cohort
-from server.protocol.messages import Counter
+from server.protocol.messages import Counter, Report
 from server.protocol.orders import Action, Deadlines, Directive, Envelope
 from server.protocol.topics import CohortAudience
 
@@ -51,7 +52,7 @@ def campaign_for(examiner: Examiner) -> CampaignId:
 
 async def check_orders(examiner: Examiner, sheet: Sheet) -> None:
     """Show the device what it must not take; the last good order that it holds orders nothing."""
-    epoch = examiner.keys.root.roles["directive"].epoch  # type: ignore[index]
+    epoch = examiner.keys.root.roles[RoleName.DIRECTIVE].epoch
     newest = max(int(time.time() * 1000), examiner.hellos[-1].cohort_counter.counter)
     examiner.counter = Counter(epoch, newest)
     await examiner.order(examiner.directive())
@@ -76,7 +77,7 @@ async def check_orders(examiner: Examiner, sheet: Sheet) -> None:
     said = len(examiner.reports)
     for show in forgeries.values():
         await show()
-    if await examiner.beat() and examiner.held == examiner.counter and not _started(examiner, said):
+    if await examiner.beat() and examiner.held == examiner.counter and not begun(examiner.reports[said:]):
         for rule in forgeries:
             sheet.note(rule, True, f"holds {_shown(examiner.held)}, as before")
     else:
@@ -94,7 +95,7 @@ async def _refused(examiner: Examiner, sheet: Sheet, rule: str, show: Callable[[
     if not await examiner.beat():
         sheet.note(rule, False, "it does not beat any more")
         return
-    started = _started(examiner, said)
+    started = begun(examiner.reports[said:])
     seen = f"holds {_shown(examiner.held)}" + (f", and says {', '.join(started)}" if started else "")
     sheet.note(rule, examiner.held == examiner.counter and not started, seen)
 
@@ -111,13 +112,13 @@ async def _starts_nothing(examiner: Examiner, sheet: Sheet) -> None:
     said, now = len(examiner.reports), int(time.time())
     await examiner.order(offer_of(examiner, None, issued=now - 3600, expires=now - 60))
     await examiner.beat()
-    started = _started(examiner, said)
+    started = begun(examiner.reports[said:])
     sheet.note("offer.expired", not started, f"says {', '.join(started) or 'nothing'}")
 
 
-def _started(examiner: Examiner, since: int) -> list[str]:
-    """Return what it has reported since then, but for ``due``, which says that it waits."""
-    return [report.state.value for report in examiner.reports[since:] if report.state is not State.DUE]
+def begun(reports: Iterable[Report]) -> list[str]:
+    """Return what these say, but for ``due``, which says that it waits."""
+    return [report.state.value for report in reports if report.state is not State.DUE]
 
 
 def _shown(counter: Counter) -> str:

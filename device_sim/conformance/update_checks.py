@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from device_sim.conformance.examiner import Examiner
-from device_sim.conformance.order_checks import LIMITS, campaign_for, offer_of
+from device_sim.conformance.order_checks import LIMITS, begun, campaign_for, offer_of
 from device_sim.conformance.release import Release
 from device_sim.conformance.rules import Sheet
 from server.domain.execution import State
@@ -15,10 +15,7 @@ from server.protocol.orders import Action, Admit
 from server.protocol.reasons import Reason
 
 REPEATED_S: Final = 15.0
-ENDS_S: Final = 60.0
 REBOOT_S: Final = 300.0
-UNSAID: Final = frozenset({State.DUE})
-"""What is said before anything has begun."""
 
 
 class Update:
@@ -45,7 +42,7 @@ class Update:
         await examiner.order(offer_of(examiner, release, campaign=self._campaign, ramp=low))
         examiner.welcome()
         await examiner.beat()
-        started = [report.state.value for report in self._mine() if report.state not in UNSAID]
+        started = begun(self._mine())
         self._sheet.note("offer.below-level", not started, f"says {', '.join(started) or 'nothing'}")
 
     async def _start(self) -> bool:
