@@ -11,6 +11,7 @@ from device_sim.delivering import Deliver, delivering
 from device_sim.scenario.channel import Channel
 from device_sim.scenario.model import Line
 from device_sim.wire.fleet_clock import FleetClock
+from device_sim.wire.passing_link import PassingLink
 from server.mqtt.link import Incoming, Will
 
 
@@ -53,24 +54,11 @@ def carried(connect: Connect, channel: Channel, clock: FleetClock) -> Connect:
     return connect_carried
 
 
-class _CarriedLink:
+class _CarriedLink(PassingLink):
     def __init__(self, link: Link, channel: Channel, clock: FleetClock) -> None:
-        self._link = link
+        super().__init__(link)
         self._channel = channel
         self._clock = clock
-
-    @property
-    def connected(self) -> bool:
-        return self._link.connected
-
-    async def run(self) -> None:
-        await self._link.run()
-
-    async def close(self, *, graceful: bool = True) -> None:
-        await self._link.close(graceful=graceful)
-
-    def drop(self) -> None:
-        self._link.drop()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[None] | None:
         loop, sent = asyncio.get_running_loop(), None
@@ -80,12 +68,6 @@ class _CarriedLink:
             else:
                 sent = self._link.publish(topic, arriving, qos=qos, retain=retain)
         return sent
-
-    def subscribe(self, topics: list[tuple[str, int]]) -> None:
-        self._link.subscribe(topics)
-
-    def unsubscribe(self, topics: list[str]) -> None:
-        self._link.unsubscribe(topics)
 
     def _publish_late(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         if self._link.connected:

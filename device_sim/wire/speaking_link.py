@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from device_sim.agent.device import Connect, DeviceConfig, Link
 from device_sim.scenario.behaviour import Tongue
+from device_sim.wire.passing_link import PassingLink
 from server.mqtt.link import Incoming, Will
 from server.protocol.topics import Up
 
@@ -32,23 +33,10 @@ def speaking(connect: Connect, tongue: Tongue, says_again: Callable[[], bool]) -
     return connect_speaking
 
 
-class _SpeakingLink:
+class _SpeakingLink(PassingLink):
     def __init__(self, link: Link, tongue: Tongue) -> None:
-        self._link = link
+        super().__init__(link)
         self._tongue = tongue
-
-    @property
-    def connected(self) -> bool:
-        return self._link.connected
-
-    async def run(self) -> None:
-        await self._link.run()
-
-    async def close(self, *, graceful: bool = True) -> None:
-        await self._link.close(graceful=graceful)
-
-    def drop(self) -> None:
-        self._link.drop()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[None] | None:
         if topic.endswith(f"/{Up.REPORT}"):
@@ -56,9 +44,3 @@ class _SpeakingLink:
         elif topic.endswith(f"/{Up.HELLO}"):
             payload = self._tongue.greet(payload)
         return self._link.publish(topic, payload, qos=qos, retain=retain)
-
-    def subscribe(self, topics: list[tuple[str, int]]) -> None:
-        self._link.subscribe(topics)
-
-    def unsubscribe(self, topics: list[str]) -> None:
-        self._link.unsubscribe(topics)
