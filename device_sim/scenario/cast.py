@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from device_sim.scenario.absences import (
     Span,
@@ -26,6 +26,7 @@ from device_sim.scenario.absences import (
 )
 from device_sim.scenario.draws import chosen, generator
 from device_sim.scenario.faults import (
+    AfterBoot,
     Defect,
     Effect,
     Flapping,
@@ -38,6 +39,8 @@ from device_sim.scenario.faults import (
 )
 from device_sim.scenario.model import FleetGroup, Line, Scenario
 from server.domain.identity import DeviceId, HardwareClass, Region
+
+Kind = TypeVar("Kind", bound=AfterBoot)
 
 _NONE: Final[Mapping[str, tuple[Effect, ...]]] = MappingProxyType({})
 _DEFECTS_ON_THE_WAY: Final[Mapping[Defect, TimedFault]] = MappingProxyType(
@@ -71,9 +74,13 @@ class Role:
     faults: tuple[TimedFault, ...]
     """What strikes it in time; those that are absences are not here."""
 
-    def effect(self, version: str, name: str) -> Effect | None:
+    def effect(self, kind: type[Kind], version: str) -> Kind | None:
         """Return the effect of this kind that a release has on it, if it has one."""
-        return next((effect for effect in self.effects.get(version, ()) if effect.fault == name), None)
+        return next((effect for effect in self.effects.get(version, ()) if isinstance(effect, kind)), None)
+
+    def effects_of(self, kind: type[Kind]) -> list[Kind]:
+        """Return the effects of this kind that any release has on it."""
+        return [effect for effects in self.effects.values() for effect in effects if isinstance(effect, kind)]
 
     def is_away(self, at: float) -> bool:
         """Tell whether it is absent then."""

@@ -1,11 +1,12 @@
 """What a release does to one device, asked at the moments at which it matters (pure but for its draws)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Final
 
 from device_sim.scenario.cast import Role
-from device_sim.scenario.faults import AfterBoot, Brick, CrashRate, Effect, Hang, Lies, NeverConfirms, Unhealthy
+from device_sim.scenario.faults import Brick, CrashRate, Effect, Hang, Lies, NeverConfirms, Unhealthy
 
 REBOOT_S: Final = 60.0
 """Of the fleet, in the median; lognormal."""
@@ -15,10 +16,13 @@ LOOP_S: Final = 5.0
 OFF_S: Final = 30.0
 """How long the power is away, where a fault does not say."""
 
+POWER_CUT_STATES: Final[Mapping[str, str]] = MappingProxyType(
+    {"started": "downloading", "written": "installing", "trial": "trial"}
+)
+"""What a power cut calls the state that begins with a note."""
+
 _ASKED_FOR: Final = (Hang, Unhealthy, NeverConfirms, Lies)
 """Effects that do nothing by themselves."""
-
-Kind = TypeVar("Kind", bound=AfterBoot)
 
 
 class Fate:
@@ -28,11 +32,6 @@ class Fate:
         self._role = role
         self._rng = rng
 
-    def effect(self, kind: type[Kind], version: str) -> Kind | None:
-        """Return the effect of this kind that a release has on the device, if it has one."""
-        effects = self._role.effects.get(version, ())
-        return next((effect for effect in effects if isinstance(effect, kind)), None)
-
     def coming(self, version: str) -> Iterator[tuple[float, Effect]]:
         """Yield the effects that do something by themselves, and how long after the boot."""
         for effect in self._role.effects.get(version, ()):
@@ -41,16 +40,16 @@ class Fate:
 
     def boots(self, version: str) -> bool:
         """Tell whether the bootloader gets it up."""
-        return self.effect(Hang, version) is None
+        return self._role.effect(Hang, version) is None
 
     def returns_with(self, version: str) -> bool:
         """Tell whether the device ever comes back with it."""
-        brick = self.effect(Brick, version)
+        brick = self._role.effect(Brick, version)
         return brick is None or brick.after > 0
 
     def try_s(self, version: str) -> float:
         """Return how long a boot takes that does not come up."""
-        hang = self.effect(Hang, version)
+        hang = self._role.effect(Hang, version)
         return REBOOT_S if hang is None else hang.watchdog
 
     def reboot_s(self) -> float:

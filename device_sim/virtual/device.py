@@ -34,7 +34,7 @@ from device_sim.scenario.behaviour import Tongue
 from device_sim.scenario.cast import Role
 from device_sim.scenario.device_clock import DeviceClock
 from device_sim.scenario.draws import generator
-from device_sim.scenario.fate import LOOP_S, OFF_S, Fate
+from device_sim.scenario.fate import LOOP_S, OFF_S, POWER_CUT_STATES, Fate
 from device_sim.virtual.core_loop import CoreLoop
 from device_sim.virtual.faulty_storage import FaultyStorage
 from device_sim.virtual.line import VirtualLine
@@ -52,8 +52,6 @@ NONCE_BYTES: Final = 16
 BOOT_ID_BYTES: Final = 8
 _NO_NETWORK: Final = "no network"
 _FLAPS: Final = "flaps"
-_STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
-"""What a power cut calls the state that begins with a note."""
 
 
 class VirtualDevice:
@@ -85,8 +83,7 @@ class VirtualDevice:
         self._boots = 0
         self._heard = 0
         self._replays = [fault for fault in role.faults if isinstance(fault, kinds.Replays)]
-        may_lie = any(isinstance(one, kinds.Lies) for effects in role.effects.values() for one in effects)
-        self._tongue = Tongue() if may_lie or self._replays else None
+        self._tongue = Tongue() if role.effects_of(kinds.Lies) or self._replays else None
         self._cuts = [fault for fault in role.faults if isinstance(fault, kinds.PowerCut)]
 
     @property
@@ -263,7 +260,7 @@ class VirtualDevice:
                 if self.presence.is_up:
                     self._world.published(self, topic, self._said(topic, payload))
             case CheckHealth():
-                is_healthy = self._fate.effect(kinds.Unhealthy, self._version) is None
+                is_healthy = self.role.effect(kinds.Unhealthy, self._version) is None
                 self._loop.feed(HealthChecked(is_healthy, "" if is_healthy else "the health check says no"))
             case Reboot():
                 self._restart()
@@ -279,9 +276,9 @@ class VirtualDevice:
     def _note(self, note: Note) -> None:
         self._world.noted(self, note)
         if note.event == "rebooting" and self._tongue is not None:
-            self._tongue.lies |= self._fate.effect(kinds.Lies, note.version) is not None
-        if self._cuts and note.event in _STATES:
-            self._cut_where(_STATES[note.event])
+            self._tongue.lies |= self.role.effect(kinds.Lies, note.version) is not None
+        if self._cuts and note.event in POWER_CUT_STATES:
+            self._cut_where(POWER_CUT_STATES[note.event])
 
     def _said(self, topic: str, payload: bytes) -> bytes:
         """Return what it really sends: one that lies says something else."""

@@ -5,7 +5,6 @@ from functools import partial
 
 from device_sim.scenario.cast import Role
 from device_sim.scenario.draws import generator
-from device_sim.scenario.fate import Fate
 from device_sim.scenario.faults import NeverConfirms, PowerCut
 from device_sim.scenario.faulty_slots import ON_THE_MEDIUM, FaultySlots, Medium
 from device_sim.virtual.clock import Clock
@@ -22,10 +21,10 @@ class FaultyStorage(MemoryStorage):
         super().__init__(slots)
         self._whole = slots
         self._cut = cut
-        self._fate = Fate(role, generator(seed, role.id, "storage"))
+        self._role = role
         self._medium: Medium | None = None
-        confirms = not any(isinstance(one, NeverConfirms) for effects in role.effects.values() for one in effects)
-        if not confirms or any(isinstance(fault, (*ON_THE_MEDIUM, PowerCut)) for fault in role.faults):
+        may_fail = any(isinstance(fault, (*ON_THE_MEDIUM, PowerCut)) for fault in role.faults)
+        if may_fail or role.effects_of(NeverConfirms):
             self._medium = Medium(
                 role.faults,
                 now=lambda: clock.now,
@@ -39,7 +38,7 @@ class FaultyStorage(MemoryStorage):
         if self._medium is None:
             return
         self._medium.has_power = True
-        confirms = self._fate.effect(NeverConfirms, version) is None
+        confirms = self._role.effect(NeverConfirms, version) is None
         self._slots = FaultySlots(
             self._whole, self._medium, confirms=confirms, on_confirm=partial(self._cut, "confirming", None)
         )

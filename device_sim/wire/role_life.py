@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Protocol
 
 from device_sim.agent.boot_environment import SlotInfo
 from device_sim.agent.clock import Clock
@@ -18,9 +18,8 @@ from device_sim.scenario.cast import Role
 from device_sim.scenario.channel import Channel
 from device_sim.scenario.device_clock import DeviceClock
 from device_sim.scenario.draws import generator
-from device_sim.scenario.fate import LOOP_S, OFF_S, REBOOT_S, REBOOT_SPREAD
+from device_sim.scenario.fate import LOOP_S, OFF_S, POWER_CUT_STATES, REBOOT_S, Fate
 from device_sim.scenario.faults import (
-    AfterBoot,
     AppDies,
     BootLoop,
     Brick,
@@ -43,12 +42,6 @@ from device_sim.wire.memory_files import MemoryFiles, Pool
 from device_sim.wire.skewed_clock import SkewedClock
 from device_sim.wire.speaking_link import speaking
 
-_STATES: Final = {"started": "downloading", "written": "installing", "trial": "trial"}
-"""What a power cut calls the state that begins with a note."""
-
-
-_Kind = TypeVar("_Kind", bound=AfterBoot)
-
 
 class Handle(Protocol):
     """What a life does to its device."""
@@ -69,6 +62,7 @@ class RoleLife:
         self._device = device
         self._clock = clock
         self._rng = generator(seed, role.id, "life")
+        self._fate = Fate(role, self._rng)
         self._own_clock = DeviceClock(role.faults)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_over = self._is_off_net = False
@@ -104,7 +98,7 @@ class RoleLife:
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         running = next(slot for slot in slots.slots() if slot.name == slots.booted())
-        confirms = self._effect(NeverConfirms, running.version) is None
+        confirms = self._role.effect(NeverConfirms, running.version) is None
         self._medium.has_power = True
         return FaultySlots(slots, self._medium, confirms=confirms, on_confirm=partial(self._cut_in_state, "confirming"))
 
@@ -112,34 +106,30 @@ class RoleLife:
         return None if self._own_clock.is_true else SkewedClock(self._own_clock, self._clock)
 
     def boots(self, slot: SlotInfo) -> bool:
-        return self._effect(Hang, slot.version) is None
+        return self._fate.boots(slot.version)
 
     def returns_with(self, version: str) -> bool:
-        brick = self._effect(Brick, version)
-        return brick is None or brick.after > 0
+        return self._fate.returns_with(version)
 
     def is_healthy(self, version: str) -> bool:
-        return self._effect(Unhealthy, version) is None
+        return self._role.effect(Unhealthy, version) is None
 
     def without_power_s(self, *, came_up: bool) -> float:
         if self._without_power_s is not None:
             fleet_s, self._without_power_s = self._without_power_s, None
         elif came_up:
-            fleet_s = REBOOT_S * self._rng.lognormvariate(0, REBOOT_SPREAD)
+            fleet_s = self._fate.reboot_s()
         else:
-            hangs = (
-                effect for effects in self._role.effects.values() for effect in effects if isinstance(effect, Hang)
-            )
-            fleet_s = max((hang.watchdog for hang in hangs), default=REBOOT_S)
+            fleet_s = max((hang.watchdog for hang in self._role.effects_of(Hang)), default=REBOOT_S)
         return self._clock.real_s(fleet_s)
 
     def noted(self, note: Note) -> None:
         if note.event == "booted":
             self._booted(note.version)
         elif note.event == "rebooting":
-            self.tongue.lies |= self._effect(Lies, note.version) is not None
-        if note.event in _STATES:
-            self._cut_in_state(_STATES[note.event])
+            self.tongue.lies |= self._role.effect(Lies, note.version) is not None
+        if note.event in POWER_CUT_STATES:
+            self._cut_in_state(POWER_CUT_STATES[note.event])
 
     # --- effects of the release that runs ---
 
@@ -149,36 +139,29 @@ class RoleLife:
         if self._is_off_net:
             self._is_off_net = False
             self.line.mend()
-        for number, effect in enumerate(self._role.effects.get(version, ())):
-            act = self._begins(effect)
-            if act is not None:
-                self._later(f"effect {number}", effect.after, act)
+        for number, (after_s, effect) in enumerate(self._fate.coming(version)):
+            if isinstance(effect, NoNetwork) and not after_s:
+                self._leave_net()  # before this boot connects for the first time
+            else:
+                self._later(f"effect {number}", after_s, partial(self._suffer, effect))
 
-    def _begins(self, effect: Effect) -> Callable[[], None] | None:
-        """Return what happens when an effect begins, for those that are not asked for."""
+    def _suffer(self, effect: Effect) -> None:
+        """An effect of the release begins."""
         match effect:
-            case NoNetwork() if not effect.after:
-                self._leave_net()
             case NoNetwork():
-                return self._leave_net
-            case AppDies():
-                return self._device.die
-            case Brick() if effect.after:
-                return self._device.die
+                self._leave_net()
+            case AppDies() | Brick():
+                self._device.die()
             case BootLoop():
-                return partial(self._later, "effect loop", LOOP_S, self._device.reset)
+                self._later("effect loop", LOOP_S, self._device.reset)
             case CrashRate():
-                return partial(self._crash_later, effect)
+                self._later("effect crash", self._fate.crash_in_s(effect), self._device.reset)
             case FlapsAfterBoot():
-                return partial(self._flap, effect)
-        return None
+                self._flap(effect)
 
     def _leave_net(self) -> None:
         self._is_off_net = True
         self.line.cut()
-
-    def _crash_later(self, effect: CrashRate) -> None:
-        self._later("effect crash", self._rng.expovariate(effect.per_hour / 3600), self._device.reset)
 
     def _flap(self, effect: FlapsAfterBoot) -> None:
         self._later("effect flap", self._rng.uniform(0.5, 1.5) * effect.every, partial(self._lose, effect))
@@ -191,10 +174,6 @@ class RoleLife:
         self._is_off_net = False
         self.line.mend()
         self._flap(effect)
-
-    def _effect(self, kind: type[_Kind], version: str) -> _Kind | None:
-        effects = self._role.effects.get(version, ())
-        return next((effect for effect in effects if isinstance(effect, kind)), None)
 
     # --- the background, and what strikes in time ---
 
@@ -245,9 +224,8 @@ class RoleLife:
         return connect_mqtt if self._channel.is_plain else carried(connect_mqtt, self._channel, self._clock)
 
     def _speaking(self, connect: Connect) -> Connect:
-        lies = any(isinstance(effect, Lies) for effects in self._role.effects.values() for effect in effects)
         replays = [fault for fault in self._role.faults if isinstance(fault, Replays)]
-        if not lies and not replays:
+        if not self._role.effects_of(Lies) and not replays:
             return connect
 
         def says_again() -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_sim.scenario.cast import draw_cast
+from device_sim.scenario.faults import Brick
 from device_sim.scenario.model import Scenario
 from device_sim.scenario.outcome import CampaignOutcome
 from device_sim.virtual.run import play
@@ -46,7 +47,7 @@ def is_stopped_by_silence(end: CampaignOutcome) -> bool:
 
 @pytest.mark.slow
 def test_both_modes_stop_the_same_bad_release_by_the_same_rule(tmp_path: Path) -> None:
-    victims = {role.id for role in draw_cast(BRICKS, seed=1).roles if role.effect("1.1.0", "brick") is not None}
+    victims = {role.id for role in draw_cast(BRICKS, seed=1).roles if role.effect(Brick, "1.1.0") is not None}
     lines: list[str] = []
     virtual = play(draw_cast(BRICKS, seed=1), Trace(lines.append))
     wired = asyncio.run(wire.run(BRICKS, seed=1, ledger=tmp_path / "ledger.jsonl"))

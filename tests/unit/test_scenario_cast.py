@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from device_sim.scenario.absences import merged
 from device_sim.scenario.cast import Cast, draw_cast, shares_of
+from device_sim.scenario.faults import Brick
 from device_sim.scenario.load import load, shipped
 from device_sim.scenario.model import Scenario
 
@@ -31,7 +32,7 @@ def scenario(**changes: Any) -> Scenario:
 
 
 def bricked(cast: Cast) -> set[str]:
-    return {role.id for role in cast.roles if role.effect("1.1.0", "brick")}
+    return {role.id for role in cast.roles if role.effect(Brick, "1.1.0")}
 
 
 def with_brick(share: str, **about: str) -> Scenario:

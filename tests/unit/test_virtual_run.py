@@ -10,7 +10,7 @@ import pytest
 
 from device_sim.scenario.cast import draw_cast
 from device_sim.scenario.expectations import judge
-from device_sim.scenario.faults import Mode
+from device_sim.scenario.faults import Brick, Mode
 from device_sim.scenario.load import load, shipped
 from device_sim.scenario.model import Scenario
 from device_sim.scenario.outcome import CampaignOutcome, Outcome
@@ -171,7 +171,7 @@ def test_the_same_devices_are_lost_that_the_cast_says() -> None:
     _, trace = played(one)
     cast = draw_cast(one, seed=1)
 
-    victims = {role.id for role in cast.roles if role.effect("1.1.0", "brick") is not None}
+    victims = {role.id for role in cast.roles if role.effect(Brick, "1.1.0") is not None}
     assert len(victims) == VICTIMS
     assert {line["who"] for line in events(trace, "bricked")} == victims
 
