@@ -8,6 +8,7 @@ from firmware_store.errors import CodecError
 from server.domain.execution import State
 from server.protocol.messages import decode_hello, decode_report, encode_hello, encode_report
 from server.protocol.reasons import Reason
+from server.protocol.topics import Up
 
 REMEMBERED_MOST: Final = 32
 
@@ -27,6 +28,12 @@ class Tongue:
     def __init__(self) -> None:
         self.lies = False
         self._said: deque[Said] = deque(maxlen=REMEMBERED_MOST)
+
+    def speak(self, topic: str, payload: bytes) -> bytes:
+        """Return what goes out in the place of a message, whatever it is."""
+        if topic.endswith(f"/{Up.REPORT}"):
+            return self.say(topic, payload)
+        return self.greet(payload) if topic.endswith(f"/{Up.HELLO}") else payload
 
     def say(self, topic: str, payload: bytes) -> bytes:
         """Return what goes out in the place of a report."""

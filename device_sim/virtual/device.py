@@ -43,7 +43,6 @@ from device_sim.virtual.orders import COHORT
 from device_sim.virtual.presence import Presence
 from device_sim.virtual.release import VENDOR
 from device_sim.virtual.surroundings import World
-from server.protocol.topics import Up
 from server.services.sites import SITE_LABEL
 
 FACTORY_VERSION: Final = "1.0.0"
@@ -258,7 +257,8 @@ class VirtualDevice:
                     self._world.subscribed(self, topics)
             case Publish(topic, payload):
                 if self.presence.is_up:
-                    self._world.published(self, topic, self._said(topic, payload))
+                    said = payload if self._tongue is None else self._tongue.speak(topic, payload)
+                    self._world.published(self, topic, said)
             case CheckHealth():
                 is_healthy = self.role.effect(kinds.Unhealthy, self._version) is None
                 self._loop.feed(HealthChecked(is_healthy, "" if is_healthy else "the health check says no"))
@@ -279,11 +279,3 @@ class VirtualDevice:
             self._tongue.lies |= self.role.effect(kinds.Lies, note.version) is not None
         if self._cuts and note.event in POWER_CUT_STATES:
             self._cut_where(POWER_CUT_STATES[note.event])
-
-    def _said(self, topic: str, payload: bytes) -> bytes:
-        """Return what it really sends: one that lies says something else."""
-        if self._tongue is None:
-            return payload
-        if topic.endswith(Up.REPORT):
-            return self._tongue.say(topic, payload)
-        return self._tongue.greet(payload) if topic.endswith(Up.HELLO) else payload

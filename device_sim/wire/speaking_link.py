@@ -7,7 +7,6 @@ from device_sim.agent.device import Connect, DeviceConfig, Link
 from device_sim.scenario.behaviour import Tongue
 from device_sim.wire.passing_link import PassingLink
 from server.mqtt.link import Incoming, Will
-from server.protocol.topics import Up
 
 
 def speaking(connect: Connect, tongue: Tongue, says_again: Callable[[], bool]) -> Connect:
@@ -39,8 +38,4 @@ class _SpeakingLink(PassingLink):
         self._tongue = tongue
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> asyncio.Future[None] | None:
-        if topic.endswith(f"/{Up.REPORT}"):
-            payload = self._tongue.say(topic, payload)
-        elif topic.endswith(f"/{Up.HELLO}"):
-            payload = self._tongue.greet(payload)
-        return self._link.publish(topic, payload, qos=qos, retain=retain)
+        return self._link.publish(topic, self._tongue.speak(topic, payload), qos=qos, retain=retain)
