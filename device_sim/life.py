@@ -17,7 +17,7 @@ from device_sim.line import Line
 from device_sim.scenario import model
 from device_sim.scenario.channel import Channel
 from device_sim.script import Script
-from device_sim.wire.carried_link import CarriedHttp, carried
+from device_sim.wire.carried_link import carried, carried_http
 from device_sim.wire.fleet_clock import FleetClock
 
 REBOOT_S: Final = 1.5
@@ -85,7 +85,7 @@ class OrdinaryLife:
         self._rng = random.Random(f"{seed}|{config.device_id}")
         self._clock = FleetClock(1)
         self._channel = Channel(model.Line(bandwidth=faults.bytes_per_s), (), self._rng)
-        connect = connect_mqtt if self._channel.is_plain else carried(connect_mqtt, self._channel, self._clock)
+        connect = carried(connect_mqtt, self._channel, self._clock)
         self._follower: Follower | None = None
         if script is not None:
             rng = random.Random(f"{seed}|{config.device_id}|fate")
@@ -102,7 +102,7 @@ class OrdinaryLife:
             self._follower.stop()
 
     def http(self, http: Http) -> Http:
-        return http if self._channel.is_plain else CarriedHttp(http, self._channel, self._clock)
+        return carried_http(http, self._channel, self._clock)
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         return slots

@@ -21,7 +21,9 @@ def slowed(connect: Connect, bytes_per_s: float) -> Connect:
 
 
 def carried(connect: Connect, channel: Channel, clock: FleetClock) -> Connect:
-    """Return a ``connect`` whose links go through ``channel``, both ways."""
+    """Return a ``connect`` whose links go through ``channel``, both ways; a plain one changes nothing."""
+    if channel.is_plain:
+        return connect
     loop = asyncio.get_running_loop()
 
     def through(config: DeviceConfig, deliver: Deliver) -> Deliver:
@@ -54,6 +56,11 @@ def carried(connect: Connect, channel: Channel, clock: FleetClock) -> Connect:
     return connect_carried
 
 
+def carried_http(http: Http, channel: Channel, clock: FleetClock) -> Http:
+    """Return an HTTP client whose bodies go through ``channel``; a plain one changes nothing."""
+    return http if channel.is_plain else _CarriedHttp(http, channel, clock)
+
+
 class _CarriedLink(PassingLink):
     def __init__(self, link: Link, channel: Channel, clock: FleetClock) -> None:
         super().__init__(link)
@@ -76,9 +83,7 @@ class _CarriedLink(PassingLink):
                 confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-class CarriedHttp:
-    """An HTTP client whose bodies go through a channel."""
-
+class _CarriedHttp:
     def __init__(self, http: Http, channel: Channel, clock: FleetClock) -> None:
         self._http = http
         self._channel = channel

@@ -36,7 +36,7 @@ from device_sim.scenario.faults import (
     Unhealthy,
 )
 from device_sim.scenario.faulty_slots import FaultySlots, Medium
-from device_sim.wire.carried_link import CarriedHttp, carried
+from device_sim.wire.carried_link import carried, carried_http
 from device_sim.wire.fleet_clock import FleetClock
 from device_sim.wire.memory_files import MemoryFiles, Pool
 from device_sim.wire.skewed_clock import SkewedClock
@@ -73,7 +73,7 @@ class RoleLife:
         self._medium = Medium(
             role.faults, now=lambda: clock.now, rng=generator(seed, role.id, "medium"), on_step=self._cut_at_step
         )
-        self.connect: Connect = self.line.carry(self._speaking(self._carried()))
+        self.connect: Connect = self.line.carry(self._speaking(carried(connect_mqtt, self._channel, clock)))
 
     # --- what the device asks ---
 
@@ -94,7 +94,7 @@ class RoleLife:
             timer.cancel()
 
     def http(self, http: Http) -> Http:
-        return http if self._channel.is_plain else CarriedHttp(http, self._channel, self._clock)
+        return carried_http(http, self._channel, self._clock)
 
     def slots(self, slots: SlotBackend) -> SlotBackend:
         running = next(slot for slot in slots.slots() if slot.name == slots.booted())
@@ -219,9 +219,6 @@ class RoleLife:
                 return
 
     # --- what it says, and how that travels ---
-
-    def _carried(self) -> Connect:
-        return connect_mqtt if self._channel.is_plain else carried(connect_mqtt, self._channel, self._clock)
 
     def _speaking(self, connect: Connect) -> Connect:
         replays = [fault for fault in self._role.faults if isinstance(fault, Replays)]
