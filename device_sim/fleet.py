@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -98,7 +98,10 @@ class Fleet:
 
     async def let_back(self) -> None:
         """Mend all lines, no faster than devices come up."""
-        for device in self._devices.values():
+        await self._let_back(self._devices.values())
+
+    async def _let_back(self, devices: Iterable[SimulatedDevice]) -> None:
+        for device in devices:
             device.let_back()
             await asyncio.sleep(1 / self._options.connects_per_s)
 
@@ -111,9 +114,7 @@ class Fleet:
         for device in victims:
             device.cut_off()
         await asyncio.sleep(outage.lasts_s)
-        for device in victims:
-            device.let_back()
-            await asyncio.sleep(1 / self._options.connects_per_s)
+        await self._let_back(victims)
 
     def _life(self, config: DeviceConfig, device: SimulatedDevice) -> Life:
         options = self._options
