@@ -71,7 +71,10 @@ class RoleLife:
         self.tongue = Tongue()
         self._channel = Channel(role.line, role.faults, generator(seed, role.id, "channel"))
         self._medium = Medium(
-            role.faults, now=lambda: clock.now, rng=generator(seed, role.id, "medium"), on_step=self._cut_at_step
+            role.faults,
+            now=lambda: clock.now,
+            rng=generator(seed, role.id, "medium"),
+            on_step=partial(self._cut_where, None),
         )
         self.connect: Connect = self.line.carry(self._speaking(carried(connect_mqtt, self._channel, clock)))
 
@@ -82,7 +85,6 @@ class RoleLife:
         for number, cut in enumerate(self._cuts):
             if cut.step is None and cut.during is None:
                 self._timers[f"cut {number}"] = self._clock.call_at(cut.at, partial(self._cut_power, cut))
-
         for number, takeover in enumerate(one for one in self._role.faults if isinstance(one, SessionTakeover)):
             self._timers[f"takeover {number}"] = self._clock.call_at(
                 takeover.at, partial(self._take_over, f"takeover {number}", takeover)
@@ -100,7 +102,7 @@ class RoleLife:
         running = next(slot for slot in slots.slots() if slot.name == slots.booted())
         confirms = self._role.effect(NeverConfirms, running.version) is None
         self._medium.has_power = True
-        return FaultySlots(slots, self._medium, confirms=confirms, on_confirm=partial(self._cut_in_state, "confirming"))
+        return FaultySlots(slots, self._medium, confirms=confirms, on_confirm=partial(self._cut_where, "confirming"))
 
     def clock(self) -> Clock | None:
         return None if self._own_clock.is_true else SkewedClock(self._own_clock, self._clock)
@@ -129,7 +131,7 @@ class RoleLife:
         elif note.event == "rebooting":
             self.tongue.lies |= self._role.effect(Lies, note.version) is not None
         if note.event in POWER_CUT_STATES:
-            self._cut_in_state(POWER_CUT_STATES[note.event])
+            self._cut_where(POWER_CUT_STATES[note.event])
 
     # --- effects of the release that runs ---
 
@@ -202,20 +204,13 @@ class RoleLife:
         self._medium.has_power = False
         self._device.reset()
 
-    def _cut_once(self, cut: PowerCut) -> None:
-        self._cuts.remove(cut)
-        self._cut_power(cut)
-
-    def _cut_in_state(self, state: str) -> None:
+    def _cut_where(self, state: str | None = None, step: int | None = None) -> None:
+        """Cut the power once, if that is to happen here."""
         for cut in self._cuts:
-            if cut.during == state and cut.at <= self._clock.now:
-                self._cut_once(cut)
-                return
-
-    def _cut_at_step(self, step: int) -> None:
-        for cut in self._cuts:
-            if cut.step == step and cut.at <= self._clock.now:
-                self._cut_once(cut)
+            is_here = cut.during == state if step is None else cut.step == step
+            if is_here and cut.at <= self._clock.now:
+                self._cuts.remove(cut)
+                self._cut_power(cut)
                 return
 
     # --- what it says, and how that travels ---
