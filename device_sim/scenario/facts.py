@@ -1,11 +1,13 @@
 """What really happens on the devices of a run: kept by release, with the fleet's time, and written down if asked."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from device_sim.agent.events import Note
 from device_sim.ledger import Witness
+from device_sim.scenario.outcome import CampaignOutcome
 from server.domain.identity import CampaignId, DeviceId
 from server.protocol.reasons import Reason
 
@@ -71,3 +73,26 @@ class Facts:
             self.reasons[note.campaign][note.reason].add(device)
             if note.campaign is not None:
                 self.ends[note.campaign][device] = note.event
+
+    def outcome(
+        self, release: str, campaign: CampaignId, *, state: str, reachable: Sequence[DeviceId]
+    ) -> CampaignOutcome:
+        """Return what came of a campaign on the devices. ``reachable``: those that count as such; all else is default.
+
+        ``updated_at_stop`` is as if nothing had stopped it.
+        """
+        progress, ends = self.releases[release], self.ends[campaign].values()
+        reasons = {**self.reasons[None], **self.reasons[campaign]}
+        return CampaignOutcome(
+            release=release,
+            state=state,
+            updated_at_stop=len(progress.rebooted),
+            updated=len(progress.rebooted),
+            confirmed=sum(version == release for version in self.confirmed.values()),
+            failed=sum(end in {"failed", "refused"} for end in ends),
+            reverted=sum(end == "reverted" for end in ends),
+            bricked=len(progress.lost),
+            reachable=len(reachable),
+            reachable_unconfirmed=sum(self.confirmed.get(device) != release for device in reachable),
+            reasons={reason.name.lower(): len(devices) for reason, devices in sorted(reasons.items())},
+        )

@@ -1,7 +1,7 @@
 """A scenario in virtual time, from its cast to its outcome: the same seed gives the same run, to the last line."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TextIO
 
@@ -180,27 +180,16 @@ class _Play:
         campaign, end = course.campaign, self._scenario.duration
         if campaign is None:
             return CampaignOutcome(release=order.release, state=REFUSED, sentence=course.sentence)
-        facts, progress = self._facts, self._facts.releases[order.release]
-        ends = facts.ends.get(campaign.id, {})
-        reasons = {**facts.reasons.get(None, {}), **facts.reasons.get(campaign.id, {})}
         reachable = [one.role.id for one in self._world.devices if not one.is_lost and not one.role.is_away(end)]
-        return CampaignOutcome(
-            release=order.release,
-            state=campaign.state,
+        counted = self._facts.outcome(order.release, campaign.id, state=campaign.state, reachable=reachable)
+        return replace(
+            counted,
             stopped_at=course.stopped_at,
             stopped_by=course.stopped_by,
             sentence=course.sentence or campaign.record.sentence,
             rule=course.rule,
-            updated_at_stop=len(progress.rebooted) if course.stopped_at is None else course.updated_at_stop,
-            updated=len(progress.rebooted),
-            confirmed=sum(version == order.release for version in facts.confirmed.values()),
-            failed=sum(one in {"failed", "refused"} for one in ends.values()),
-            reverted=sum(one == "reverted" for one in ends.values()),
+            updated_at_stop=counted.updated if course.stopped_at is None else course.updated_at_stop,
             silent=campaign.silent,
-            bricked=len(progress.lost),
-            reachable=len(reachable),
-            reachable_unconfirmed=sum(facts.confirmed.get(device) != order.release for device in reachable),
-            reasons={reason.name.lower(): len(devices) for reason, devices in sorted(reasons.items())},
         )
 
 

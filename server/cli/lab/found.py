@@ -1,14 +1,14 @@
 """What came of a campaign in a run with sockets: the server's word, and what really happened on the devices (pure)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 from device_sim.scenario.cast import Cast
-from device_sim.scenario.facts import Facts, Progress
+from device_sim.scenario.facts import Facts
 from device_sim.scenario.faults import Defect
 from device_sim.scenario.model import REFUSED
 from device_sim.scenario.outcome import CampaignOutcome
@@ -92,28 +92,16 @@ def refused(release: str, sentence: str) -> CampaignOutcome:
 def outcome_of(release: str, seen: Seen, facts: Facts, cast: Cast, *, at: float) -> CampaignOutcome:
     """Return what came of a campaign by ``at`` (seconds of the fleet)."""
     campaign = CampaignId(UUID(hex=seen.view["id"].removeprefix("cmp_")))
-    progress = facts.releases.get(release, Progress())
-    ends = facts.ends.get(campaign, {})
-    reasons = {**facts.reasons.get(None, {}), **facts.reasons.get(campaign, {})}
-    stopped_at = seen.stopped_at
-    reachable = _reachable(release, facts, cast, at)
-    return CampaignOutcome(
-        release=release,
-        state=seen.view["state"],
-        stopped_at=stopped_at,
+    counted = facts.outcome(release, campaign, state=seen.view["state"], reachable=_reachable(release, facts, cast, at))
+    until = at if seen.stopped_at is None else seen.stopped_at
+    return replace(
+        counted,
+        stopped_at=seen.stopped_at,
         stopped_by=seen.stopped_by,
         sentence=seen.view["sentence"],
         rule=seen.rule,
-        updated_at_stop=sum(time <= (at if stopped_at is None else stopped_at) for time in progress.rebooted.values()),
-        updated=len(progress.rebooted),
-        confirmed=sum(version == release for version in facts.confirmed.values()),
-        failed=sum(end in {"failed", "refused"} for end in ends.values()),
-        reverted=sum(end == "reverted" for end in ends.values()),
+        updated_at_stop=sum(time <= until for time in facts.releases[release].rebooted.values()),
         silent=seen.view["states"].get("silent", 0),
-        bricked=len(progress.lost),
-        reachable=len(reachable),
-        reachable_unconfirmed=sum(facts.confirmed.get(device) != release for device in reachable),
-        reasons={reason.name.lower(): len(devices) for reason, devices in reasons.items()},
     )
 
 
