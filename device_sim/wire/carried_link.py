@@ -2,22 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from random import Random
 
 from device_sim.agent.device import Connect, DeviceConfig, Link
 from device_sim.agent.events import Answer, Get, Got
 from device_sim.agent.http_client import Http
 from device_sim.delivering import Deliver, delivering
 from device_sim.scenario.channel import Channel
-from device_sim.scenario.model import Line
 from device_sim.wire.fleet_clock import FleetClock
 from device_sim.wire.passing_link import PassingLink
 from server.mqtt.link import Incoming, Will
-
-
-def slowed(connect: Connect, bytes_per_s: float) -> Connect:
-    """Return a ``connect`` whose links deliver what comes in no faster than that, in order."""
-    return carried(connect, Channel(Line(bandwidth=bytes_per_s), (), Random()), FleetClock(1))
 
 
 def carried(connect: Connect, channel: Channel, clock: FleetClock) -> Connect:

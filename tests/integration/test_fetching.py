@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from device_sim.agent.device import connect_mqtt
+from device_sim.agent.device import Connect, connect_mqtt
 from device_sim.agent.http_client import HttpClient
-from device_sim.wire.carried_link import slowed
+from device_sim.scenario.channel import Channel
+from device_sim.scenario.model import Line
+from device_sim.wire.carried_link import carried
+from device_sim.wire.fleet_clock import FleetClock
 from server.domain.execution import State
 from server.domain.identity import DeviceId, Region
 from server.embedded import EmbeddedBroker
@@ -61,6 +65,11 @@ def is_done(server: LabServer, device: CountedDevice) -> bool:
     return State.CONFIRMED in server.states(device.config.device_id)
 
 
+def slow_line(bytes_per_s: float) -> Connect:
+    """Return a ``connect`` whose links deliver what comes in no faster than that in all, in order."""
+    return carried(connect_mqtt, Channel(Line(bandwidth=bytes_per_s), (), Random()), FleetClock(1))
+
+
 def chunks_in(device: CountedDevice, bundle: Bundle) -> set[str]:
     """The blob topics of the chunks that are in the slot."""
     image, held = bundle.images["app"], device.image("b", "app")
@@ -72,7 +81,7 @@ def chunks_in(device: CountedDevice, bundle: Bundle) -> set[str]:
 async def test_no_chunk_that_was_written_is_sent_again_after_a_loss_of_power_or_of_the_line(
     lab: Lab, server: LabServer, new_device_id: Callable[[], DeviceId]
 ) -> None:
-    device = CountedDevice(lab.config(new_device_id()), connect=slowed(connect_mqtt, 400_000))
+    device = CountedDevice(lab.config(new_device_id()), connect=slow_line(400_000))
     await server.offer(BUNDLE)
     for count in (15, 30):
         async with device.powered():
@@ -258,7 +267,7 @@ async def test_a_halt_in_mid_download_ends_every_request_of_every_device(
     async def take_time(_request: web.Request) -> None:
         await asyncio.sleep(0.1)  # what a slow server does
 
-    connect = slowed(connect_mqtt, 200_000)
+    connect = slow_line(200_000)
     devices = [CountedDevice(lab.config(new_device_id()), http=http, connect=connect) for _ in range(HALTED_FLEET)]
     blobs.hold(BUNDLE)
     blobs.answer = take_time
