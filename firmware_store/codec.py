@@ -28,6 +28,8 @@ _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = 20, 21, 22
 _SIMPLE_VALUES: Final[Mapping[int, bool | None]] = {_FALSE: False, _TRUE: True, _NULL: None}
 _ARGUMENT_BYTES: Final[Mapping[int, int]] = {24: 1, 25: 2, 26: 4, 27: 8}
+_ONE_BYTE: Final = tuple(bytes((byte,)) for byte in range(256))
+_ENCODED: Final = itemgetter(0)
 _ENDS_EARLY: Final = "the CBOR item ends too early"
 
 
@@ -71,20 +73,23 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPT
 def _head(major: int, argument: int) -> bytes:
     first = major << 5
     if argument < 24:
-        return bytes((first | argument,))
+        return _ONE_BYTE[first | argument]
     for info, size in _ARGUMENT_BYTES.items():
         if argument < 1 << (8 * size):
-            return bytes((first | info,)) + argument.to_bytes(size, "big")
+            return _ONE_BYTE[first | info] + argument.to_bytes(size, "big")
     raise CodecError("an integer beyond 64 bits")
 
 
+def _integer(value: int) -> bytes:
+    return _head(_UNSIGNED, int(value)) if value >= 0 else _head(_NEGATIVE, -1 - value)
+
+
 def _encode(value: object, out: bytearray, depth: int) -> None:
-    if value is None:
-        out.append(_SIMPLE << 5 | _NULL)
-    elif isinstance(value, bool):
-        out.append(_SIMPLE << 5 | (_TRUE if value else _FALSE))
-    elif isinstance(value, int):
-        out += _head(_UNSIGNED, int(value)) if value >= 0 else _head(_NEGATIVE, -1 - value)
+    if isinstance(value, int):
+        if isinstance(value, bool):
+            out.append(_SIMPLE << 5 | (_TRUE if value else _FALSE))
+        else:
+            out += _integer(value)
     elif isinstance(value, bytes):
         out += _head(_BYTES, len(value))
         out += value
@@ -95,6 +100,8 @@ def _encode(value: object, out: bytearray, depth: int) -> None:
             raise CodecError("text with a lone surrogate") from exc
         out += _head(_TEXT, len(text))
         out += text
+    elif value is None:
+        out.append(_SIMPLE << 5 | _NULL)
     elif depth == 0:
         raise CodecError("nested too deeply")
     elif isinstance(value, Tag):
@@ -102,13 +109,13 @@ def _encode(value: object, out: bytearray, depth: int) -> None:
             raise CodecError("a negative tag")
         out += _head(_TAG, value.number)
         _encode(value.value, out, depth - 1)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, (dict, Mapping)):
         out += _head(_MAP, len(value))
         # RFC 8949 section 4.2.1: the bytewise order of the encoded keys, which no two keys share.
-        for key, member in sorted(((_encode_key(key), key) for key in value), key=itemgetter(0)):
+        for key, member in sorted([(_encode_key(key), member) for key, member in value.items()], key=_ENCODED):
             out += key
-            _encode(value[member], out, depth - 1)
-    elif isinstance(value, Sequence):
+            _encode(member, out, depth - 1)
+    elif isinstance(value, (list, tuple, Sequence)):
         out += _head(_ARRAY, len(value))
         for item in value:
             _encode(item, out, depth - 1)
@@ -117,7 +124,9 @@ def _encode(value: object, out: bytearray, depth: int) -> None:
 
 
 def _encode_key(key: object) -> bytes:
-    if isinstance(key, bool) or not isinstance(key, (int, str, bytes)):
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _integer(key)
+    if not isinstance(key, (str, bytes)):
         raise CodecError(f"a {type(key).__name__} cannot be a map key")
     out = bytearray()
     _encode(key, out, 0)
@@ -133,15 +142,23 @@ class _Reader:
         self._end = len(data)
 
     def read(self, depth: int) -> Value:
-        major, info, argument = self._read_head()
-        if major == _UNSIGNED:
-            return argument
-        if major == _NEGATIVE:
-            return -1 - argument
+        at = self.at
+        if at >= self._end:
+            raise CodecError(_ENDS_EARLY)
+        first = self._data[at]
+        self.at = at + 1
+        if first < 24:  # a small unsigned integer, which most items are
+            return first
+        major, info = first >> 5, first & 0x1F
+        argument = info if info < 24 else self._read_argument(major, info)
         if major == _BYTES:
             return self._take(argument)
+        if major == _UNSIGNED:
+            return argument
         if major == _TEXT:
             return self._read_text(argument)
+        if major == _NEGATIVE:
+            return -1 - argument
         if major == _SIMPLE:
             if info not in _SIMPLE_VALUES:
                 raise CodecError("a float or a simple value other than false, true and null")
@@ -155,23 +172,14 @@ class _Reader:
             return [self.read(depth - 1) for _ in range(argument)]
         return self._read_map(argument, depth - 1)
 
-    def _read_head(self) -> tuple[int, int, int]:
-        at = self.at
-        if at >= self._end:
-            raise CodecError(_ENDS_EARLY)
-        first = self._data[at]
-        self.at = at + 1
-        info = first & 0x1F
-        if info < 24:
-            return first >> 5, info, info
+    def _read_argument(self, major: int, info: int) -> int:
         size = _ARGUMENT_BYTES.get(info)
         if size is None:
             raise CodecError("an indefinite length or a reserved form")
         argument = int.from_bytes(self._take(size), "big")
-        major = first >> 5
         if major != _SIMPLE and argument < (24 if size == 1 else 1 << (4 * size)):
             raise CodecError("an integer or a length that is not in its shortest form")
-        return major, info, argument
+        return argument
 
     def _take(self, size: int) -> bytes:
         start, stop = self.at, self.at + size

@@ -42,6 +42,8 @@ class Directives:
         self._store = store
         self._current: dict[str, Directive] = {}
         self._void: dict[str, Directive] = {}
+        self._orders: dict[tuple[CampaignId, bytes], Order] = {}
+        """What was asked for since the last change: an agent asks anew at each event."""
         self.changes = 0
         """Rises whenever another directive is in force, renewals included."""
         self.recheck()
@@ -49,7 +51,7 @@ class Directives:
     def recheck(self) -> None:
         """Ask again who may sign: after a boot, and whenever root or status has changed."""
         state = self._journal.state
-        self.changes += 1
+        self._changed()
         self._current.clear()
         self._void.clear()
         for audience in (DEVICE_AUDIENCE, cohort_key(state)):
@@ -72,7 +74,7 @@ class Directives:
             sealed, trust=self._store.trust, device=self._identity.device, state=self._journal.state
         )
         before = self._current.get(audience)
-        self.changes += 1
+        self._changed()
         self._current[audience] = directive
         self._void.pop(audience, None)
         held = MappingProxyType({**self._journal.state.held, audience: fresh})
@@ -85,7 +87,7 @@ class Directives:
     def move(self, to_region: Region, to_cohort: Cohort) -> None:
         """Follow the device to another region or cohort: its counters stay known, the old cohort's orders do not."""
         left = cohort_key(self._journal.state)
-        self.changes += 1
+        self._changed()
         held = dict(self._journal.state.held)
         if left in held:
             held[left] = Held(held[left].counter, held[left].payload_digest)
@@ -99,17 +101,11 @@ class Directives:
         A release on any list of halted ones is halted: so a device that slept through a halt still learns of it. Its
         rollback, which most often follows a halt, asks for all that a halt does and more, and is not weakened by it.
         """
-        orders = [
-            Order(directive.action, directive.keep_on_halt)
-            for directive in self._current.values()
-            if _names(directive, campaign, manifest_digest)
-        ]
-        strongest = max(orders, key=lambda order: order.action, default=Order(Action.NONE))
-        if strongest.action < Action.ROLLBACK and self.is_halted(manifest_digest):
-            return Order(Action.HALT)
-        if strongest.action < Action.HOLD and self._awaits_word_on(campaign, manifest_digest, or_offered=not orders):
-            return Order(Action.HOLD)
-        return strongest
+        asked = (campaign, manifest_digest)
+        known = self._orders.get(asked)
+        if known is None:
+            known = self._orders[asked] = self._strongest(campaign, manifest_digest)
+        return known
 
     def is_halted(self, manifest_digest: bytes) -> bool:
         """Tell whether a current directive lists the release as halted."""
@@ -140,6 +136,24 @@ class Directives:
         """Return the offer of this release of this campaign that is in force, if there is one."""
         named = (campaign, manifest_digest)
         return next((one for one in self.offers() if (one.campaign, one.manifest_digest) == named), None)
+
+    def _changed(self) -> None:
+        """Call it before ``_current`` or ``_void`` changes: what follows from them is worked out anew."""
+        self.changes += 1
+        self._orders.clear()
+
+    def _strongest(self, campaign: CampaignId, manifest_digest: bytes) -> Order:
+        orders = [
+            Order(directive.action, directive.keep_on_halt)
+            for directive in self._current.values()
+            if _names(directive, campaign, manifest_digest)
+        ]
+        strongest = max(orders, key=lambda order: order.action, default=Order(Action.NONE))
+        if strongest.action < Action.ROLLBACK and self.is_halted(manifest_digest):
+            return Order(Action.HALT)
+        if strongest.action < Action.HOLD and self._awaits_word_on(campaign, manifest_digest, or_offered=not orders):
+            return Order(Action.HOLD)
+        return strongest
 
     def _awaits_word_on(self, campaign: CampaignId, manifest_digest: bytes, *, or_offered: bool) -> bool:
         """Tell whether a directive that is void spoke of this release: against it, or (``or_offered``) at all."""
