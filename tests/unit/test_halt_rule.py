@@ -270,6 +270,51 @@ def test_without_controls_fewer_silent_devices_do_not_halt() -> None:
     assert _without_controls(2).call == Call.GO
 
 
+def _flapping_without_controls(flapping: np.ndarray, fleet: Population, **always) -> Verdict:
+    """All of ``fleet`` is updated; an hour later some devices begin to lose their session every other minute.
+
+    Then everybody left to watch the weather is updated, and the flapping would look like bad weather.
+    """
+    rule, everybody = HaltRule(fleet, HaltPolicy()), np.arange(len(fleet))
+    always["level"] = np.full(len(fleet.regions), FULL, np.int64)
+    play(rule, fleet, range(3), **always)
+    rule.step(moment(fleet, 3, started=everybody, **always))
+    rule.step(moment(fleet, 4, rebooted=everybody, **always))
+    play(rule, fleet, range(5, 70), **always)
+    online = np.ones(len(fleet), np.bool_)
+    for minute in range(70, 140):
+        online[flapping] = not minute % 2
+        dropped = flapping if minute % 2 else NONE
+        verdict = rule.step(moment(fleet, minute, dropped=dropped, online=online.copy(), **always))
+    return verdict
+
+
+def test_without_controls_steady_devices_of_which_a_fifth_flap_are_held_for_a_person() -> None:
+    fleet = population(120)
+    steady = np.flatnonzero(~fleet.unsteady)
+
+    verdict = _flapping_without_controls(steady[:40], fleet)
+
+    assert (verdict.call, verdict.channel, verdict.silent, verdict.judged) == (Call.HOLD, "rail", 40, len(steady))
+    assert "lost 3 or more sessions within 30 min, and there was nothing to compare them with" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("share", "is_steady", "is_one_site", "is_blind"),
+    [(0.15, True, False, False), (1, False, False, False), (0.5, True, True, False), (0.5, True, False, True)],
+    ids=["few", "unsteady ones", "all at one site", "seen by nobody"],
+)
+def test_without_controls_other_flapping_holds_nothing(share, is_steady, is_one_site, is_blind) -> None:
+    fleet = population(120)
+    who = np.flatnonzero(fleet.unsteady != is_steady)
+    who = who[: int(share * len(who))]
+    site = np.arange(120)
+    if is_one_site:
+        site[who] = 0
+
+    assert _flapping_without_controls(who, replace(fleet, site=site), is_blind=is_blind).call == Call.GO
+
+
 @pytest.mark.parametrize(("silent", "call"), [(0, Call.GO), (1, Call.HOLD), (2, Call.HALT)])
 def test_in_a_small_fleet_the_first_silent_device_holds_and_the_second_halts(silent, call) -> None:
     fleet = population(30, regions=1)

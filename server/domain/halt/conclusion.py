@@ -131,11 +131,13 @@ def _call(rule: "HaltRule", main: Verdict, odds: _Odds, silent: int) -> Verdict:
         "excess": _still_silent(rule, rule.late_silent),
         "bare": _still_silent(rule, rule.bare_silent),
         "small": silent,
+        "flapping": rule.rails.flapping,
     }
     judged = {
         "excess": rule.rails.late_judged,
         "bare": rule.rails.bare_judged,
         "small": int(rule.judged.sum()),
+        "flapping": rule.rails.flap_watched,
     }
     call, which = rails.check(
         rule.rails,

@@ -37,21 +37,35 @@ class Rails:
     """Counts of the whole run: excess at G2 (``late_judged``, ``late_expected``), and what was judged ``bare``.
 
     ``late_silent`` and ``bare_silent`` are counted afresh at every step: devices that have come back do not count.
+    ``flapping`` of ``flap_watched`` devices that were compared with nobody flapped in one window: the one with most.
     """
 
     late_judged: int = 0
     late_expected: float = 0.0
     bare_judged: int = 0
+    flap_watched: int = 0
+    flapping: int = 0
+
+    def see_flapping(self, *, watched: int, flapping: int, policy: HaltPolicy) -> None:
+        """Take in one window. Once the rail is reached it stays so: a person has to look."""
+        is_much = flapping >= policy.bare_silent and flapping >= policy.bare_ratio * watched
+        if is_much and flapping > self.flapping:
+            self.flap_watched, self.flapping = watched, flapping
 
 
 def check(
     rails: Rails, *, late_silent: int, bare_silent: int, silent: int, fleet: int, policy: HaltPolicy
 ) -> tuple[Call, str]:
-    """Return what the guard rails ask for, and which of them (``excess``, ``bare``, ``small`` or none)."""
+    """Return what the guard rails ask for, and which (``excess``, ``bare``, ``small``, ``flapping`` or none)."""
     if late_silent - rails.late_expected >= max(policy.rail_excess, policy.rail_share * fleet):
         return Call.HALT, "excess"
     if bare_silent >= policy.bare_silent and bare_silent >= policy.bare_ratio * rails.bare_judged:
         return Call.HALT, "bare"
-    if fleet < SMALL_FLEET and silent >= 1:
-        return (Call.HALT if silent >= 2 else Call.HOLD), "small"
+    is_small = fleet < SMALL_FLEET
+    if is_small and silent >= 2:
+        return Call.HALT, "small"
+    if rails.flapping:
+        return Call.HOLD, "flapping"
+    if is_small and silent >= 1:
+        return Call.HOLD, "small"
     return Call.GO, ""

@@ -262,8 +262,8 @@ class HaltRule:
 
     def _look_back(self, moment: Moment) -> list[Tables]:
         """Watch what has come back: does it flap, does it stay?"""
-        self.windows.count_drops(moment, self.weather.judging_stops(moment.now))
-        flaps = self.windows.flap(self.world, moment)
+        self.windows.count_drops(moment, self.weather)
+        flaps = self.windows.flap(self.world, moment, self.rails)
         self.windows.stay(self.world, moment, self.trials.ledger, self.weather.clock)
         return [] if flaps is None else [flaps]
 

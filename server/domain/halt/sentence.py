@@ -79,6 +79,10 @@ def rail(which: str, *, silent: int, judged: int, expected: float, policy: HaltP
             f"{silent:,} of {judged:,} updated devices of a small fleet went dark "
             f"within {span(policy.g1_s)} of their reboot."
         )
+    if which == "flapping":
+        return (
+            f"{silent:,} of {judged:,} updated devices {_flapped(policy)}, and there was nothing to compare them with."
+        )
     return (
         f"{silent:,} of {judged:,} updated devices went dark within {span(policy.g1_s)} of their reboot, "
         "and there was nothing to compare them with."

@@ -31,11 +31,13 @@ import numpy.typing as npt
 
 from server.domain.halt.ledger import ARMS, Arm, Kind, Ledger
 from server.domain.halt.policy import HaltPolicy
+from server.domain.halt.rails import Rails
 from server.domain.halt.rates import Tables
 from server.domain.halt.roster import Roster, Status
 from server.domain.halt.shadows import World
 from server.domain.halt.view import Bools, Floats, Indices, Moment, Population
 from server.domain.halt.wealth import AGE_LIMITS_S, Process
+from server.domain.halt.weather import Weather
 
 AGES: Final = len(AGE_LIMITS_S) + 1
 _CONTROL, _SENTINEL, _NOBODY = AGES, AGES + 1, AGES + 2
@@ -82,7 +84,9 @@ class Windows:
     """The windows of now: when they began (Unix seconds, nan: not yet), and what has happened in them so far.
 
     ``drops`` counts lost sessions and ``was_online`` says who was here at the beginning, shape n; ``spoilt`` and
-    ``stay_spoilt`` are regions with a moment of bad weather in the windows of `flap` and `stay`.
+    ``stay_spoilt`` are regions with a moment of bad weather in the windows of `flap` and `stay`. ``unseen`` are regions
+    where we could not see, or neutral watchers saw bad weather, in the window of `flap`: updated devices that watch
+    the weather for want of others call their own flapping bad weather.
     """
 
     flap_from: float = np.nan
@@ -91,6 +95,7 @@ class Windows:
     was_online: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     spoilt: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
     stay_spoilt: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    unseen: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def grow(self, devices: int, regions: int) -> None:
         """Make room for devices and regions that have appeared since."""
@@ -99,9 +104,11 @@ class Windows:
         self.was_online = np.concatenate([self.was_online, np.zeros(spare, np.bool_)])
         self.spoilt = np.concatenate([self.spoilt, np.zeros(regions - len(self.spoilt), np.bool_)])
         self.stay_spoilt = np.concatenate([self.stay_spoilt, np.zeros(regions - len(self.stay_spoilt), np.bool_)])
+        self.unseen = np.concatenate([self.unseen, np.zeros(regions - len(self.unseen), np.bool_)])
 
-    def count_drops(self, moment: Moment, stops: Bools) -> None:
-        """Take in who has lost a session, and where (mask of regions) the weather was bad."""
+    def count_drops(self, moment: Moment, weather: Weather) -> None:
+        """Take in who has lost a session, and where the weather was bad."""
+        stops = weather.judging_stops(moment.now)
         if np.isnan(self.flap_from):
             self.flap_from = moment.now
         if len(moment.dropped):
@@ -109,22 +116,28 @@ class Windows:
             self.drops[devices] = np.minimum(self.drops[devices] + times, 1000)
         self.spoilt |= stops
         self.stay_spoilt |= stops
+        self.unseen |= stops & (weather.is_known or weather.blind_until > moment.now)
 
-    def flap(self, world: World, moment: Moment) -> Tables | None:
-        """Return the blocks of a window that has ended, once; regions with bad weather in it are left out."""
+    def flap(self, world: World, moment: Moment, rails: Rails) -> Tables | None:
+        """Return the blocks of a window that has ended, once; regions with bad weather in it are left out.
+
+        Steady devices that there is nobody to compare with are counted for the guard rail.
+        """
         policy, population, roster = world.policy, world.population, world.roster
         if moment.now - self.flap_from < policy.flap_window_s:
             return None
         group = self._groups(world, moment, since=self.flap_from, after_s=policy.flap_after_s)
         here = moment.present & ~roster.has_flapped & (moment.last_seen >= self.flap_from)
-        group[~here | self.spoilt[population.region]] = _NOBODY
+        group[~here | self.unseen[population.region]] = _NOBODY
+        roster.has_flapped |= self._count_bare(world, group, rails)
+        group[self.spoilt[population.region]] = _NOBODY
         has = (self.drops >= policy.flap_drops) & (group != _NOBODY)
         counts = _count(group, population)
         flapping = _count(np.where(has, group, _NOBODY).astype(np.int8), population)
         rows = [row for row in lay_out(counts, policy) if row.is_compared]
         roster.has_flapped |= has
         self.drops[:] = 0
-        self.spoilt[:] = False
+        self.spoilt[:] = self.unseen[:] = False
         self.flap_from = moment.now
         return Tables(
             process=np.array([Process.FLAP_FIRST_HOUR + row.age for row in rows], np.int64),
@@ -134,6 +147,22 @@ class Windows:
             counts=np.array([row.pick(counts) for row in rows], np.int32).reshape(len(rows), ARMS, counts.shape[3]),
             silent=np.array([row.pick(flapping) for row in rows], np.int32).reshape(len(rows), ARMS, counts.shape[3]),
         )
+
+    def _count_bare(self, world: World, group: npt.NDArray[np.int8], rails: Rails) -> Bools:
+        """Count steady updated devices without controls, one vote for each site; return those that have flapped."""
+        policy, population = world.policy, world.population
+        has = (self.drops >= policy.flap_drops) & (group != _NOBODY)
+        out = np.zeros(len(population), np.bool_)
+        watched = flapping = 0
+        for row in lay_out(_count(group, population), policy):
+            if row.is_compared or row.unsteady:
+                continue
+            mine = np.flatnonzero(has & (group == row.age) & row.holds(population.region, population.unsteady))
+            voting, voters = _one_vote_per_site(row, group, mine, population)
+            watched, flapping = watched + int(voters.sum()), flapping + len(voting)
+            out[mine] = True
+        rails.see_flapping(watched=watched, flapping=flapping, policy=policy)
+        return out
 
     def stay(self, world: World, moment: Moment, ledger: Ledger, clock: Floats) -> None:
         """Open the blocks of a window that has ended: who was here when it began must be heard from after its end."""
