@@ -8,7 +8,7 @@
 #
 # Without those two variables the embedded ones run inside the container. That is good for a look around: the embedded
 # broker listens on the container's own loopback interface, so devices elsewhere do not reach it.
-# tests/unit/test_dockerfile.py runs these instructions outside Docker.
+# tests/e2e/test_dockerfile.py runs these instructions outside Docker.
 
 FROM python:3.12-slim AS build
 WORKDIR /src

@@ -12,9 +12,9 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/tidegate serve $(SERVE_ARGS)
 
-# Most tests wait for servers and devices: four files at a time, in their order, so that the long ones come early.
+# Many tests wait for servers and devices: five files at a time, in their order, so that the long ones come early.
 test: $(READY)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

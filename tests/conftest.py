@@ -25,6 +25,22 @@ hypothesis.settings.load_profile(os.environ.get("TIDEGATE_HYPOTHESIS_PROFILE", "
 
 _numbers = itertools.count(1)
 
+MEMORY = Path("/dev/shm")
+MEMORY_LEAST = 8 << 30
+
+
+def _keep_files_in_memory() -> None:
+    """Databases that live for a test need no disk: a fifth of the suite's processor time is the disk's otherwise."""
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return
+    is_for_programs = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    if is_for_programs and shutil.disk_usage(MEMORY).free >= MEMORY_LEAST:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # it is asked for anew
+
+
+_keep_files_in_memory()
+
 
 def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))

@@ -3,6 +3,7 @@
 Blocking, without threads; every wait is bounded. Packets are named as in MQTT 3.1.1 chapter 3.
 """
 
+import select
 import socket
 import ssl
 import struct
@@ -98,6 +99,16 @@ class MqttClient:
         while not self._received:
             self._take(*self._read())
         return self._received.pop(0)
+
+    def receive_retained(self, topic: str) -> bytes:
+        """Subscribe again and again until what is retained comes: a broker may take it up beside its start."""
+        for _ in range(int(PATIENCE_S)):
+            self.subscribe(topic)
+            if self._received or select.select([self._socket], [], [], 1)[0]:
+                break
+        came, payload = self.receive()
+        assert came == topic
+        return payload
 
     def receive_until(self, payload: bytes) -> list[Message]:
         """Return what has come before ``payload``. A broker keeps the order, so this shows what did not come."""

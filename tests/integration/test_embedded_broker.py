@@ -44,8 +44,7 @@ async def test_credentials_port_and_retained_messages_survive_a_restart(tmp_path
     async with EmbeddedBroker(tmp_path / "with space") as broker:
         assert broker.mqtt_port == port
         with connect(broker, device) as client:
-            client.subscribe("tg/1/eu/device/dev1/down/directive")
-            assert client.receive() == ("tg/1/eu/device/dev1/down/directive", b"hold")
+            assert client.receive_retained("tg/1/eu/device/dev1/down/directive") == b"hold"
 
 
 async def test_the_servers_session_keeps_what_it_has_not_acknowledged_over_a_restart(tmp_path: Path) -> None:
