@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# What is compiled once need not be compiled by each of the hundreds of servers and commands that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo serve test check bench bench-blobs quality clean
 
 demo: $(READY)
