@@ -64,22 +64,30 @@ async def postgres(services_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
         yield running
 
 
-@pytest.fixture
-async def database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that makes and drops databases."""
+    connection = await asyncpg.connect(postgres.database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database(postgres: EmbeddedPostgres, cluster: asyncpg.Connection) -> AsyncIterator[str]:
     """The URL of a fresh database with the current schema."""
     name = f"test_{next(_numbers)}"
-    await execute(postgres.database_url, f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
+    await cluster.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
     yield with_database(postgres.database_url, name)
-    await execute(postgres.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def empty_database(postgres: EmbeddedPostgres, cluster: asyncpg.Connection) -> AsyncIterator[str]:
     """The URL of a database without anything in it."""
     name = f"test_{next(_numbers)}"
-    await execute(postgres.database_url, f"CREATE DATABASE {name}")
+    await cluster.execute(f"CREATE DATABASE {name}")
     yield with_database(postgres.database_url, name)
-    await execute(postgres.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
