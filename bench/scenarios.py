@@ -12,7 +12,7 @@ same digest.
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,10 +47,12 @@ def played(scenario: Scenario, mode: Mode, seed: int, devices: int | None) -> di
     }
 
 
-def measure(mode: Mode, devices: int | None, seeds: Sequence[int]) -> dict[str, Any]:
-    """Play all that are for ``mode`` first of all. ``devices``: how many, unless as many as each says."""
+def measure(
+    mode: Mode, devices: int | None, seeds: Sequence[int], names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Play all that are for ``mode`` first of all, or those of ``names``. ``devices``: unless as many as each says."""
     runs: dict[str, Any] = {}
-    for name in shipped():
+    for name in shipped() if names is None else names:
         scenario = load(name)
         if mode is not (Mode.VIRTUAL if Mode.VIRTUAL in scenario.modes else Mode.WIRE):
             continue
@@ -71,11 +73,12 @@ def measure(mode: Mode, devices: int | None, seeds: Sequence[int]) -> dict[str, 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.VIRTUAL)
+    parser.add_argument("--scenario", nargs="+", choices=shipped(), help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--devices", type=int, help="of each; default: as many as each says")
     parser.add_argument("--out", type=Path, help="a folder for scenarios_MODE.json; without it nothing is written")
     arguments = parser.parse_args()
-    found = measure(arguments.mode, arguments.devices, arguments.seeds)
+    found = measure(arguments.mode, arguments.devices, arguments.seeds, arguments.scenario)
     document = json.dumps(found, indent=2) + "\n"
     print(document, end="")
     if arguments.out is not None:

@@ -18,6 +18,7 @@ from server.db.halts import Accepted, HaltRepository
 from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
+from server.domain.halt.roster import Status
 from server.domain.halt.view import NOBODY, Indices
 from server.domain.identity import CampaignId, DeviceId, Region
 from server.protocol.reasons import Reason
@@ -204,7 +205,7 @@ class Evidence:
             online=sighting.online,
             present=sighting.present,
             level=np.asarray([region.ramp.level(sighting.now) for region in campaign.regions], np.int64),
-            started=roster.indices(_who(news, before, lambda one: one.state in _BEGUN)),
+            started=self._started(case, roster, news),
             rebooted=roster.indices(rebooted),
             rebooted_at=np.asarray([news[device].rebooted_at for device in rebooted], np.float64),
             over=roster.indices(_who(news, before, lambda one: _is_over(one, run_at))),
@@ -213,6 +214,20 @@ class Evidence:
             dropped=np.repeat(np.arange(len(lost)), np.maximum(lost, 0)),
             is_blind=is_blind,
         )
+
+    def _started(self, case: _Case, roster: Roster, news: Mapping[DeviceId, Progress]) -> Indices:
+        """Return who has begun. A rule that was taken up knows who had, and how it went: only others are news to it.
+
+        Who was over (cancelled by the halt, say) may begin again in the run after it.
+        """
+        begun = _who(news, case.known, lambda one: one.state in _BEGUN)
+        started = roster.indices(begun)
+        if case.known:
+            return started
+        flying = roster.indices([device for device in begun if news[device].state in IN_FLIGHT])
+        status = case.rule.roster.status[started]
+        out: Indices = started[(status == Status.NEVER) | ((status == Status.OVER) & np.isin(started, flying))]
+        return out
 
 
 def _note_weather(campaign: CampaignRecord, case: _Case, verdict: Verdict, now: float) -> None:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from server.db.database import Database
 from server.db.halts import HaltRepository
 from server.domain.campaign import Cause, State
+from server.domain.execution import State as Execution
+from server.domain.halt.roster import Status
 from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
 from server.services.evidence import Evidence
@@ -55,6 +58,63 @@ async def test_a_restart_goes_on_with_the_same_test(world: World) -> None:
     assert after is not before
     assert after.wealth.total() == pytest.approx(before.wealth.total())
     assert after.started == before.started > 0
+    assert (after.roster.status == before.roster.status).all()
+    assert np.count_nonzero(after.roster.status == Status.SILENT) == 3
+
+
+async def test_whom_a_restart_finds_on_trial_is_judged_as_if_there_had_been_none(world: World) -> None:
+    campaign = await start(world)
+    dead = world.due(campaign, EU)[:3]
+    await world.die(campaign, *dead)
+    await world.live(1)
+    assert np.count_nonzero(world.evidence._cases[campaign].rule.roster.status == Status.REBOOTED) == 3
+
+    restart(world)
+    await world.live(130)
+
+    rule, verdict = world.evidence._cases[campaign].rule, world.evidence.verdict(campaign)
+    assert np.count_nonzero(rule.roster.status == Status.SILENT) == 3
+    assert verdict is not None
+    assert verdict.excess_silent.sum() == pytest.approx(3, abs=0.5)
+
+
+async def test_the_second_silent_device_of_a_small_fleet_halts_it_over_a_restart(
+    store: Database, tmp_path: Path
+) -> None:
+    world = World(store, tmp_path)
+    await world.populate(10, EU)
+    at_once = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0),))
+    campaign = await world.start(await world.add_release(), at_once, POLICY, EU)
+    await world.live(5)
+    (first,) = world.due(campaign, EU)
+    for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
+        await world.report(campaign, state, first)
+    await world.live(130)
+    dead = [device for device in world.due(campaign, EU) if device is not first][:2]
+    assert len(dead) == 2
+    await world.die(campaign, *dead)
+    await world.live(1)
+
+    restart(world)
+    await world.live(160)
+
+    assert (await world.campaign(campaign)).state is State.HALTED
+
+
+async def test_who_was_silent_before_a_resume_is_so_after_it(world: World) -> None:
+    campaign = await start(world)
+    await world.die(campaign, *world.due(campaign, EU)[:3])
+    await world.live(130)
+    await world.campaigns.halt(campaign, caller="ann", reason="smoke")
+    await world.live(5)
+
+    await world.campaigns.resume(campaign, caller="ann", reason="no fire")
+    await world.live(30)
+
+    rule, verdict = world.evidence._cases[campaign].rule, world.evidence.verdict(campaign)
+    assert np.count_nonzero(rule.roster.status == Status.SILENT) == 3
+    assert verdict is not None
+    assert verdict.in_flight >= 3
 
 
 async def test_a_gap_is_bad_weather_and_ends_by_itself(world: World) -> None:
