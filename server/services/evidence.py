@@ -18,6 +18,7 @@ from server.db.halts import Accepted, HaltRepository
 from server.domain.campaign import Cause
 from server.domain.execution import IN_FLIGHT, TERMINAL, State
 from server.domain.halt import Call, HaltRule, Moment, Verdict
+from server.domain.halt.conclusion import RAIL
 from server.domain.halt.roster import Status
 from server.domain.halt.view import NOBODY, Indices
 from server.domain.identity import CampaignId, DeviceId, Region
@@ -199,6 +200,7 @@ class Evidence:
         if len(case.drops):
             lost = sighting.drops.copy()
             lost[: len(case.drops)] -= case.drops
+            lost[len(case.drops) :] = 0  # of who has joined: what they lost elsewhere is no news
         return Moment(
             now=sighting.now,
             last_seen=last_seen,
@@ -246,7 +248,10 @@ def _unless_accepted(campaign: CampaignRecord, case: _Case, verdict: Verdict) ->
     is_held = Cause.EVIDENCE in campaign.causes
     if case.is_held and not is_held:
         case.accepted = Accepted(verdict.channel, verdict.silent, verdict.bad_since)
-        case.rule.brake.used_s = 0.0
+        case.rule.accept()
+    elif case.accepted is not None and case.accepted.channel == RAIL and verdict.call < Call.HOLD:
+        # The silent devices are back, the flapping was looked at: the same number another time is news.
+        case.accepted = Accepted("", 0, case.accepted.bad_since)
     case.is_held = is_held
     if case.accepted is None:
         return verdict

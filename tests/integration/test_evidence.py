@@ -164,3 +164,29 @@ async def test_a_hold_is_ended_by_a_person_and_not_by_time(world: World) -> None
     await world.live(5)
 
     assert (await world.campaign(campaign)).state is State.RUNNING
+
+
+async def test_another_silent_device_of_a_small_fleet_holds_it_again(store: Database, tmp_path: Path) -> None:
+    """As many as a person has accepted are news where those have come back."""
+    world = World(store, tmp_path)
+    await world.populate(10, EU)
+    at_once = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0),))
+    campaign = await world.start(await world.add_release(), at_once, POLICY, EU)
+    await world.live(5)
+    (first,) = world.due(campaign, EU)
+    await world.die(campaign, first)
+    await world.live(130)
+    assert (await world.campaign(campaign)).causes == {Cause.EVIDENCE}
+    await world.campaigns.resume(campaign, caller="ann", reason="a van in a tunnel")
+    await world.live(5)
+    first.gone = False
+    await world.report(campaign, Execution.TRIAL, first)
+    await world.report(campaign, Execution.CONFIRMED, first)
+    await world.live(60)
+    assert (await world.campaign(campaign)).state is State.RUNNING
+
+    second = next(device for device in world.due(campaign, EU) if device is not first)
+    await world.die(campaign, second)
+    await world.live(160)
+
+    assert (await world.campaign(campaign)).causes == {Cause.EVIDENCE}

@@ -299,6 +299,19 @@ def test_without_controls_steady_devices_of_which_a_fifth_flap_are_held_for_a_pe
     assert "lost 3 or more sessions within 30 min, and there was nothing to compare them with" in verdict.why
 
 
+def test_a_flapping_that_was_accepted_hides_no_hold_and_no_more_of_it() -> None:
+    fleet = population(120)
+    rule = HaltRule(fleet, HaltPolicy())
+    rule.rails.see_flapping(watched=20, flapping=5, policy=rule.policy)
+    assert rule.step(moment(fleet, 0)).call == Call.HOLD
+
+    rule.accept()
+    assert rule.step(moment(fleet, 1)).call == Call.GO
+    rule.rails.see_flapping(watched=20, flapping=5, policy=rule.policy)
+
+    assert rule.step(moment(fleet, 2)).call == Call.HOLD
+
+
 @pytest.mark.parametrize(
     ("share", "is_steady", "is_one_site", "is_blind"),
     [(0.15, True, False, False), (1, False, False, False), (0.5, True, True, False), (0.5, True, False, True)],

@@ -14,6 +14,7 @@ from server.domain.halt.wealth import CHANNELS, Process, largest
 if TYPE_CHECKING:
     from server.domain.halt.rule import HaltRule
 
+RAIL: Final = "rail"
 _TERMS_SHOWN: Final = 5
 _PROCESSES: Final = tuple(process.name.lower() for process in Process)
 
@@ -151,7 +152,7 @@ def _call(rule: "HaltRule", main: Verdict, odds: _Odds, silent: int) -> Verdict:
         why = sentence.rail(
             which, silent=gone[which], judged=judged[which], expected=rule.rails.late_expected, policy=policy
         )
-        return _alone(main, call=call, channel="rail", why=why, judged=judged[which], silent=gone[which])
+        return _alone(main, call=call, channel=RAIL, why=why, judged=judged[which], silent=gone[which])
     if odds.late >= policy.halt_at:
         why = sentence.late(rule.late.silent, rule.late.watched, rule.late.expected)
         return _alone(main, call=Call.HOLD, channel="late", why=why, judged=rule.late.watched, silent=rule.late.silent)

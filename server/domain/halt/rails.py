@@ -47,7 +47,7 @@ class Rails:
     flapping: int = 0
 
     def see_flapping(self, *, watched: int, flapping: int, policy: HaltPolicy) -> None:
-        """Take in one window. Once the rail is reached it stays so: a person has to look."""
+        """Take in one window. Once the rail is reached it stays so until a person has looked (`HaltRule.accept`)."""
         is_much = flapping >= policy.bare_silent and flapping >= policy.bare_ratio * watched
         if is_much and flapping > self.flapping:
             self.flap_watched, self.flapping = watched, flapping

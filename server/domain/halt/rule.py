@@ -93,6 +93,11 @@ class HaltRule:
         rule._fit()
         return rule
 
+    def accept(self) -> None:
+        """A person has ended a hold in spite of what was seen: it takes more of that to hold again."""
+        self.brake.used_s = 0.0
+        self.rails.flapping = 0
+
     def step(self, moment: Moment) -> Verdict:
         """Take in a moment and return what is concluded from all so far.
 

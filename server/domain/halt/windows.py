@@ -151,18 +151,16 @@ class Windows:
     def _count_bare(self, world: World, group: npt.NDArray[np.int8], rails: Rails) -> Bools:
         """Count steady updated devices without controls, one vote for each site; return those that have flapped."""
         policy, population = world.policy, world.population
-        has = (self.drops >= policy.flap_drops) & (group != _NOBODY)
-        out = np.zeros(len(population), np.bool_)
-        watched = flapping = 0
+        bare = np.zeros(len(population), np.bool_)
         for row in lay_out(_count(group, population), policy):
-            if row.is_compared or row.unsteady:
-                continue
-            mine = np.flatnonzero(has & (group == row.age) & row.holds(population.region, population.unsteady))
-            voting, voters = _one_vote_per_site(row, group, mine, population)
-            watched, flapping = watched + int(voters.sum()), flapping + len(voting)
-            out[mine] = True
-        rails.see_flapping(watched=watched, flapping=flapping, policy=policy)
-        return out
+            if not row.is_compared and not row.unsteady:
+                bare |= (group == row.age) & row.holds(population.region, population.unsteady)
+        has: Bools = bare & (self.drops >= policy.flap_drops)
+        voters = np.flatnonzero(bare)
+        if population.site is not None:
+            voters = voters[np.unique(population.site[voters], return_index=True)[1]]
+        rails.see_flapping(watched=len(voters), flapping=int(np.count_nonzero(has[voters])), policy=policy)
+        return has
 
     def stay(self, world: World, moment: Moment, ledger: Ledger, clock: Floats) -> None:
         """Open the blocks of a window that has ended: who was here when it began must be heard from after its end."""
