@@ -67,7 +67,7 @@ class Agent:
         codecs: frozenset[str] = frozenset(),
         rng: random.Random | None = None,
     ) -> None:
-        journal = Journal(_with_highest(state, slots))
+        journal = Journal(with_highest(state, slots))
         store = TrustStore(journal, root)
         self._situation = Situation(
             identity=identity,
@@ -252,7 +252,7 @@ def _in_words(trust: Trust) -> str:
     return f"root {trust.root.version}, {status}"
 
 
-def _with_highest(state: AgentState, slots: tuple[SlotInfo, ...]) -> AgentState:
+def with_highest(state: AgentState, slots: tuple[SlotInfo, ...]) -> AgentState:
     """Never fall below what a slot says was confirmed here, even when the agent's own state was lost."""
     confirmed = [slot for slot in slots if slot.state is SlotState.CONFIRMED]
     best = max(confirmed, key=lambda slot: slot.sequence_number, default=None)

@@ -18,6 +18,7 @@ from device_sim.agent.clock import Clock, LoopClock
 from device_sim.agent.core import Agent
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
 from device_sim.agent.events import (
+    Activate,
     CheckHealth,
     Conditions,
     Effect,
@@ -290,7 +291,8 @@ class Runner:
                 continue  # nothing that stands behind a step may happen without it; what is asked for may come
             answer = await self._perform(effect)
             if answer is not None:
-                self._queue.appendleft(answer)
+                # What came while a slot was switched, a halt say, is heard before the reboot is decided.
+                (self._queue.append if isinstance(effect, Activate) else self._queue.appendleft)(answer)
                 self._wake.set()
             has_failed = has_failed or isinstance(answer, StepFailed)
 

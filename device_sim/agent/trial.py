@@ -55,8 +55,8 @@ class Trial:
         """Find out, after a boot, whether this slot is on trial, and for which update."""
         here, update = self._situation, self._situation.update
         if update is None or update.slot != here.booted or update.phase not in {Phase.TRIAL, Phase.REVERTING}:
-            # On trial, and nobody knows for which update, or how it was allowed: the way back is the safe one.
-            self._is_orphaned = here.running.state is SlotState.TRIAL
+            # Not confirmed, and nobody knows for which update, or how it was allowed: the way back is the safe one.
+            self._is_orphaned = here.running.state is not SlotState.CONFIRMED
         elif update.phase is Phase.REVERTING:
             self._revert(verify=update.was_confirmed)  # the power went before the switch
         elif here.running.state is SlotState.CONFIRMED:

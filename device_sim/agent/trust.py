@@ -162,11 +162,17 @@ def open_directive(sealed: bytes, *, trust: Trust, device: DeviceId, state: Agen
 
 
 def read_held(held: Held) -> Directive | None:
-    """Return what a directive that was accepted once said, whoever may sign today."""
+    """Return what a directive that was accepted once said, whoever may sign today.
+
+    None where it cannot be read: a later agent, which has been given up since, may have understood more.
+    """
     if not held.sealed:
         return None
-    payload, _ = split(held.sealed)
-    return read_directive(decode_payload(payload))
+    try:
+        payload, _ = split(held.sealed)
+        return read_directive(decode_payload(payload))
+    except TidegateError:
+        return None
 
 
 def holds(held: Held, *, trust: Trust, device: DeviceId, state: AgentState) -> bool:

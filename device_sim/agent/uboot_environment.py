@@ -70,7 +70,7 @@ def encode_copy(variables: Mapping[str, str], *, flag: int, size_bytes: int) -> 
     Raises:
         StorageError: they do not fit.
     """
-    text = b"".join(f"{name}={value}\0".encode() for name, value in variables.items()) + b"\0"
+    text = b"".join(f"{name}={value}\0".encode(errors="surrogateescape") for name, value in variables.items()) + b"\0"
     data = text.ljust(size_bytes - HEAD_BYTES, b"\0")
     if len(data) != size_bytes - HEAD_BYTES:
         raise StorageError(f"U-Boot's environment has {size_bytes} bytes, which is too little")

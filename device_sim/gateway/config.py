@@ -3,10 +3,10 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from firmware_store.errors import ConfigurationError, InvalidInputError
 from server.domain.windows import DURATION_MOST_S, Window
@@ -60,6 +60,16 @@ class UBootSlotsTable(_Table):
     kernel_command_line: Path = Field(default=Path("/proc/cmdline"), description="Where the running slot is named,")
     slot_parameter: str = Field(default="tidegate.slot", description="by this parameter: `a` or `b`.")
     factory_version: str = Field(default="1.0.0", description="The version of what is there before the first update.")
+
+    @model_validator(mode="after")
+    def _places_are_apart(self) -> Self:
+        """A place that is in both slots, or twice in one, is overwritten while it runs."""
+        if self.a.keys() != self.b.keys():
+            raise ValueError("slots a and b must have the same components")
+        places = [place.absolute() for slot in (self.a, self.b) for place in slot.values()]
+        if len(set(places)) != len(places):
+            raise ValueError("each component of each slot needs a partition of its own")
+        return self
 
 
 class RaucSlotsTable(_Table):
@@ -210,6 +220,9 @@ def _below(config: AgentConfig, folder: Path) -> AgentConfig:
         if isinstance(value, Path):
             changes[name] = folder / value
         elif isinstance(value, _Table):
-            own = {inner: folder / found for inner, found in value if isinstance(found, Path)}
+            own: dict[str, object] = {inner: folder / found for inner, found in value if isinstance(found, Path)}
+            for inner, found in value:
+                if isinstance(found, Mapping):
+                    own[inner] = {component: folder / place for component, place in found.items()}
             changes[name] = value.model_copy(update=own)
     return config.model_copy(update=changes)

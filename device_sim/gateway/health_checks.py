@@ -31,8 +31,11 @@ class HealthChecks:
 
     @property
     def longest_s(self) -> float:
-        """How long all of them may take together."""
-        count = 0 if self._folder is None else len(find_checks(self._folder))
+        """How long all of them may take together; a folder that cannot be read is ``check``'s to complain about."""
+        try:
+            count = 0 if self._folder is None else len(find_checks(self._folder))
+        except OSError:
+            count = 0
         return self._timeout_s * max(1, count) + 10
 
     async def check(self) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_sim.agent.boot_environment import Image, other
+from device_sim.agent.core import with_highest
 from device_sim.agent.events import Persist
 from device_sim.agent.journal import Journal
 from device_sim.agent.slots import Installation, Release, SlotBackend
@@ -23,7 +24,7 @@ from device_sim.agent.trust import Identity, Trust, open_release
 from device_sim.agent.trust_store import TrustStore
 from firmware_store.bundle import BlobSink, bundle_pieces, read_envelope, receive_bundle
 from firmware_store.chunks import Chunk, decode_index, decode_page, unpack_chunk
-from firmware_store.errors import ConflictError
+from firmware_store.errors import ConfigurationError, ConflictError
 from firmware_store.root import Root
 from firmware_store.suit import Manifest, format_version, verify_envelope
 from server.protocol.orders import Deadlines, Envelope
@@ -50,11 +51,16 @@ async def install_file(
         ConflictError: an update is under way, or this release runs already.
         StorageError, IllegalTransitionError, DigestError: the slot cannot be written; the running one is as before.
     """
-    state = storage.load(factory)
+    state = with_highest(storage.load(factory), tuple(slots.slots()))
     if state.update is not None and state.update.phase in ACTIVE:
         raise ConflictError("an update is under way: let the agent bring it to its end first")
     journal = Journal(state)
-    trust = TrustStore(journal, pinned).trust
+    store = TrustStore(journal, pinned)
+    trust = store.trust
+    if store.is_status_missing:
+        raise ConfigurationError(
+            "the status that was held is no longer good: let the agent fetch the present one first"
+        )
     now = int(time.time())
     trust.root.check_time(now)
     if trust.status is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from device_sim.scenario.model import Expectation, Scenario
+from device_sim.scenario.model import REFUSED, Expectation, Scenario
 from device_sim.scenario.outcome import CampaignOutcome, Outcome
 
 _BY_ITSELF = frozenset({"rule", "gate"})
@@ -42,11 +42,13 @@ def _findings(expected: Expectation, found: CampaignOutcome, devices: int) -> It
         yield "max_bricked", found.bricked <= most, f"{found.bricked} devices were lost; {most:g} are allowed"
     if expected.false_halt is not None:
         is_halted = found.stopped_by in _BY_ITSELF
-        yield "false_halt", is_halted == expected.false_halt, f"{stop}{_because(found)}"
+        held = found.state != REFUSED and is_halted == expected.false_halt
+        yield "false_halt", held, "never begun" if found.state == REFUSED else f"{stop}{_because(found)}"
     if expected.all_confirmed is not None:
         left = found.reachable_unconfirmed
         sentence = f"{found.reachable - left} of {found.reachable} devices that can be reached have confirmed it"
-        yield "all_confirmed", (left == 0) == expected.all_confirmed, sentence
+        have_all = left == 0 and found.reachable > 0 and found.state != REFUSED
+        yield "all_confirmed", have_all == expected.all_confirmed, sentence
     if expected.none_updated is not None:
         held = (found.updated == 0) == expected.none_updated
         yield "none_updated", held, f"{found.updated} devices have booted it"

@@ -37,12 +37,14 @@ BRICKS = Scenario.model_validate(
 
 
 def is_stopped_by_silence(end: CampaignOutcome) -> bool:
-    """The rule has halted it for what went dark, or brakes for good: a server draws who is first by the campaign's id.
+    """The rule has halted it for what went dark, or lets no more through for good.
 
-    A handful of unlucky draws leaves too few of the updated for the odds of a halt, and the brake lets no more through.
+    A server draws who is first by the campaign's id, and a handful of unlucky draws leaves too few of the updated for
+    the odds of a halt: then the brake, or the lost ones' slots, let no more through.
     """
     has_halted = (end.state, end.stopped_by, end.rule) == ("halted", "rule", "g1, fleet")
-    return has_halted or (end.state == "running" and "the halt rule brakes" in end.sentence)
+    stands_still = ("the halt rule brakes", "as many devices as the evidence so far leaves room for")
+    return has_halted or (end.state == "running" and any(one in end.sentence for one in stands_still))
 
 
 @pytest.mark.slow
