@@ -1,5 +1,6 @@
 """What a gateway's agent is told: the file ``agent.toml``, checked before anything is done with it."""
 
+import os.path
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,7 @@ class UBootSlotsTable(_Table):
         """A place that is in both slots, or twice in one, is overwritten while it runs."""
         if self.a.keys() != self.b.keys():
             raise ValueError("slots a and b must have the same components")
-        places = [place.absolute() for slot in (self.a, self.b) for place in slot.values()]
+        places = [Path(os.path.normpath(place)) for slot in (self.a, self.b) for place in slot.values()]
         if len(set(places)) != len(places):
             raise ValueError("each component of each slot needs a partition of its own")
         return self

@@ -85,6 +85,31 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: s
         configured(tmp_path, LEAST.replace(*change))
 
 
+PARTITIONS = """[slots]
+kind = "u-boot"
+a = {app = "parts/a"}
+b = {app = "parts/b"}
+"""
+
+
+def test_partitions_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    config = configured(tmp_path, LEAST.replace('[slots]\nkind = "files"\n', PARTITIONS))
+
+    assert config.slots.kind == "u-boot"
+    assert (config.slots.a, config.slots.b) == ({"app": tmp_path / "parts/a"}, {"app": tmp_path / "parts/b"})
+
+
+@pytest.mark.parametrize(
+    ("b", "said"),
+    [('{app = "parts/a"}', "of its own"), ('{app = "./parts/../parts/a"}', "of its own"), ('{os = "parts/b"}', "same")],
+)
+def test_no_partition_is_in_both_slots_and_none_is_missing_in_one(tmp_path: Path, b: str, said: str) -> None:
+    text = LEAST.replace('[slots]\nkind = "files"\n', PARTITIONS).replace('{app = "parts/b"}', b)
+
+    with pytest.raises(ConfigurationError, match=said):
+        configured(tmp_path, text)
+
+
 @pytest.mark.parametrize("missing", ["root.cbor", "region", "broker"])
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     (tmp_path / "root.cbor").write_bytes(dev_keys().root_bytes)
@@ -164,6 +189,16 @@ def test_only_executables_with_plain_names_are_checks_in_their_order(tmp_path: P
     (tmp_path / "dir").mkdir()
 
     assert [path.name for path in find_checks(tmp_path)] == ["10-net", "20-app"]
+
+
+async def test_a_folder_of_checks_that_is_not_there_makes_a_release_unhealthy_and_stops_no_agent(
+    tmp_path: Path,
+) -> None:
+    checks = HealthChecks(tmp_path / "health.d", timeout_s=1)
+
+    assert checks.longest_s > 0
+    with pytest.raises(UnhealthyError, match="cannot read"):
+        await checks.check()
 
 
 async def test_checks_run_in_order_until_one_says_no_and_why(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_a_copy_is_read_as_it_was_written(variables: dict[str, str], flag: int) 
     assert decode_copy(content[:-1] + b"x") is None
 
 
+def test_variables_of_others_that_are_no_text_stay_as_they_are() -> None:
+    found = decode_copy(encode_copy({"vendor": "M\udcfcller"}, flag=1, size_bytes=SIZE))
+
+    assert found == (1, {"vendor": "M\udcfcller"})
+
+
 def test_what_does_not_fit_is_refused_and_the_old_variables_stay(tmp_path: Path) -> None:
     variables = environment(tmp_path, {"a": "1"})
 
