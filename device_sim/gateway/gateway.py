@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from device_sim.agent.authorities import read_authorities
+from device_sim.agent.boot_environment import SlotState
 from device_sim.agent.device import DeviceConfig
 from device_sim.agent.events import Note
 from device_sim.agent.http_client import HttpClient
@@ -50,13 +51,28 @@ class Gateway:
     async def run(self) -> None:
         """Serve until stopped. A reboot is asked for again and again until it comes.
 
+        Also where the agent cannot go on and its release is on trial: each boot uses up one of the bootloader's tries,
+        and after the last one the device is back on the release before.
+
         Raises:
             TidegateError: the configuration, the slots or the state cannot be used.
         """
+        try:
+            await self._serve()
+        except Exception:
+            if self._is_on_trial():
+                log.exception("agent_failed_on_trial")
+                await self._reboot()
+            raise
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        watching = keep_alive(self._manager, self._config.watchdog.device, interval_s=self._config.watchdog.interval_s)
+        watchdog = self._config.watchdog
+        watching = keep_alive(
+            self._manager, watchdog.device, interval_s=watchdog.interval_s, ends_in_order=self._stopping.is_set
+        )
         beside = [
             asyncio.create_task(watching, name="watchdog"),
             asyncio.create_task(self._watch_conditions(), name="conditions"),
@@ -74,6 +90,15 @@ class Gateway:
             for task in (life, *beside):
                 task.cancel()
             await asyncio.gather(life, *beside, return_exceptions=True)
+
+    def _is_on_trial(self) -> bool:
+        """Whether the slots say so; where they cannot be read, nothing is known that a reboot would mend."""
+        try:
+            slots = open_slots(self._config)
+            booted = slots.booted()
+            return any(slot.name == booted and slot.state is SlotState.TRIAL for slot in slots.slots())
+        except TidegateError:
+            return False
 
     async def _live(self) -> None:
         await self._pause(random.uniform(0, self._config.connect_jitter_s))

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +40,12 @@ class ServiceManager:
             log.warning("service_manager_deaf", error=str(exc))
 
 
-async def keep_alive(manager: ServiceManager, device: Path | None, *, interval_s: float) -> None:
-    """Tell both for as long as the event loop turns; cancelled, the kernel's watchdog is stopped in order.
+async def keep_alive(
+    manager: ServiceManager, device: Path | None, *, interval_s: float, ends_in_order: Callable[[], bool]
+) -> None:
+    """Tell both for as long as the event loop turns.
+
+    Cancelled, the kernel's watchdog is stopped, unless the agent has not ended in order: then it is left to bite.
 
     Raises:
         OSError: there is no such device.
@@ -56,5 +60,6 @@ async def keep_alive(manager: ServiceManager, device: Path | None, *, interval_s
             await asyncio.sleep(min(intervals))
     finally:
         if descriptor is not None:
-            os.write(descriptor, _CLOSE)
+            if ends_in_order():
+                os.write(descriptor, _CLOSE)
             os.close(descriptor)

@@ -46,8 +46,12 @@ class CampaignFile(BaseModel):
             found.append("plan")
         if isinstance(self.policy, str):
             is_same = there["policy_from"].partition("@")[0] == self.policy  # which version there was is the server's
+        elif "policy" not in self.model_fields_set:
+            is_same = True
         else:
-            is_same = Policy.model_validate(there["policy"]) == self.policy
+            stored = Policy.model_validate(there["policy"])
+            asked = self.policy.model_copy(update={"approvals": max(self.policy.approvals, stored.approvals)})
+            is_same = stored == asked  # a server may want more approvals than are asked for
         if not is_same:
             found.append("policy")
         return found

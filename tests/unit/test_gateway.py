@@ -5,11 +5,13 @@ import socket
 import stat
 from base64 import b64encode
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from device_sim.agent.boot_environment import EnvironmentFile, SlotInfo, SlotState
 from device_sim.agent.device import DeviceConfig
 from device_sim.agent.file_slots import provision
 from device_sim.agent.health import UnhealthyError, ask_health
@@ -252,7 +254,7 @@ async def test_systemd_is_told_that_the_agent_lives(tmp_path: Path) -> None:
         manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000"})
         assert manager.interval_s == 0.01
         manager.tell("READY=1")
-        task = asyncio.create_task(keep_alive(manager, None, interval_s=1))
+        task = asyncio.create_task(keep_alive(manager, None, interval_s=1, ends_in_order=lambda: True))
         heard = [await asyncio.to_thread(ear.recv, 100) for _ in range(3)]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -322,10 +324,12 @@ async def test_nobody_there_to_tell_is_no_error(tmp_path: Path) -> None:
     assert ServiceManager({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).interval_s is None
 
 
-async def test_the_kernels_watchdog_is_fed_and_stopped_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_the_kernels_watchdog_is_fed_and_stopped_only_in_order(tmp_path: Path, in_order: bool) -> None:
     device = tmp_path / "watchdog"
     device.touch()
-    task = asyncio.create_task(keep_alive(ServiceManager({}), device, interval_s=0.01))
+    fed = keep_alive(ServiceManager({}), device, interval_s=0.01, ends_in_order=lambda: in_order)
+    task = asyncio.create_task(fed)
     async with asyncio.timeout(10):
         while stat.S_ISREG(device.stat().st_mode) and device.stat().st_size < 3:
             await asyncio.sleep(0.01)
@@ -333,5 +337,27 @@ async def test_the_kernels_watchdog_is_fed_and_stopped_in_order(tmp_path: Path) 
     await asyncio.gather(task, return_exceptions=True)
 
     written = device.read_bytes()
-    assert written.endswith(b"V")
-    assert set(written[:-1]) == {0}
+    assert written.endswith(b"V") == in_order
+    assert set(written.removesuffix(b"V")) == {0}
+
+
+@pytest.mark.parametrize("found", [SlotState.TRIAL, SlotState.CONFIRMED])
+async def test_an_agent_that_cannot_go_on_restarts_the_device_while_its_release_is_on_trial(
+    tmp_path: Path, found: SlotState
+) -> None:
+    store, marker = EnvironmentFile(tmp_path / "state", durable=False), tmp_path / "rebooted"
+    provision(tmp_path / "state", durable=False)
+    running = SlotInfo("b", found, 1, "1.1.0", b"d" * 32)
+    store.write(replace(store.read().with_slot(running), booted="b"))
+    reboot = f"[reboot]\ncommand = ['touch', '{marker}']\ntimeout_s = 60\n"
+    device = Gateway(configured(tmp_path, LEAST + reboot), manager=ServiceManager({}), renew=lambda: None)
+
+    task = asyncio.create_task(device.run())
+    async with asyncio.timeout(20):
+        while not marker.exists() and not task.done():
+            await asyncio.sleep(0.01)
+        device.stop()
+        with pytest.raises(ConfigurationError, match=r"root\.cbor"):  # the new image came without it
+            await task
+
+    assert marker.exists() == (found is SlotState.TRIAL)
