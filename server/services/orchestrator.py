@@ -186,8 +186,14 @@ class Orchestrator:
         if up_since is None:
             return  # deaf: levels stop by themselves, and nobody is judged by what we cannot hear
         bundle = await self._changes.bundle_of(campaign)
-        if not await self._heed_trust(campaign, bundle, now):
-            return
+        may_offer = True
+        try:
+            if not await self._heed_trust(campaign, bundle, now):
+                return
+        except SignerUnavailableError as exc:
+            # Nothing can be offered, held or given back; what devices show is judged, and a halt is kept, all the same.
+            log.warning("trust_not_heeded", campaign=campaign.id.hex, reason=str(exc))
+            may_offer = False
         fair_since = self._evidence.fair_since(campaign, hearing_since=up_since)
         await self._silence.judge_reboots(campaign, now=now, fair_since=fair_since)
         await self._silence.judge_trials(campaign, now=now, fair_since=fair_since)
@@ -199,13 +205,14 @@ class Orchestrator:
             campaign, survey.roster, survey.sighting, survey.progress, hearing_since=up_since
         )
         decision = decide(self._complete(survey.counts.snapshot, verdict, campaign, now), now)
-        if decision.kind is Kind.NOTHING and campaign.state in OFFERING:
+        may_offer = may_offer and campaign.state in OFFERING
+        if decision.kind is Kind.NOTHING and may_offer:
             # all levels rise before anybody late is admitted
             await self._let_in(campaign, bundle, survey.counts, verdict, now)
-        if decision.kind in {Kind.NOTHING, Kind.PACE} and campaign.state in OFFERING:
+        if decision.kind in {Kind.NOTHING, Kind.PACE} and may_offer:
             self._let_reboot(campaign, survey.counts, now)
         standing = await self._carry_out(campaign, survey.counts, decision, now)
-        if standing is not None and standing.state in OFFERING:
+        if standing is not None and may_offer and standing.state in OFFERING:
             await self._directives.renew(standing, bundle, now=now)
 
     def _complete(self, snapshot: Snapshot, verdict: Verdict, campaign: CampaignRecord, now: float) -> Snapshot:

@@ -13,7 +13,7 @@ from firmware_store.root import RoleName
 from server.db.bundles import BundleRecord
 from server.db.database import Database
 from server.db.trust import TrustRepository
-from server.domain.campaign import State
+from server.domain.campaign import Cause, State
 from server.domain.identity import CampaignId, DeviceId
 from server.domain.plan import Plan, Policy, Wave
 from server.protocol.messages import Counter
@@ -342,6 +342,23 @@ async def test_a_pause_that_nobody_signs_has_not_happened(world: World, outside:
         await world.campaigns.pause(campaign, caller="ann", reason="hm")
 
     assert (await world.campaign(campaign)).state is State.RUNNING
+
+
+async def test_devices_are_judged_while_nobody_signs_that_an_expired_status_holds(world: World, outside: Path) -> None:
+    campaign, _ = await offered(world)
+    await world.live(20)
+    await world.trust.accept_status(world.keys.status(expires=int(world.now) + 50), actor="sam")
+    outside.unlink()
+
+    await world.live(200)
+
+    rule = world.evidence.rule(campaign)
+    assert rule is not None
+    assert rule.now == pytest.approx(world.now, abs=1)
+    assert (await world.campaign(campaign)).state is State.RUNNING  # a hold needs a signature
+    outside.touch()
+    await world.live(5)
+    assert (await world.campaign(campaign)).causes == {Cause.TRUST}
 
 
 async def test_a_session_key_may_be_a_command_too(world: World, tmp_path: Path) -> None:
