@@ -1,11 +1,12 @@
 """What goes into the agent's core and what comes out: events in, effects out, no I/O in between.
 
 Effects are carried out in order. An effect that answers (``Install``, ``Adopt``, ``Stage``, ``Reuse``, ``Make``,
-``Seal``, ``Activate``, ``Confirm``, ``Revert``) does so with an event before any later event from outside; when a step
-fails, the effects after it in the same batch are dropped. ``CheckHealth`` and ``Get`` are answered whenever they are
-done.
+``Seal``, ``Activate``, ``Confirm``, ``Revert``) does so with an event before any later event from outside, ``Activate``
+with one after those that came meanwhile (`put_answer`); when a step fails, the effects after it in the same batch are
+dropped. ``CheckHealth`` and ``Get`` are answered whenever they are done.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -309,3 +310,14 @@ Effect = (
     | Reboot
     | Note
 )
+
+
+def put_answer(queue: deque[Event], effect: Effect, answer: Event) -> None:
+    """Put what answers an effect where the core hears it next; what came while a slot was switched goes before.
+
+    A halt that came during the switch has to be heard before the reboot is decided.
+    """
+    if isinstance(effect, Activate):
+        queue.append(answer)
+    else:
+        queue.appendleft(answer)

@@ -18,7 +18,6 @@ from device_sim.agent.clock import Clock, LoopClock
 from device_sim.agent.core import Agent
 from device_sim.agent.device import Connect, DeviceConfig, Link, connect_mqtt
 from device_sim.agent.events import (
-    Activate,
     CheckHealth,
     Conditions,
     Effect,
@@ -38,6 +37,7 @@ from device_sim.agent.events import (
     Subscribe,
     Tick,
     Unsubscribe,
+    put_answer,
 )
 from device_sim.agent.filesystem import SYSTEM_FILES, Filesystem
 from device_sim.agent.health import ask_health, assume_healthy
@@ -291,8 +291,7 @@ class Runner:
                 continue  # nothing that stands behind a step may happen without it; what is asked for may come
             answer = await self._perform(effect)
             if answer is not None:
-                # What came while a slot was switched, a halt say, is heard before the reboot is decided.
-                (self._queue.append if isinstance(effect, Activate) else self._queue.appendleft)(answer)
+                put_answer(self._queue, effect, answer)
                 self._wake.set()
             has_failed = has_failed or isinstance(answer, StepFailed)
 

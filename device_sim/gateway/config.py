@@ -216,14 +216,16 @@ def read_config(path: Path) -> AgentConfig:
 
 def _below(config: AgentConfig, folder: Path) -> AgentConfig:
     """Return the same with every path absolute."""
-    changes: dict[str, object] = {}
-    for name, value in config:
-        if isinstance(value, Path):
-            changes[name] = folder / value
-        elif isinstance(value, _Table):
-            own: dict[str, object] = {inner: folder / found for inner, found in value if isinstance(found, Path)}
-            for inner, found in value:
-                if isinstance(found, Mapping):
-                    own[inner] = {component: folder / place for component, place in found.items()}
-            changes[name] = value.model_copy(update=own)
-    return config.model_copy(update=changes)
+    return config.model_copy(update={name: _placed(value, folder) for name, value in config})
+
+
+def _placed(value: object, folder: Path) -> object:
+    match value:
+        case Path():
+            return folder / value
+        case _Table():
+            return value.model_copy(update={name: _placed(inner, folder) for name, inner in value})
+        case Mapping():
+            return {name: _placed(inner, folder) for name, inner in value.items()}
+        case _:
+            return value

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from device_sim.agent.core import Agent
-from device_sim.agent.events import Activate, Effect, Event, LinkUp, StepFailed, Subscribe, Tick, Unsubscribe
+from device_sim.agent.events import Effect, Event, LinkUp, StepFailed, Subscribe, Tick, Unsubscribe, put_answer
 from device_sim.scenario.device_clock import DeviceClock
 from device_sim.virtual.clock import Clock
 
@@ -88,8 +88,8 @@ class CoreLoop:
             answer = self._perform(effect)
             if self.agent is not agent:
                 return  # the power went with it
-            if answer is not None:  # as in the runner: what came during a switch is heard before its end
-                (self._inbox.append if isinstance(effect, Activate) else self._inbox.appendleft)(answer)
+            if answer is not None:
+                put_answer(self._inbox, effect, answer)
             has_failed = has_failed or isinstance(answer, StepFailed)
 
     def _set_wake(self) -> None:

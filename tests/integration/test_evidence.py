@@ -13,6 +13,7 @@ from server.domain.execution import State as Execution
 from server.domain.halt.roster import Status
 from server.domain.identity import CampaignId
 from server.domain.plan import Plan, Policy, Wave
+from server.services.device import Device
 from server.services.evidence import Evidence
 from server.services.snapshot import Surveyor
 from tests.records import EU, LAB
@@ -34,6 +35,16 @@ async def start(world: World, policy: Policy = POLICY) -> CampaignId:
     campaign = await world.start(await world.add_release(), SLOW, policy, EU)
     await world.live(200)
     return campaign
+
+
+async def start_small(world: World) -> tuple[CampaignId, Device]:
+    """Start with ten devices, of which one may begin; return it."""
+    await world.populate(10, EU)
+    at_once = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0),))
+    campaign = await world.start(await world.add_release(), at_once, POLICY, EU)
+    await world.live(5)
+    (first,) = world.due(campaign, EU)
+    return campaign, first
 
 
 def restart(world: World) -> None:
@@ -82,11 +93,7 @@ async def test_the_second_silent_device_of_a_small_fleet_halts_it_over_a_restart
     store: Database, tmp_path: Path
 ) -> None:
     world = World(store, tmp_path)
-    await world.populate(10, EU)
-    at_once = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0),))
-    campaign = await world.start(await world.add_release(), at_once, POLICY, EU)
-    await world.live(5)
-    (first,) = world.due(campaign, EU)
+    campaign, first = await start_small(world)
     for state in (Execution.DOWNLOADING, Execution.REBOOTING, Execution.TRIAL, Execution.CONFIRMED):
         await world.report(campaign, state, first)
     await world.live(130)
@@ -169,11 +176,7 @@ async def test_a_hold_is_ended_by_a_person_and_not_by_time(world: World) -> None
 async def test_another_silent_device_of_a_small_fleet_holds_it_again(store: Database, tmp_path: Path) -> None:
     """As many as a person has accepted are news where those have come back."""
     world = World(store, tmp_path)
-    await world.populate(10, EU)
-    at_once = Plan(waves=(Wave(ratio=1.0, count=None, ramp_s=0),))
-    campaign = await world.start(await world.add_release(), at_once, POLICY, EU)
-    await world.live(5)
-    (first,) = world.due(campaign, EU)
+    campaign, first = await start_small(world)
     await world.die(campaign, first)
     await world.live(130)
     assert (await world.campaign(campaign)).causes == {Cause.EVIDENCE}

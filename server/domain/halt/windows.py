@@ -156,9 +156,7 @@ class Windows:
             if not row.is_compared and not row.unsteady:
                 bare |= (group == row.age) & row.holds(population.region, population.unsteady)
         has: Bools = bare & (self.drops >= policy.flap_drops)
-        voters = np.flatnonzero(bare)
-        if population.site is not None:
-            voters = voters[np.unique(population.site[voters], return_index=True)[1]]
+        voters = _one_of_each_site(np.flatnonzero(bare), population)
         rails.see_flapping(watched=len(voters), flapping=int(np.count_nonzero(has[voters])), policy=policy)
         return has
 
@@ -259,9 +257,15 @@ def _one_vote_per_site(
     row: Row, group: npt.NDArray[np.int8], silent: Indices, population: Population
 ) -> tuple[Indices, npt.NDArray[np.int32]]:
     """Return the silent devices that vote, and the counts of all that do: the first device of each site."""
-    voters = np.flatnonzero((group == row.age) & row.holds(population.region, population.unsteady))
-    if population.site is not None:
-        voters = voters[np.unique(population.site[voters], return_index=True)[1]]
+    mine = (group == row.age) & row.holds(population.region, population.unsteady)
+    voters = _one_of_each_site(np.flatnonzero(mine), population)
     counts = np.zeros((ARMS, len(population.classes)), np.int32)
     counts[Arm.UPDATED] = np.bincount(population.hardware[voters], minlength=len(population.classes))
     return silent[np.isin(silent, voters)], counts
+
+
+def _one_of_each_site(devices: Indices, population: Population) -> Indices:
+    if population.site is None:
+        return devices
+    out: Indices = devices[np.unique(population.site[devices], return_index=True)[1]]
+    return out
