@@ -197,10 +197,8 @@ class Evidence:
             if one.rebooted_at is not None and device in roster.index:
                 last_seen[roster.index[device]] = one.rebooted_at
         lost = np.zeros_like(sighting.drops)
-        if len(case.drops):
-            lost = sighting.drops.copy()
-            lost[: len(case.drops)] -= case.drops
-            lost[len(case.drops) :] = 0  # of who has joined: what they lost elsewhere is no news
+        known = len(case.drops)  # what those who have joined since lost elsewhere is no news
+        lost[:known] = sighting.drops[:known] - case.drops
         return Moment(
             now=sighting.now,
             last_seen=last_seen,
